@@ -1,0 +1,137 @@
+"""The plan: what one input signature of a model runs, step by step. Nothing here knows operators or LLVM.
+
+A plan is immutable and shared by every run. Memory is named, not addressed: a `Ref` is a buffer and a byte offset,
+and the executor binds buffers to addresses.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..ops.kernels.spec import KernelSpec
+
+
+class Space(enum.Enum):
+    """Who owns a buffer's memory."""
+
+    CONSTANT = "constant"  # Plan.constants[index]
+    INPUT = "input"  # the caller's array for Plan.inputs[index]
+    OUTPUT = "output"  # allocated by the run for Plan.outputs[index]
+    ARENA = "arena"  # byte `index` of the plan's arena
+    HOST = "host"  # Plan.host_values[index]: made by a host step, an array of the shape that the plan states
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A piece of memory of `nbytes` bytes; `index` is explained by its space."""
+
+    space: Space
+    index: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The address `offset` bytes into a buffer."""
+
+    buffer: Buffer
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """The address of a nested argument block (the arguments of an epilogue)."""
+
+    args: tuple[Arg, ...]
+
+
+@dataclass(frozen=True)
+class Address:
+    """The address of a compiled kernel (an epilogue that a contraction calls)."""
+
+    kernel: KernelSpec
+
+
+# a float becomes the bits of a float64; everything else an int64
+Arg = int | float | Ref | Block | Address
+
+
+@dataclass(frozen=True)
+class Step:
+    """One native step: `tasks` calls of a kernel on one argument block.
+
+    Attributes:
+        kernel: what is called as ``kernel(args, task, scratch)`` for task = 0 .. tasks - 1, in any order.
+        args: the argument block, 8 bytes an entry.
+        nodes: names of the ONNX nodes that the step covers.
+        shape: text for people: the shapes and the algorithm.
+        flops, bytes: arithmetic and compulsory memory traffic of the step.
+        status: index into `args` of the kernel's status word, or None if the kernel cannot fail. The executor sets
+            it to 0; a kernel stores a nonzero code there, and `errors` maps the code to a message.
+    """
+
+    kernel: KernelSpec
+    args: tuple[Arg, ...]
+    tasks: int
+    nodes: tuple[str, ...] = ()
+    shape: str = ""
+    flops: int = 0
+    bytes: int = 0
+    status: int | None = None
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A C-contiguous array in a buffer, as a host step or an output sees it. `dtype` is a numpy dtype."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    ref: Ref
+
+
+@dataclass(frozen=True)
+class HostStep:
+    """A step that Python runs on numpy arrays.
+
+    `call` takes the inputs (None for an absent optional one) and returns one value per output. An output that is a
+    `Tensor` is copied to its place, after its shape is checked; one that is a `Buffer` in HOST space is kept as the
+    object it is (a sequence, strings, an array whose shape only the run knows).
+    """
+
+    call: Callable[[list[object]], Sequence[object]]
+    inputs: tuple[Tensor | Buffer | None, ...]
+    outputs: tuple[Tensor | Buffer, ...]
+    nodes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order with the memory they need.
+
+    Attributes:
+        inputs: the arrays a run is given, in order.
+        outputs: what a run returns, in order: a `Tensor` (in OUTPUT space: written by a step; in CONSTANT, INPUT or
+            ARENA space: copied out at the end) or a HOST buffer.
+        constants: weights, packed or not; addresses stay valid while the plan lives.
+        host_values: number of HOST slots.
+        arena_bytes: size of the intermediate memory. scratch_bytes: size of each thread's scratch.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor | Buffer, ...]
+    steps: tuple[Step | HostStep, ...]
+    constants: tuple[np.ndarray, ...] = ()
+    host_values: int = 0
+    arena_bytes: int = 0
+    scratch_bytes: int = 0
+    guards: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
