@@ -1,0 +1,279 @@
+"""The builder that operators are written with: each method adds one primitive and returns its tensor.
+
+Whatever depends on constants alone is computed at once (`ops.evaluate`), so shape arithmetic never reaches a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import numpy as np
+
+from . import evaluate
+from .primitives import (
+    Expand, Fold, Host, Join, Kernel, LaunchContext, Map, Move, Movement, Opaque, Permute, Primitive, Reduce, Reshape,
+    Shape, Slice, Tail, Tensor,
+)  # fmt: skip
+
+
+class NeedsValue(Exception):
+    """Tracing cannot go on without the content of `tensor`."""
+
+    def __init__(self, tensor: Tensor | Opaque) -> None:
+        super().__init__(f"the value of {tensor!r} decides a shape")
+        self.tensor = tensor
+
+
+class OperatorError(ValueError):
+    """An operator's inputs or attributes do not fit its definition. The tracer adds the node's name."""
+
+
+class Builder:
+    """Appends primitives to a trace. `node` is the ONNX node that is being lowered; `outputs` its output names."""
+
+    def __init__(self) -> None:
+        self.primitives: list[Primitive] = []
+        self.node_name = ""
+        self.output_names: Sequence[str] = ("",)
+        self.opsets: dict[str, int] = {}
+
+    # -- constants
+    def constant(self, value: object, dtype: np.dtype | type | None = None) -> Tensor:
+        """A tensor of known content."""
+        array = np.asarray(value, dtype)
+        return Tensor(array.dtype, array.shape, array)
+
+    def value(self, x: Tensor | Opaque) -> np.ndarray:
+        """The content of a tensor that decides shapes.
+
+        Raises:
+            NeedsValue: it is not constant; the tracer then specialises the plan on it or starts a new segment.
+        """
+        if isinstance(x, Opaque) or x.constant is None:
+            raise NeedsValue(x)
+        return x.constant
+
+    def ints(self, x: Tensor | Opaque) -> tuple[int, ...]:
+        """The content of an integer tensor as Python numbers, flattened."""
+        return tuple(int(v) for v in self.value(x).reshape(-1))
+
+    # -- computing
+    def map(self, text: str, *inputs: Tensor, dtype: np.dtype | str | None = None) -> Tensor:
+        """Elementwise `text` over the inputs, broadcast as in numpy; `dtype` defaults to the first input's."""
+        inputs = tuple(self._tensor(x) for x in inputs)
+        shape = broadcast(*(x.shape for x in inputs))
+        output = Tensor(np.dtype(dtype) if dtype is not None else inputs[0].dtype, shape)
+        if all(x.constant is not None for x in inputs):
+            output.constant = evaluate.map_(text, [x.constant for x in inputs], output.dtype, shape)
+            return output
+        return self._add(Map(text, inputs, output, (self.node_name,)))
+
+    def reduce(self, fold: Fold | str, x: Tensor, axes: Sequence[int] | None = None, keepdims: bool = True) -> Tensor:
+        """Fold `axes` (None: all). Without `keepdims` the axes disappear."""
+        x = self._tensor(x)
+        fold = Fold(fold)
+        axes = tuple(sorted(axis_index(a, x.rank) for a in (range(x.rank) if axes is None else axes)))
+        shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape))
+        output = Tensor(np.dtype(np.int64) if fold.value.startswith("arg") else x.dtype, shape)
+        if x.constant is not None:
+            output.constant = evaluate.reduce(fold, x.constant, axes)
+        elif not axes and not fold.value.startswith("arg"):
+            output = x
+        else:
+            self._add(Reduce(fold, x, axes, output, (self.node_name,)))
+        return output if keepdims else self.reshape(output, [n for d, n in enumerate(x.shape) if d not in axes])
+
+    def cast(self, x: Tensor, dtype: np.dtype | type | str) -> Tensor:
+        """Convert every element (C semantics; to bool: unequal zero)."""
+        dtype = np.dtype(dtype)
+        if x.dtype == dtype:
+            return x
+        if x.constant is not None:
+            return self.constant(evaluate.cast(x.constant, dtype))
+        return self.map(f"to_{evaluate.register_name(dtype)}(a)", x, dtype=dtype)
+
+    # -- moving
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """The same elements under another shape (all sizes given)."""
+        shape = tuple(int(n) for n in shape)
+        if prod(shape) != x.size:
+            raise OperatorError(f"cannot reshape [{_dims(x.shape)}] ({x.size} elements) to [{_dims(shape)}]")
+        return x if shape == x.shape else self._move(Reshape(shape), x, shape)
+
+    def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        """Dimension d of the result is dimension axes[d] of x."""
+        axes = tuple(axis_index(a, x.rank) for a in axes)
+        if sorted(axes) != list(range(x.rank)):
+            raise OperatorError(f"perm {list(axes)} is no permutation of the {x.rank} dimensions of [{_dims(x.shape)}]")
+        return x if axes == tuple(range(x.rank)) else self._move(Permute(axes), x, tuple(x.shape[a] for a in axes))
+
+    def slice(self, x: Tensor, starts: Sequence[int], steps: Sequence[int], sizes: Sequence[int]) -> Tensor:
+        """Per dimension: first index, step and number of elements, all within x."""
+        how = Slice(tuple(map(int, starts)), tuple(map(int, steps)), tuple(map(int, sizes)))
+        if how.sizes == x.shape and all(k == 1 or n <= 1 for k, n in zip(how.steps, how.sizes)):
+            return x
+        return self._move(how, x, how.sizes)
+
+    def take(self, x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+        """Elements start .. stop - 1 along one axis."""
+        starts, sizes = [0] * x.rank, list(x.shape)
+        starts[axis], sizes[axis] = start, stop - start
+        return self.slice(x, starts, [1] * x.rank, sizes)
+
+    def expand(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Broadcast to exactly `shape`."""
+        shape = tuple(int(n) for n in shape)
+        if broadcast(x.shape, shape) != shape:
+            raise OperatorError(f"cannot broadcast [{_dims(x.shape)}] to [{_dims(shape)}]")
+        return x if shape == x.shape else self._move(Expand(shape), x, shape)
+
+    def squeeze(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        """Without the given dimensions, which have size 1."""
+        gone = {axis_index(a, x.rank) for a in axes}
+        return self.reshape(x, [n for d, n in enumerate(x.shape) if d not in gone])
+
+    def unsqueeze(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        """With dimensions of size 1 at the given places of the result."""
+        rank = x.rank + len(axes)
+        new, old = {axis_index(a, rank) for a in axes}, iter(x.shape)
+        return self.reshape(x, [1 if d in new else next(old) for d in range(rank)])
+
+    def join(self, inputs: Sequence[Tensor], starts: Sequence[Shape], shape: Shape, fill: float | None = None) -> Tensor:
+        """A tensor of `shape` with the inputs in boxes at `starts` and `fill` elsewhere."""
+        inputs = tuple(self._tensor(x) for x in inputs)
+        output = Tensor(inputs[0].dtype, shape)
+        if all(x.constant is not None for x in inputs):
+            output.constant = evaluate.join([x.constant for x in inputs], starts, output.dtype, shape, fill)
+            return output
+        return self._add(Join(inputs, tuple(map(tuple, starts)), output, fill, (self.node_name,)))
+
+    def concat(self, inputs: Sequence[Tensor], axis: int) -> Tensor:
+        """The inputs one after the other along an axis; other sizes must agree."""
+        axis = axis_index(axis, inputs[0].rank)
+        rest = [x.shape[:axis] + x.shape[axis + 1 :] for x in inputs]
+        if any(r != rest[0] for r in rest):
+            shapes = " and ".join(f"[{_dims(x.shape)}]" for x in inputs)
+            raise OperatorError(f"cannot join {shapes} along axis {axis}: the other dimensions differ")
+        if len(inputs) == 1:
+            return inputs[0]
+        starts, at = [], 0
+        for x in inputs:
+            starts.append(tuple(at if d == axis else 0 for d in range(x.rank)))
+            at += x.shape[axis]
+        return self.join(inputs, starts, tuple(at if d == axis else n for d, n in enumerate(inputs[0].shape)))
+
+    def pad(self, x: Tensor, before: Sequence[int], after: Sequence[int], fill: float = 0) -> Tensor:
+        """x with `fill` around it (counts may not be negative)."""
+        if not any(before) and not any(after):
+            return x
+        shape = tuple(n + b + e for n, b, e in zip(x.shape, before, after))
+        return self.join([x], [tuple(before)], shape, fill)
+
+    # -- calling
+    def kernel(
+        self,
+        name: str,
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[tuple[np.dtype, Shape]],
+        launch: Callable[[LaunchContext], list],
+        *,
+        orders: Sequence[tuple[int, ...] | None] = (),
+        output_orders: Sequence[tuple[int, ...] | None] = (),
+        tail: Tail = Tail.NONE,
+        matrix: tuple = ((), (), (), ()),
+        flops: int = 0,
+        errors: Sequence[str] = (),
+    ) -> tuple[Tensor, ...]:
+        """A hand-built kernel (see `primitives.Kernel`); gives its output tensors."""
+        made = tuple(Tensor(dtype, shape) for dtype, shape in outputs)
+        inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
+        kernel = Kernel(
+            name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, matrix, flops, tuple(errors),
+            (self.node_name,),
+        )  # fmt: skip
+        for tensor in made:
+            tensor.source = kernel
+        self.primitives.append(kernel)
+        return made
+
+    def host(
+        self,
+        call: Callable[[list[object]], Sequence[object]],
+        inputs: Sequence[Tensor | Opaque | None],
+        outputs: Sequence[tuple[np.dtype, Shape] | None],
+        reason: str,
+    ) -> tuple[Tensor | Opaque, ...]:
+        """A Python function; an output of None is opaque (shape or kind known only at run time).
+
+        If every input is constant it is called at once.
+        """
+        if all(x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs):
+            values = call([None if x is None else x.constant for x in inputs])
+            if all(isinstance(v, (np.ndarray, np.generic)) for v in values):
+                return tuple(self.constant(v) for v in values)
+        made = tuple(Opaque() if kind is None else Tensor(*kind) for kind in outputs)
+        step = Host(call, tuple(inputs), made, reason, (self.node_name,))
+        for value in made:
+            value.source = step
+        self.primitives.append(step)
+        return made
+
+    def op(self, name: str, *inputs: Tensor | None, since: int | None = None, domain: str = "", **attributes: object):
+        """Lower another operator in place, at the model's opset or at `since`."""
+        from . import registry
+
+        row = registry.find(domain, name, since or self.opsets.get(domain, 1 << 30))
+        return row.lower(self, *inputs, **attributes)
+
+    # -- inside
+    def _tensor(self, x: Tensor | Opaque) -> Tensor:
+        if isinstance(x, Opaque):
+            raise NeedsValue(x)
+        return x
+
+    def _move(self, how: Movement, x: Tensor, shape: Shape) -> Tensor:
+        x = self._tensor(x)
+        output = Tensor(x.dtype, shape)
+        if x.constant is not None:
+            output.constant = evaluate.move(how, x.constant)
+            return output
+        return self._add(Move(how, x, output, (self.node_name,)))
+
+    def _add(self, primitive: Map | Reduce | Move | Join) -> Tensor:
+        primitive.output.source = primitive
+        self.primitives.append(primitive)
+        return primitive.output
+
+
+def axis_index(axis: int, rank: int) -> int:
+    """A possibly negative axis as an index.
+
+    Raises:
+        OperatorError: it lies outside the rank.
+    """
+    if not -rank <= axis < max(rank, 1):
+        raise OperatorError(f"axis {axis} is outside the {rank} dimensions of the input")
+    return axis + rank if axis < 0 else int(axis)
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """The common shape under numpy's rules.
+
+    Raises:
+        OperatorError: the shapes disagree.
+    """
+    result: list[int] = []
+    for shape in shapes:
+        if len(shape) > len(result):
+            result = [1] * (len(shape) - len(result)) + result
+        lead = len(result) - len(shape)
+        for d, n in enumerate(shape, lead):
+            if n != 1 and result[d] != 1 and n != result[d]:
+                raise OperatorError("cannot broadcast " + " with ".join(f"[{_dims(s)}]" for s in shapes))
+            result[d] = n if result[d] == 1 else result[d]
+    return tuple(result)
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))

@@ -1,0 +1,158 @@
+"""Primitives on numpy arrays: the meaning that plans are checked against, and what folds constants.
+
+The functions that a `Map` text may call are the keys of `FUNCTIONS`; `simd.namespace` has the same names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from .primitives import Expand, Fold, Movement, Permute, Reshape, Shape, Slice
+
+_REGISTERS = {
+    "float32": "f32", "float64": "f64", "bool": "b1", "float16": "f32", "bfloat16": "f32",
+    **{f"int{n}": f"i{n}" for n in (8, 16, 32, 64)}, **{f"uint{n}": f"u{n}" for n in (8, 16, 32, 64)},
+}  # fmt: skip
+_MEMORY = {**_REGISTERS, "float16": "f16", "bfloat16": "bf16"}
+_NUMPY = {name: np.dtype(dtype) for dtype, name in _REGISTERS.items() if dtype not in ("float16", "bfloat16")}
+
+
+def register_name(dtype: np.dtype) -> str:
+    """The register type that computes a dtype: float16 and bfloat16 are computed as f32.
+
+    Raises:
+        KeyError: no native kernel computes the dtype.
+    """
+    return _REGISTERS[dtype.name]
+
+
+def memory_name(dtype: np.dtype) -> str:
+    """The element type that kernels load and store for a dtype (KeyError as above)."""
+    return _MEMORY[dtype.name]
+
+
+def is_native(dtype: np.dtype) -> bool:
+    """Whether native kernels handle the dtype."""
+    return dtype.name in _MEMORY
+
+
+def map_(text: str, inputs: Sequence[np.ndarray], dtype: np.dtype, shape: Shape) -> np.ndarray:
+    """`text` over the arrays with numpy; float16 and bfloat16 are computed as float32."""
+    names = {chr(ord("a") + i): _register(x) for i, x in enumerate(inputs)}
+    with np.errstate(all="ignore"):
+        result = eval(_compiled(text), dict(FUNCTIONS), names)
+        return np.broadcast_to(cast(np.asarray(result), dtype), shape)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(text: str):
+    return compile(text, f"<map {text}>", "eval")
+
+
+def _register(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
+
+
+def cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Conversion of elements as C does it; to bool: unequal zero."""
+    with np.errstate(all="ignore"):
+        return x.astype(dtype)
+
+
+def reduce(fold: Fold, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Fold axes and keep them with size 1."""
+    if fold.value.startswith("arg"):
+        (axis,) = axes
+        pick = np.argmax if fold in (Fold.ARGMAX, Fold.ARGMAX_LAST) else np.argmin
+        if fold in (Fold.ARGMAX, Fold.ARGMIN):
+            return np.expand_dims(pick(x, axis), axis).astype(np.int64)
+        flipped = np.flip(x, axis)
+        return np.expand_dims(x.shape[axis] - 1 - pick(flipped, axis), axis).astype(np.int64)
+    wide = _register(x)
+    if fold is Fold.ADD:
+        result = wide.sum(axes, dtype=wide.dtype, keepdims=True)
+    elif fold is Fold.MUL:
+        result = wide.prod(axes, dtype=wide.dtype, keepdims=True)
+    else:
+        result = (wide.min if fold is Fold.MIN else wide.max)(axes, keepdims=True, initial=_identity(fold, wide.dtype))
+    return result.astype(x.dtype)
+
+
+def _identity(fold: Fold, dtype: np.dtype) -> object:
+    if dtype == bool:
+        return fold is Fold.MIN
+    info = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    low, high = (-np.inf, np.inf) if dtype.kind == "f" else (info.min, info.max)
+    return high if fold is Fold.MIN else low
+
+
+def move(how: Movement, x: np.ndarray) -> np.ndarray:
+    """The view as numpy gives it."""
+    if isinstance(how, Reshape):
+        return x.reshape(how.shape)
+    if isinstance(how, Permute):
+        return x.transpose(how.axes)
+    if isinstance(how, Expand):
+        return np.broadcast_to(x, how.shape)
+    assert isinstance(how, Slice)
+    picks = []
+    for start, step, size in zip(how.starts, how.steps, how.sizes):
+        stop = start + step * size
+        picks.append(slice(start, None if stop < 0 else stop, step) if size else slice(0, 0))
+    return x[tuple(picks)]
+
+
+def join(inputs: Sequence[np.ndarray], starts: Sequence[Shape], dtype: np.dtype, shape: Shape, fill) -> np.ndarray:
+    """Arrays in boxes of one array."""
+    result = np.full(shape, 0 if fill is None else fill, dtype)
+    for x, start in zip(inputs, starts):
+        result[tuple(slice(s, s + n) for s, n in zip(start, x.shape))] = x
+    return result
+
+
+def _divide(x, y):
+    """C division: towards zero for integers, x / 0 = 0 for integers (kernels must not trap)."""
+    if np.asarray(x).dtype.kind == "f":
+        return np.true_divide(x, y)
+    quotient = np.asarray(np.fix(np.true_divide(x, np.where(y == 0, 1, y)))).astype(np.asarray(x).dtype)
+    exact = _integer_quotient(x, np.where(y == 0, 1, y))
+    return np.where(y == 0, 0, exact).astype(quotient.dtype)
+
+
+def _integer_quotient(x, y):
+    quotient = np.floor_divide(x, y)
+    return quotient + ((np.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(np.asarray(x).dtype)
+
+
+def _sigmoid(x):
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))).astype(np.asarray(x).dtype)
+
+
+def _constant_like(name: str) -> Callable:
+    dtype = _NUMPY[name]
+    return lambda x: np.asarray(x).astype(dtype)
+
+
+FUNCTIONS: dict[str, object] = {
+    "inf": math.inf, "nan": math.nan, "select": np.where, "divide": _divide, "minimum": np.minimum, "maximum": np.maximum,
+    "at_least": np.maximum, "at_most": np.minimum, "absolute": np.abs, "fma": lambda a, b, c: a * b + c,
+    "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "rint": np.rint, "copysign": np.copysign,
+    "isnan": np.isnan, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10,
+    "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
+    "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "fmod": np.fmod, "sign": np.sign,
+    "softplus": lambda x: np.logaddexp(0, x).astype(np.asarray(x).dtype),
+    "gelu": lambda x: (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(np.asarray(x).dtype),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    **{f"to_{name}": _constant_like(name) for name in _NUMPY},
+    **{f"splat_{name}": _constant_like(name) for name in _NUMPY},
+    **{f"bits_{name}": (lambda dtype: lambda x: np.asarray(x).view(dtype))(_NUMPY[name]) for name in _NUMPY if name != "b1"},
+}  # fmt: skip

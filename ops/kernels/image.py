@@ -1,0 +1,106 @@
+"""What convolution and pooling kernels work on: strided images with 1, 2 or 3 spatial dimensions.
+
+Kernels see every image as [N, C, D, H, W]; fewer spatial dimensions are leading dimensions of size 1. The native
+layout is channels-last: neighbouring channels are neighbouring elements. Numba-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+# an address that only the executor can turn into a number (a plan's Ref), or an int64 address
+Opaque = object
+# alloc(nbytes): workspace that lives as long as the node's launches, 64-byte aligned
+Alloc = Callable[[int], Opaque]
+
+SIZES = {"b1": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "i16": 2, "u16": 2, "f32": 4, "i32": 4, "u32": 4,
+         "f64": 8, "i64": 8, "u64": 8}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Image:
+    """Activations in memory.
+
+    Attributes:
+        address: of element [0, 0, ...]; never looked into.
+        shape: (N, C, *spatial).
+        strides: bytes between neighbours in each dimension of `shape`.
+    """
+
+    address: Opaque
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def volume(self) -> Image:
+        """The same image with exactly three spatial dimensions."""
+        missing = 5 - len(self.shape)
+        if missing < 0 or len(self.shape) != len(self.strides):
+            raise ValueError(f"image of shape {self.shape}, strides {self.strides}: expected 1 to 3 spatial dimensions")
+        fill = tuple([0] * missing)
+        return replace(
+            self,
+            shape=self.shape[:2] + tuple([1] * missing) + self.shape[2:],
+            strides=self.strides[:2] + fill + self.strides[2:],
+        )
+
+    def channels_last(self, itemsize: int) -> bool:
+        """Whether neighbouring channels are neighbouring elements."""
+        return self.shape[1] == 1 or self.strides[1] == itemsize
+
+    @property
+    def pixels(self) -> int:
+        """Number of spatial positions."""
+        count = 1
+        for size in self.shape[2:]:
+            count *= size
+        return count
+
+
+def channels_last(address: Opaque, shape: Sequence[int], itemsize: int) -> Image:
+    """A dense channels-last image of logical shape (N, C, *spatial) at `address`."""
+    n, c, *spatial = shape
+    strides, step = [], c * itemsize
+    for size in reversed(spatial):
+        strides.insert(0, step)
+        step *= size
+    return Image(address, tuple(shape), (step, itemsize, *strides))
+
+
+def channels_first(address: Opaque, shape: Sequence[int], itemsize: int) -> Image:
+    """A C-contiguous image of logical shape (N, C, *spatial) at `address`."""
+    strides, step = [], itemsize
+    for size in reversed(shape):
+        strides.insert(0, step)
+        step *= size
+    return Image(address, tuple(shape), tuple(strides))
+
+
+def triple(values: Sequence[int], fill: int) -> tuple[int, int, int]:
+    """Per-dimension parameters of 1 to 3 spatial dimensions as those of (D, H, W)."""
+    given = tuple(int(v) for v in values)
+    if not 1 <= len(given) <= 3:
+        raise ValueError(f"{len(given)} spatial dimensions: expected 1 to 3")
+    return (fill,) * (3 - len(given)) + given
+
+
+def merge_rows(a: Image, b: Image) -> tuple[Image, Image]:
+    """Merge spatial dimensions of two [N, C, D, H, W] images of one shape where the strides of both allow it."""
+    shape, first, second = [a.shape[4]], [a.strides[4]], [b.strides[4]]
+    for d in (3, 2):
+        size, sa, sb = a.shape[d], a.strides[d], b.strides[d]
+        if size == 1:
+            continue
+        if shape[0] == 1:
+            shape[0], first[0], second[0] = size, sa, sb
+        elif sa == shape[0] * first[0] and sb == shape[0] * second[0]:
+            shape[0] *= size
+        else:
+            shape.insert(0, size)
+            first.insert(0, sa)
+            second.insert(0, sb)
+    merged = a.shape[:2] + tuple(shape)
+    return (
+        Image(a.address, merged, a.strides[:2] + tuple(first)).volume(),
+        Image(b.address, merged, b.strides[:2] + tuple(second)).volume(),
+    )

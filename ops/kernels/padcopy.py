@@ -1,0 +1,238 @@
+"""Copying an image into another layout, with a border of constant value and conversion of the element type.
+
+Convolution reads zero-padded channels-last images; this makes them. One kernel per pair of element types. A row of
+the image is a 2-D copy [W, C], done by whichever of these its strides allow: contiguous runs, transposition of
+register blocks (planar to channels-last and back), interleaving of 2 to 4 planes, single elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from . import target
+from .image import SIZES, Image, merge_rows, triple
+from .launch import Launch
+from .spec import handwritten
+
+# elements that one task should copy at least: a task costs the executor about a microsecond
+_TASK_ELEMENTS = 16384
+_NUMPY = {"f16": np.float16, "f32": np.float32, "f64": np.float64, "b1": np.uint8, "bf16": np.float32} | {
+    f"{sign}{8 * size}": np.dtype(f"{sign}{size}").type for sign in "iu" for size in (1, 2, 4, 8)
+}
+
+
+def pad_copy(
+    source: str,
+    x: Image,
+    destination: str,
+    y: Image,
+    begin: Sequence[int] | None = None,
+    value: float | int = 0,
+    repeat: int = 1,
+    threads: int = 1,
+    label: str = "copy",
+) -> list[Launch]:
+    """y[n, c, p] = x[n, c // repeat, p - begin], or `value` where p - begin lies outside x.
+
+    Args:
+        source, destination: memory element types of x and y.
+        begin: border before the first element of each spatial dimension; negative crops. Default: no border.
+        value: of the border.
+        repeat: how often each channel of x stands in y.
+
+    Raises:
+        ValueError: ranks, batch or channels of x and y do not fit.
+    """
+    if len(x.shape) != len(y.shape) or x.shape[0] != y.shape[0] or x.shape[1] * repeat != y.shape[1]:
+        raise ValueError(f"pad_copy: {x.shape} repeated {repeat} times does not fit {y.shape}")
+    offsets = triple(begin or [0] * (len(x.shape) - 2), 0)
+    x, y = x.volume(), y.volume()
+    if x.shape == y.shape and not any(offsets):
+        x, y = merge_rows(x, y)
+    elements = y.shape[0] * y.shape[1] * y.pixels
+    if elements == 0:
+        return []
+    bits = _bits(destination, value)
+    if source == destination:
+        source = destination = f"u{8 * SIZES[source]}"
+    n, c, d, h, w = y.shape
+    pieces = max(1, min(-(-elements // _TASK_ELEMENTS), 4 * threads))
+    row_blocks = max(1, min(h, -(-pieces // (n * d))))
+    col_blocks = max(1, min(-(-w // 16), -(-pieces // (n * d * row_blocks))))
+    rows, cols = -(-h // row_blocks), -(-w // col_blocks)
+    cols = -(-cols // 16) * 16 if cols < w else cols
+    row_blocks, col_blocks = -(-h // rows), -(-w // cols)
+    args = (x.address, y.address, *y.shape[1:], *x.shape[2:], *offsets, *x.strides, *y.strides, bits, repeat,
+            rows, row_blocks, cols, col_blocks)  # fmt: skip
+    kernel = handwritten("pad_copy", "padcopy:factory", source=source, destination=destination)
+    moved = elements * (SIZES[source] + SIZES[destination])
+    return [Launch(kernel, args, n * d * row_blocks * col_blocks, 0, label, 0, moved)]
+
+
+def _bits(dtype: str, value: float | int) -> int:
+    """The bits of `value` as an element of `dtype`, as a non-negative integer below 2**63 or its two's complement."""
+    one = np.array([value]).astype(_NUMPY[dtype])
+    bits = int(one.view(f"u{one.itemsize}")[0])
+    if dtype == "bf16":
+        bits >>= 16
+    return bits - (1 << 64) if bits >= 1 << 63 else bits
+
+
+def factory(source: str, destination: str) -> Callable:
+    """The kernel that copies elements of type `source` to `destination`.
+
+    Task = (image and depth, block of rows, block of columns) of the destination.
+    """
+    copy, fill = _copy_rows(source, destination), _fill(destination)
+
+    def kernel(args, task, scratch):
+        x, y, c, d, h, w = args[0], args[1], args[2], args[3], args[4], args[5]
+        xd, xh, xw, bd, bh, bw = args[6], args[7], args[8], args[9], args[10], args[11]
+        rows, row_blocks, cols, col_blocks = args[24], args[25], args[26], args[27]
+        bits, repeat = args[22], args[23]
+        w0 = task % col_blocks * cols
+        w1 = min(w, w0 + cols)
+        outer = task // col_blocks
+        h0 = outer % row_blocks * rows
+        h1 = min(h, h0 + rows)
+        n, depth = outer // row_blocks // d, outer // row_blocks % d
+        # columns [inside, after) of this block come from x
+        inside = min(max(bw, w0), w1)
+        after = max(min(bw + xw, w1), inside)
+        for row in range(h0, h1):
+            to = y + n * args[17] + depth * args[19] + row * args[20]
+            if depth < bd or depth >= bd + xd or row < bh or row >= bh + xh:
+                fill(to + w0 * args[21], w1 - w0, c, args[21], args[18], bits)
+                continue
+            if inside > w0:
+                fill(to + w0 * args[21], inside - w0, c, args[21], args[18], bits)
+            if w1 > after:
+                fill(to + after * args[21], w1 - after, c, args[21], args[18], bits)
+            if after > inside:
+                at = x + n * args[12] + (depth - bd) * args[14] + (row - bh) * args[15] + (inside - bw) * args[16]
+                for r in range(repeat):
+                    copy(at, after - inside, c // repeat, args[16], args[13],
+                         to + inside * args[21] + r * args[18], args[21], args[18] * repeat)  # fmt: skip
+
+    return kernel
+
+
+def _lanes(*dtypes: str) -> int:
+    """Lanes of a vector whose widest element fills a register, at most 16 (the side of a transposed block)."""
+    return min(16, target.current().lanes * 4 // max(SIZES[t] for t in dtypes))
+
+
+def _fill(dtype: str) -> Callable:
+    """``fill(y, pixels, channels, pixel stride, channel stride, bits)``: one value everywhere."""
+    from numba.extending import register_jitable
+
+    from . import simd
+
+    raw = f"u{8 * SIZES[dtype]}"
+    size, lanes = SIZES[dtype], _lanes(dtype)
+    splat, one = simd.splat(raw, lanes), simd.to(raw)
+    store, store_first = simd.store(raw), simd.store_first(raw)
+
+    @register_jitable
+    def run(y, count, bits):
+        vector = splat(bits)
+        full = count - count % lanes
+        for i in range(0, full, lanes):
+            store(y + i * size, vector)
+        if full < count:
+            store_first(y + full * size, vector, count - full)
+
+    @register_jitable
+    def fill(y, pixels, channels, pixel, channel, bits):
+        if channel == size and pixel == channels * size:
+            run(y, pixels * channels, bits)
+        elif channel == size:
+            for i in range(pixels):
+                run(y + i * pixel, channels, bits)
+        elif pixel == size:
+            for c in range(channels):
+                run(y + c * channel, pixels, bits)
+        else:
+            for i in range(pixels):
+                for c in range(channels):
+                    store(y + i * pixel + c * channel, one(bits))
+
+    return fill
+
+
+def _copy_rows(source: str, destination: str) -> Callable:
+    """``copy(x, n0, n1, xs0, xs1, y, ys0, ys1)``: y[i, j] = x[i, j], strides in bytes."""
+    from numba.extending import register_jitable
+
+    from . import simd
+
+    xsize, ysize, lanes = SIZES[source], SIZES[destination], _lanes(source, destination)
+    load, load_first, load_one = simd.load(source, lanes), simd.load_first(source, lanes), simd.load(source, 0)
+    store, store_first = simd.store(destination), simd.store_first(destination)
+    across = _copy_across(source, destination, lanes)
+
+    @register_jitable
+    def run(x, y, count):
+        full = count - count % lanes
+        for i in range(0, full, lanes):
+            store(y + i * ysize, load(x + i * xsize))
+        if full < count:
+            store_first(y + full * ysize, load_first(x + full * xsize, count - full), count - full)
+
+    @register_jitable
+    def copy(x, n0, n1, xs0, xs1, y, ys0, ys1):
+        if (n1 == 1 or (xs0 == xsize and ys0 == ysize)) and n0 > 1:
+            n0, n1, xs0, xs1, ys0, ys1 = n1, n0, xs1, xs0, ys1, ys0
+        # now j is the better dimension for runs
+        if xs1 == xsize and ys1 == ysize:
+            if n0 == 1 or (xs0 == n1 * xsize and ys0 == n1 * ysize):
+                run(x, y, n0 * n1)
+            else:
+                for i in range(n0):
+                    run(x + i * xs0, y + i * ys0, n1)
+        elif xs0 == xsize and ys1 == ysize:
+            across(x, n1, n0, xs1, y, ys0)
+        elif xs1 == xsize and ys0 == ysize:
+            across(x, n0, n1, xs0, y, ys1)
+        else:
+            for i in range(n0):
+                for j in range(n1):
+                    store(y + i * ys0 + j * ys1, load_one(x + i * xs0 + j * xs1))
+
+    return copy
+
+
+def _copy_across(source: str, destination: str, lanes: int) -> Callable:
+    """``across(x, n, m, xs, y, ys)``: y[j, i] = x[i, j] of n rows of m neighbouring elements."""
+    from numba.extending import register_jitable
+
+    from . import shuffle
+
+    xsize, ysize = SIZES[source], SIZES[destination]
+    block = shuffle.transpose(source, destination, lanes)
+    part = shuffle.transpose_part(source, destination, lanes)
+    two, three, four = (shuffle.interleave(source, destination, lanes, count) for count in (2, 3, 4))
+
+    @register_jitable
+    def across(x, n, m, xs, y, ys):
+        done = 0
+        if ys == n * ysize and 2 <= n <= 4:
+            done = m - m % lanes
+            for j in range(0, done, lanes):
+                if n == 3:
+                    three(x + j * xsize, xs, y + j * ys)
+                elif n == 4:
+                    four(x + j * xsize, xs, y + j * ys)
+                else:
+                    two(x + j * xsize, xs, y + j * ys)
+        for j in range(done, m, lanes):
+            for i in range(0, n, lanes):
+                rows, cols = min(lanes, n - i), min(lanes, m - j)
+                if rows == lanes and cols == lanes:
+                    block(x + i * xs + j * xsize, xs, y + j * ys + i * ysize, ys)
+                else:
+                    part(x + i * xs + j * xsize, xs, y + j * ys + i * ysize, ys, rows, cols)
+
+    return across

@@ -1,0 +1,339 @@
+"""The vocabulary that every operator is lowered to: tensors of known shape, and six kinds of primitive.
+
+`Map` computes every element from elements, `Reduce` folds axes, `Move` re-indexes without computing, `Join` places
+tensors side by side in one, `Kernel` calls a hand-built kernel, `Host` calls Python. A traced model is a list of them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .kernels.launch import Launch
+
+Shape = tuple[int, ...]
+
+
+class Tensor:
+    """One value of a trace: dtype and concrete shape; `constant` holds its content where that is known.
+
+    `source` is the primitive that makes it, None for inputs and constants.
+    """
+
+    __slots__ = ("constant", "dtype", "name", "shape", "source")
+
+    def __init__(self, dtype: np.dtype, shape: Sequence[int], constant: np.ndarray | None = None, name: str = "") -> None:
+        self.dtype, self.shape, self.constant, self.name = np.dtype(dtype), tuple(int(d) for d in shape), constant, name
+        self.source: Primitive | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        kind = "const " if self.constant is not None else ""
+        return f"{kind}{self.name or '%'}:{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class Opaque:
+    """A value whose type only the run knows: a sequence, an optional, or a tensor of unknown shape."""
+
+    __slots__ = ("name", "source")
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.source: Host | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.name or '%'}:opaque"
+
+
+@dataclass(eq=False)
+class Map:
+    """``output[i] = text(a[i], b[i], ...)``: inputs broadcast to the output's shape as in numpy.
+
+    `text` is a Python expression over a, b, c ... in input order and the functions of `ops.evaluate`.
+    """
+
+    text: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The one output."""
+        return (self.output,)
+
+
+class Fold(enum.Enum):
+    """How a reduction combines elements."""
+
+    ADD = "add"
+    MUL = "mul"
+    MIN = "minimum"
+    MAX = "maximum"
+    ARGMIN = "argmin"  # int64 index of the first smallest along one axis
+    ARGMAX = "argmax"
+    ARGMIN_LAST = "argmin_last"
+    ARGMAX_LAST = "argmax_last"
+
+
+@dataclass(eq=False)
+class Reduce:
+    """Folds `axes` (sorted, kept with size 1). An empty sum is 0, product 1, minimum inf, maximum -inf."""
+
+    fold: Fold
+    input: Tensor
+    axes: tuple[int, ...]
+    output: Tensor
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The one input."""
+        return (self.input,)
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The one output."""
+        return (self.output,)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the elements of a tensor lie in a buffer: byte offset and byte strides, one a dimension (0: broadcast)."""
+
+    shape: Shape
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @staticmethod
+    def contiguous(shape: Shape, itemsize: int, order: Sequence[int] | None = None) -> Layout:
+        """Dense strides; `order` lists the dimensions from outermost to innermost (default: as they are)."""
+        strides, step = [0] * len(shape), itemsize
+        for d in reversed(order if order is not None else range(len(shape))):
+            strides[d] = step
+            step *= max(shape[d], 1)
+        return Layout(shape, tuple(strides))
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Same elements in the same (row-major) order under another shape."""
+
+    shape: Shape
+
+    def layout(self, old: Layout) -> Layout | None:
+        """The view's layout, or None when no strides express it."""
+        strides = _reshape_strides(old.shape, old.strides, self.shape)
+        return None if strides is None else Layout(self.shape, strides, old.offset)
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Dimension `d` of the result is dimension `axes[d]` of the input."""
+
+    axes: tuple[int, ...]
+
+    def layout(self, old: Layout) -> Layout:
+        """The view's layout."""
+        return Layout(tuple(old.shape[a] for a in self.axes), tuple(old.strides[a] for a in self.axes), old.offset)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Per dimension: first index, step (may be negative) and number of elements."""
+
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+    sizes: Shape
+
+    def layout(self, old: Layout) -> Layout:
+        """The view's layout."""
+        offset = sum(b * s for b, s, n in zip(self.starts, old.strides, self.sizes) if n)
+        return Layout(self.sizes, tuple(s * k for s, k in zip(old.strides, self.steps)), old.offset + offset)
+
+
+@dataclass(frozen=True)
+class Expand:
+    """Dimensions of size 1 repeated; missing leading dimensions added."""
+
+    shape: Shape
+
+    def layout(self, old: Layout) -> Layout:
+        """The view's layout."""
+        lead = len(self.shape) - len(old.shape)
+        strides = [0] * lead + [s if n == m else 0 for s, n, m in zip(old.strides, old.shape, self.shape[lead:])]
+        return Layout(self.shape, tuple(strides), old.offset)
+
+
+Movement = Reshape | Permute | Slice | Expand
+
+
+@dataclass(eq=False)
+class Move:
+    """A view of the input: pure index arithmetic."""
+
+    how: Movement
+    input: Tensor
+    output: Tensor
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The one input."""
+        return (self.input,)
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The one output."""
+        return (self.output,)
+
+
+@dataclass(eq=False)
+class Join:
+    """The inputs in boxes of the output (concat, pad, tile): input i fills ``[starts[i], starts[i] + shape)``.
+
+    What no box covers is `fill` (None: everything is covered). The boxes do not overlap.
+    """
+
+    inputs: tuple[Tensor, ...]
+    starts: tuple[Shape, ...]
+    output: Tensor
+    fill: float | int | bool | None = None
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The one output."""
+        return (self.output,)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor as a kernel sees it: opaque address of element 0, dtype, shape and byte strides."""
+
+    address: object
+    dtype: np.dtype
+    shape: Shape
+    strides: tuple[int, ...]
+
+
+class LaunchContext(Protocol):
+    """What a kernel's `launch` may ask for."""
+
+    inputs: Sequence[Operand | None]
+    outputs: Sequence[Operand]
+    threads: int
+    # the contraction's tail: bias is per output channel (an input folded in by the planner), residual is of the
+    # output's shape, low/high clip, epilogue is an opaque (kernel address, argument block) pair or None
+    residual: Operand | None
+    low: float
+    high: float
+    epilogue: tuple[object, object] | None
+
+    def alloc(self, nbytes: int) -> object:
+        """Address of workspace that lives while the kernel's launches run."""
+
+    def packed(self, tensor: np.ndarray, key: object, make: Callable[[np.ndarray], np.ndarray]) -> object:
+        """Address of ``make(tensor)``; made once a session for the same constant and key, shared by its plans."""
+
+
+class Tail(enum.Enum):
+    """What elementwise work a kernel takes over after its own (see LaunchContext)."""
+
+    NONE = "none"
+    EPILOGUE = "epilogue"  # residual, clip, and a generated kernel on each output tile
+
+
+@dataclass(eq=False)
+class Kernel:
+    """A hand-built kernel: `launch` turns operands into launches when the plan is laid out.
+
+    Attributes:
+        name: for people.
+        orders: per input, the order of dimensions (outermost first) that it must be dense in, or None for any strides.
+        output_orders: per output, the order of dimensions in memory (None: as they are).
+        tail: whether later elementwise operators may be fused; the first output's matrix shape is `matrix`, that is
+            how its dimensions split into (batch..., rows, columns) for the epilogue.
+        flops: arithmetic operations.
+    """
+
+    name: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    launch: Callable[[LaunchContext], list[Launch]]
+    orders: tuple[tuple[int, ...] | None, ...] = ()
+    output_orders: tuple[tuple[int, ...] | None, ...] = ()
+    tail: Tail = Tail.NONE
+    matrix: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), (), ())
+    flops: int = 0
+    errors: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class Host:
+    """A Python function of numpy arrays (None for an absent input); gives one value an output."""
+
+    call: Callable[[list[object]], Sequence[object]]
+    inputs: tuple[Tensor | Opaque | None, ...]
+    outputs: tuple[Tensor | Opaque, ...]
+    reason: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+Primitive = Map | Reduce | Move | Join | Kernel | Host
+
+
+@dataclass
+class Trace:
+    """The primitives of a model for one signature, in an order that can be run."""
+
+    inputs: list[Tensor | Opaque] = field(default_factory=list)
+    outputs: list[Tensor | Opaque] = field(default_factory=list)
+    primitives: list[Primitive] = field(default_factory=list)
+
+
+def _reshape_strides(old: Shape, strides: tuple[int, ...], new: Shape) -> tuple[int, ...] | None:
+    """Strides of `new` over the same memory: runs of old dimensions that are dense among themselves may regroup."""
+    if prod(old) == 0:
+        return Layout.contiguous(new, 1).strides
+    source = [(n, s) for n, s in zip(old, strides) if n != 1]
+    result, i = [0] * len(new), 0
+    j = 0
+    while j < len(new):
+        if new[j] == 1:
+            j += 1
+            continue
+        # one run: take whole dimensions from both sides until their sizes agree
+        have, want, first_old, first_new = source[i][0], new[j], i, j
+        while have != want:
+            if have < want:
+                i += 1
+                have *= source[i][0]
+            else:
+                j += 1
+                want *= new[j]
+        if any(source[k][1] != source[k + 1][0] * source[k + 1][1] for k in range(first_old, i)):
+            return None
+        step = source[i][1]
+        for k in range(j, first_new - 1, -1):
+            if new[k] != 1:
+                result[k] = step
+                step *= new[k]
+        i, j = i + 1, j + 1
+    return tuple(result)
