@@ -1,0 +1,260 @@
+"""Trace: a graph and the shapes (and some values) of its inputs -> primitives of concrete shapes.
+
+1. Every node is lowered by its registry row; a node without one by the function body that ONNX publishes, else it
+   runs on the host.
+2. What depends on constants and shapes alone is folded by the builder while it is lowered.
+3. A node that needs a value to go on: if the value follows from small integer inputs, `Specialise` names them, and
+   the caller traces again with their contents; otherwise the node, and all that depend on it, are left for `rest`, a
+   graph of their own that is traced when the values exist.
+4. An `If` on a constant is replaced by the branch that is taken.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ops import evaluate, fallback, registry
+from ..ops.builder import Builder, NeedsValue, OperatorError
+from ..ops.primitives import Opaque, Primitive, Tensor, Trace
+from .graph import Graph, Node
+
+Value = Tensor | Opaque
+# an integer input up to this many elements may be read while tracing; larger ones are data
+SMALL = 256
+GraphRunner = Callable[[Graph], Callable[[Mapping[str, object], list[str]], list[object]]]
+
+
+class Specialise(Exception):
+    """Tracing needs the contents of these inputs."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(f"tracing reads the values of {', '.join(sorted(names))}")
+        self.names = names
+
+
+@dataclass
+class Traced:
+    """A trace with the names of its values.
+
+    Attributes:
+        values: ONNX name -> traced value, for everything that was lowered.
+        rest: nodes that need values of this trace first, or None.
+    """
+
+    trace: Trace
+    values: dict[str, Value]
+    rest: Graph | None = None
+
+
+def trace(
+    graph: Graph,
+    inputs: Mapping[str, object],
+    outputs: list[str],
+    read: frozenset[str] = frozenset(),
+    runner: GraphRunner | None = None,
+) -> Traced:
+    """Lower `graph` for these inputs.
+
+    Args:
+        inputs: one array (only its dtype and shape count), or any object for sequences and optionals, per input.
+        outputs: the values that are wanted.
+        read: the inputs whose contents tracing may use.
+        runner: how a host step runs a body (control flow).
+
+    Raises:
+        Specialise: trace again with more inputs in `read`.
+        OperatorError: a node's inputs do not fit its definition; the message names the node.
+    """
+    tracer = Tracer(graph, runner)
+    for name in [*graph.inputs, *(n for n in graph.overridable if n in inputs)]:
+        tracer.feed(name, inputs[name], name in read)
+    tracer.lower_nodes(graph.nodes)
+    return tracer.finish(outputs)
+
+
+class Tracer(Builder):
+    """The builder with an environment of named values."""
+
+    def __init__(self, graph: Graph, runner: GraphRunner | None) -> None:
+        super().__init__()
+        self.graph, self.runner = graph, runner
+        self.opsets = graph.opsets
+        self.values: MutableMapping[str, Value] = {}
+        self.constants: MutableMapping[str, np.ndarray] = dict(graph.constants)
+        self.input_tensors: dict[int, str] = {}
+        self.trace_inputs: list[Value] = []
+        self.deferred: list[Node] = []
+        self.late: set[str] = set()
+
+    # -- the environment
+    def feed(self, name: str, value: object, read: bool) -> None:
+        """Bind an input."""
+        if isinstance(value, np.ndarray):
+            tensor: Value = Tensor(value.dtype, value.shape, np.array(value) if read else None, name)
+        else:
+            tensor = Opaque(name)
+        self.values[name] = tensor
+        self.trace_inputs.append(tensor)
+        self.input_tensors[id(tensor)] = name
+
+    def lookup(self, name: str) -> Value | None:
+        """The value of a name; None for the empty name.
+
+        Raises:
+            OperatorError: nothing has that name.
+        """
+        if not name:
+            return None
+        found = self.values.get(name)
+        if found is None:
+            if name not in self.constants:
+                raise OperatorError(f"input {name!r} is produced by no node")
+            array = self.constants[name]
+            found = self.values[name] = Tensor(array.dtype, array.shape, array, name)
+        return found
+
+    # -- nodes
+    def lower_nodes(self, nodes: list[Node]) -> None:
+        """Lower nodes in order; those that need values first are deferred."""
+        for node in nodes:
+            used = [*node.inputs, *(name for body in node.subgraphs() for name in body.captured())]
+            if not self.late.isdisjoint(used):
+                self._defer(node)
+                continue
+            mark = len(self.primitives)
+            try:
+                self.lower_node(node)
+            except NeedsValue as need:
+                del self.primitives[mark:]
+                leaves = self._leaves(need.tensor)
+                if leaves:
+                    raise Specialise(leaves) from None
+                self._defer(node)
+
+    def lower_node(self, node: Node) -> None:
+        """Lower one node and bind its outputs."""
+        inputs = [self.lookup(name) for name in node.inputs]
+        previous = self.node_name, self.output_names
+        self.node_name, self.output_names = node.name or (node.outputs[0] if node.outputs else node.op), node.outputs
+        try:
+            made = self._lower(node, inputs)
+        except OperatorError as error:
+            if getattr(error, "located", False):
+                raise
+            located = OperatorError(f"{node.label}: {error}")
+            located.located = True  # type: ignore[attr-defined]
+            raise located from error
+        finally:
+            self.node_name, self.output_names = previous
+        for name, value in zip(node.outputs, made):
+            if name:
+                self.values[name] = value
+                if not value.name:
+                    value.name = name
+
+    def _lower(self, node: Node, inputs: list[Value | None]) -> tuple[Value, ...]:
+        version = self.opsets.get(node.domain, 1)
+        row = registry.find(node.domain, node.op, version)
+        native = all(not isinstance(x, Tensor) or evaluate.is_native(x.dtype) for x in inputs)
+        if row is not None and (native or getattr(row.lower, "any_dtype", False)):
+            made = row.lower(self, *inputs, **self._attributes(row.lower, node))
+            return made if isinstance(made, tuple) else (made,)
+        body = fallback.function_body(node, inputs, self.opsets) if native and row is None else None
+        if body is not None:
+            return self.inline(body, dict(zip(body.inputs, inputs)))
+        return fallback.lower(self, node, inputs, version)
+
+    def _attributes(self, function: Callable, node: Node) -> dict[str, object]:
+        """The node's attributes that the lowering takes (a misspelt or foreign one is an error, as in the schema)."""
+        parameters = inspect.signature(function).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return node.attributes
+        unknown = [a for a in node.attributes if a not in parameters]
+        if unknown:
+            raise OperatorError(f"unknown attribute {unknown[0]!r}")
+        return node.attributes
+
+    def inline(self, body: Graph, inputs: Mapping[str, Value | None]) -> tuple[Value, ...]:
+        """Lower a body's nodes here: its names are its own, names it does not define are the surrounding graph's.
+
+        Raises:
+            NeedsValue: the body cannot be lowered at once.
+        """
+        outer = self.values, self.constants, self.opsets
+        self.values = {**self.values, **{k: v for k, v in inputs.items() if v is not None}}
+        for name in body.constants:
+            self.values.pop(name, None)
+        self.constants = {**self.constants, **body.constants}
+        self.opsets = body.opsets or self.opsets
+        try:
+            for node in body.nodes:
+                self.lower_node(node)
+            return tuple(self.lookup(name) for name in body.outputs)
+        finally:
+            self.values, self.constants, self.opsets = outer
+
+    def run_graph(self, body: Graph) -> Callable[[Mapping[str, object], list[str]], list[object]]:
+        """How a host step runs a body: ``call(feeds, outputs)``; feeds include the values that the body captures."""
+        if self.runner is None:
+            raise OperatorError("control flow needs a runner of bodies")
+        constants = {**{n: self.constants[n] for n in body.captured() if n in self.constants}, **body.constants}
+        return self.runner(body.copy(constants=constants, opsets=body.opsets or self.opsets))
+
+    def _defer(self, node: Node) -> None:
+        self.deferred.append(node)
+        self.late.update(name for name in node.outputs if name)
+
+    def _leaves(self, value: Value) -> set[str] | None:
+        """The small integer inputs that alone decide a value; None if anything else does."""
+        names: set[str] = set()
+        pending, seen = [value], set()
+        while pending:
+            one = pending.pop()
+            if id(one) in seen or (isinstance(one, Tensor) and one.constant is not None):
+                continue
+            seen.add(id(one))
+            if id(one) in self.input_tensors:
+                direct = one is value  # an input that is asked for itself may be of any type
+                if isinstance(one, Opaque) or one.size > SMALL or (one.dtype.kind not in "iub" and not direct):
+                    return None
+                names.add(self.input_tensors[id(one)])
+            elif one.source is None or isinstance(one, Opaque):
+                return None
+            else:
+                pending.extend(x for x in one.source.inputs if x is not None)
+        return names
+
+    # -- the result
+    def finish(self, outputs: list[str]) -> Traced:
+        """The trace with the graph of what was deferred."""
+        now = [name for name in outputs if name not in self.late]
+        rest = None
+        if self.deferred:
+            rest = self._rest([name for name in outputs if name in self.late])
+            now += [name for name in rest.inputs if name not in now]
+        result = Trace(self.trace_inputs, [self.lookup(name) for name in now], self.primitives)
+        return Traced(result, dict(self.values), rest)
+
+    def _rest(self, outputs: list[str]) -> Graph:
+        used = [n for node in self.deferred for n in [*node.inputs, *(c for b in node.subgraphs() for c in b.captured())]]
+        needed = [n for n in dict.fromkeys([*used, *outputs]) if n and n not in self.late]
+        folded = {n: v.constant for n in needed if isinstance(v := self.lookup(n), Tensor) and v.constant is not None}
+        return Graph(
+            [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
+            dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name,
+        )  # fmt: skip
+
+
+def reachable(trace_: Trace) -> list[Primitive]:
+    """The primitives that the outputs need, in order."""
+    needed = {id(v) for v in trace_.outputs}
+    kept: list[Primitive] = []
+    for primitive in reversed(trace_.primitives):
+        if any(id(out) in needed for out in primitive.outputs):
+            kept.append(primitive)
+            needed.update(id(x) for x in primitive.inputs if x is not None)
+    return kept[::-1]
