@@ -2,7 +2,7 @@
 
 Convolution reads zero-padded channels-last images; this makes them. One kernel per pair of element types. A row of
 the image is a 2-D copy [W, C], done by whichever of these its strides allow: contiguous runs, transposition of
-register blocks (planar to channels-last and back), interleaving of 2 to 4 planes, single elements.
+register blocks (planar to channels-last and back), interleaving of 3 planes, single elements.
 """
 
 from __future__ import annotations
@@ -103,18 +103,19 @@ def factory(source: str, destination: str) -> Callable:
         after = max(min(bw + xw, w1), inside)
         for row in range(h0, h1):
             to = y + n * args[17] + depth * args[19] + row * args[20]
+            left, right = inside, after
             if depth < bd or depth >= bd + xd or row < bh or row >= bh + xh:
-                fill(to + w0 * args[21], w1 - w0, c, args[21], args[18], bits)
-                continue
-            if inside > w0:
-                fill(to + w0 * args[21], inside - w0, c, args[21], args[18], bits)
-            if w1 > after:
-                fill(to + after * args[21], w1 - after, c, args[21], args[18], bits)
-            if after > inside:
-                at = x + n * args[12] + (depth - bd) * args[14] + (row - bh) * args[15] + (inside - bw) * args[16]
+                left = right = w1
+            first, last = w0, left
+            for _ in range(2):
+                if last > first:
+                    fill(to + first * args[21], last - first, c, args[21], args[18], bits)
+                first, last = right, w1
+            if right > left:
+                at = x + n * args[12] + (depth - bd) * args[14] + (row - bh) * args[15] + (left - bw) * args[16]
                 for r in range(repeat):
-                    copy(at, after - inside, c // repeat, args[16], args[13],
-                         to + inside * args[21] + r * args[18], args[21], args[18] * repeat)  # fmt: skip
+                    copy(at, right - left, c // repeat, args[16], args[13],
+                         to + left * args[21] + r * args[18], args[21], args[18] * repeat)  # fmt: skip
 
     return kernel
 
@@ -126,16 +127,15 @@ def _lanes(*dtypes: str) -> int:
 
 def _fill(dtype: str) -> Callable:
     """``fill(y, pixels, channels, pixel stride, channel stride, bits)``: one value everywhere."""
-    from numba.extending import register_jitable
-
     from . import simd
+    from .subroutine import subroutine
 
     raw = f"u{8 * SIZES[dtype]}"
     size, lanes = SIZES[dtype], _lanes(dtype)
     splat, one = simd.splat(raw, lanes), simd.to(raw)
     store, store_first = simd.store(raw), simd.store_first(raw)
 
-    @register_jitable
+    @subroutine
     def run(y, count, bits):
         vector = splat(bits)
         full = count - count % lanes
@@ -144,18 +144,16 @@ def _fill(dtype: str) -> Callable:
         if full < count:
             store_first(y + full * size, vector, count - full)
 
-    @register_jitable
+    @subroutine
     def fill(y, pixels, channels, pixel, channel, bits):
+        if pixel == size:
+            pixels, channels, pixel, channel = channels, pixels, channel, pixel
         if channel == size and pixel == channels * size:
-            run(y, pixels * channels, bits)
-        elif channel == size:
-            for i in range(pixels):
+            pixels, channels = 1, pixels * channels
+        for i in range(pixels):
+            if channel == size:
                 run(y + i * pixel, channels, bits)
-        elif pixel == size:
-            for c in range(channels):
-                run(y + c * channel, pixels, bits)
-        else:
-            for i in range(pixels):
+            else:
                 for c in range(channels):
                     store(y + i * pixel + c * channel, one(bits))
 
@@ -164,16 +162,15 @@ def _fill(dtype: str) -> Callable:
 
 def _copy_rows(source: str, destination: str) -> Callable:
     """``copy(x, n0, n1, xs0, xs1, y, ys0, ys1)``: y[i, j] = x[i, j], strides in bytes."""
-    from numba.extending import register_jitable
-
     from . import simd
+    from .subroutine import subroutine
 
     xsize, ysize, lanes = SIZES[source], SIZES[destination], _lanes(source, destination)
     load, load_first, load_one = simd.load(source, lanes), simd.load_first(source, lanes), simd.load(source, 0)
     store, store_first = simd.store(destination), simd.store_first(destination)
     across = _copy_across(source, destination, lanes)
 
-    @register_jitable
+    @subroutine
     def run(x, y, count):
         full = count - count % lanes
         for i in range(0, full, lanes):
@@ -181,20 +178,20 @@ def _copy_rows(source: str, destination: str) -> Callable:
         if full < count:
             store_first(y + full * ysize, load_first(x + full * xsize, count - full), count - full)
 
-    @register_jitable
+    @subroutine
     def copy(x, n0, n1, xs0, xs1, y, ys0, ys1):
         if (n1 == 1 or (xs0 == xsize and ys0 == ysize)) and n0 > 1:
             n0, n1, xs0, xs1, ys0, ys1 = n1, n0, xs1, xs0, ys1, ys0
         # now j is the better dimension for runs
         if xs1 == xsize and ys1 == ysize:
-            if n0 == 1 or (xs0 == n1 * xsize and ys0 == n1 * ysize):
-                run(x, y, n0 * n1)
-            else:
-                for i in range(n0):
-                    run(x + i * xs0, y + i * ys0, n1)
-        elif xs0 == xsize and ys1 == ysize:
-            across(x, n1, n0, xs1, y, ys0)
-        elif xs1 == xsize and ys0 == ysize:
+            if xs0 == n1 * xsize and ys0 == n1 * ysize:
+                n0, n1 = 1, n0 * n1
+            for i in range(n0):
+                run(x + i * xs0, y + i * ys0, n1)
+            return
+        if xs0 == xsize and ys1 == ysize:
+            n0, n1, xs0, xs1, ys0, ys1 = n1, n0, xs1, xs0, ys1, ys0
+        if xs1 == xsize and ys0 == ysize and (n0 >= lanes or n0 == 3) and n1 >= lanes:
             across(x, n0, n1, xs0, y, ys1)
         else:
             for i in range(n0):
@@ -206,33 +203,23 @@ def _copy_rows(source: str, destination: str) -> Callable:
 
 def _copy_across(source: str, destination: str, lanes: int) -> Callable:
     """``across(x, n, m, xs, y, ys)``: y[j, i] = x[i, j] of n rows of m neighbouring elements."""
-    from numba.extending import register_jitable
-
     from . import shuffle
+    from .subroutine import subroutine
 
     xsize, ysize = SIZES[source], SIZES[destination]
-    block = shuffle.transpose(source, destination, lanes)
-    part = shuffle.transpose_part(source, destination, lanes)
-    two, three, four = (shuffle.interleave(source, destination, lanes, count) for count in (2, 3, 4))
+    block, colours = shuffle.transpose(source, destination, lanes), shuffle.interleave(source, destination, lanes, 3)
 
-    @register_jitable
+    @subroutine
     def across(x, n, m, xs, y, ys):
-        done = 0
-        if ys == n * ysize and 2 <= n <= 4:
-            done = m - m % lanes
-            for j in range(0, done, lanes):
-                if n == 3:
-                    three(x + j * xsize, xs, y + j * ys)
-                elif n == 4:
-                    four(x + j * xsize, xs, y + j * ys)
-                else:
-                    two(x + j * xsize, xs, y + j * ys)
-        for j in range(done, m, lanes):
+        # a block that would overhang starts earlier: what is copied twice is the same
+        if n == 3 and ys == n * ysize and m >= lanes:
+            for j in range(0, m, lanes):
+                first = min(j, m - lanes)
+                colours(x + first * xsize, xs, y + first * ys)
+            return
+        for j in range(0, m, lanes):
             for i in range(0, n, lanes):
-                rows, cols = min(lanes, n - i), min(lanes, m - j)
-                if rows == lanes and cols == lanes:
-                    block(x + i * xs + j * xsize, xs, y + j * ys + i * ysize, ys)
-                else:
-                    part(x + i * xs + j * xsize, xs, y + j * ys + i * ysize, ys, rows, cols)
+                row, col = min(i, n - lanes), min(j, m - lanes)
+                block(x + row * xs + col * xsize, xs, y + col * ys + row * ysize, ys)
 
     return across

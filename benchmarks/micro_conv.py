@@ -1,0 +1,178 @@
+"""Convolution layers of ResNet-50, VGG-19 and MobileNetV2 beside onnxruntime, same threads, alternating.
+
+    python benchmarks/micro_conv.py [resnet|vgg|mobilenet|pool ...]
+
+onnxruntime's time is the node's own (its profiler's kernel time, without the reordering of its blocked layout), ours
+the replay of the launches on channels-last images, padding copies included. Prints one line a layer: GFLOP/s of both
+and the ratio of speeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import sys
+import tempfile
+import time
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import onnxruntime
+from kernel_driver import Memory, Replay
+
+from jitrt.ops.kernels import image
+
+THREADS = 2
+ROUNDS = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A convolution: input [1, cin, size, size], cout filters of kernel x kernel."""
+
+    cin: int
+    cout: int
+    size: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def pad(self) -> int:
+        """Border that keeps the size at stride 1."""
+        return self.kernel // 2
+
+    @property
+    def out(self) -> int:
+        """Output size."""
+        return (self.size + 2 * self.pad - self.kernel) // self.stride + 1
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions."""
+        return 2 * self.out**2 * self.cout * self.cin // self.groups * self.kernel**2
+
+
+RESNET = [
+    Layer(3, 64, 224, 7, 2),
+    Layer(64, 64, 56, 1), Layer(64, 64, 56, 3), Layer(64, 256, 56, 1), Layer(256, 64, 56, 1),
+    Layer(256, 128, 56, 1), Layer(128, 128, 56, 3, 2), Layer(128, 512, 28, 1), Layer(256, 512, 56, 1, 2),
+    Layer(512, 128, 28, 1), Layer(128, 128, 28, 3),
+    Layer(512, 256, 28, 1), Layer(256, 256, 28, 3, 2), Layer(256, 1024, 14, 1), Layer(512, 1024, 28, 1, 2),
+    Layer(1024, 256, 14, 1), Layer(256, 256, 14, 3),
+    Layer(1024, 512, 14, 1), Layer(512, 512, 14, 3, 2), Layer(512, 2048, 7, 1), Layer(1024, 2048, 14, 1, 2),
+    Layer(2048, 512, 7, 1), Layer(512, 512, 7, 3),
+]  # fmt: skip
+VGG = [
+    Layer(3, 64, 224, 3), Layer(64, 64, 224, 3), Layer(64, 128, 112, 3), Layer(128, 128, 112, 3),
+    Layer(128, 256, 56, 3), Layer(256, 256, 56, 3), Layer(256, 512, 28, 3), Layer(512, 512, 28, 3), Layer(512, 512, 14, 3),
+]  # fmt: skip
+MOBILENET = [
+    Layer(32, 32, 112, 3, 1, 32), Layer(96, 96, 112, 3, 2, 96), Layer(144, 144, 56, 3, 1, 144),
+    Layer(144, 144, 56, 3, 2, 144), Layer(192, 192, 28, 3, 1, 192), Layer(192, 192, 28, 3, 2, 192),
+    Layer(384, 384, 14, 3, 1, 384), Layer(576, 576, 14, 3, 1, 576), Layer(576, 576, 14, 3, 2, 576),
+    Layer(960, 960, 7, 3, 1, 960), Layer(240, 240, 28, 5, 1, 240), Layer(672, 672, 14, 5, 1, 672),
+    Layer(1152, 1152, 7, 5, 1, 1152), Layer(96, 96, 56, 7, 1, 96),
+]  # fmt: skip
+
+
+class Peer:
+    """The layer in onnxruntime, timed by its own profiler."""
+
+    def __init__(self, model: onnx.ModelProto, feed: dict[str, np.ndarray], op: str = "Conv") -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(tempfile.mkdtemp(), "profile")
+        self._prefix = options.profile_file_prefix
+        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        self._feed, self._op = feed, op
+
+    def run(self, repeat: int) -> None:
+        """Run the model `repeat` times."""
+        for _ in range(repeat):
+            self._session.run(None, self._feed)
+
+    def kernel_times(self) -> list[float]:
+        """Seconds of every call of the node so far; ends profiling."""
+        self._session.end_profiling()
+        with open(glob.glob(self._prefix + "*")[0]) as file:
+            events = json.load(file)
+        return [
+            e["dur"] * 1e-6 for e in events if e.get("args", {}).get("op_name") == self._op and e["name"].endswith("kernel_time")
+        ]
+
+
+def conv_model(layer: Layer, w: np.ndarray) -> onnx.ModelProto:
+    """A model of one Conv node."""
+    pads = [layer.pad] * 4
+    node = oh.make_node("Conv", ["x", "w"], ["y"], strides=[layer.stride] * 2, pads=pads, group=layer.groups)
+    float_ = onnx.TensorProto.FLOAT
+    x = oh.make_tensor_value_info("x", float_, [1, layer.cin, layer.size, layer.size])
+    y = oh.make_tensor_value_info("y", float_, [1, layer.cout, layer.out, layer.out])
+    graph = oh.make_graph([node], "conv", [x], [y], [onnx.numpy_helper.from_array(w, "w")])
+    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 17)], ir_version=9)
+
+
+def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tuple[Replay, np.ndarray]:
+    """The layer's launches ready to run, and its output as [1, cout, out, out]."""
+    from jitrt.ops.kernels import depthwise
+
+    native = memory.array((1, layer.size, layer.size, layer.cin))
+    native[...] = np.moveaxis(x, 1, -1)
+    out = memory.array((1, layer.out, layer.out, layer.cout))
+    source = image.channels_last(memory.keep(native), x.shape, 4)
+    result = image.channels_last(memory.keep(out), (1, layer.cout, layer.out, layer.out), 4)
+    separate = layer.groups == layer.cin
+    packed = (depthwise.pack_depthwise if separate else conv.pack_weights)(w, layer.groups)
+    data = memory.array(packed.data.shape)
+    data[...] = packed.data
+    packed = dataclasses.replace(packed, address=data.ctypes.data)
+    build = depthwise.depthwise if separate else conv.conv
+    launches = build("f32", source, packed, result, [layer.stride] * 2, [1, 1], [layer.pad] * 4 if not separate else [layer.pad] * 2,
+                     alloc=memory.alloc, threads=THREADS)  # fmt: skip
+    return Replay(launches, THREADS), np.moveaxis(out, -1, 1)
+
+
+def measure(layer: Layer) -> tuple[float, float, float]:
+    """Seconds of ours and of onnxruntime's, and the largest difference relative to the largest output."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, layer.cin, layer.size, layer.size), np.float32)
+    w = rng.standard_normal((layer.cout, layer.cin // layer.groups, layer.kernel, layer.kernel), np.float32)
+    memory = Memory()
+    replay, out = our_conv(layer, x, w, memory)
+    model = conv_model(layer, w)
+    peer = Peer(model, {"x": x})
+    repeat = max(3, int(5e8 / layer.flops))
+    ours = []
+    for _ in range(ROUNDS):
+        # the peer's threads spin for a while after a run
+        time.sleep(0.05)
+        ours.append(replay.run(repeat))
+        peer.run(repeat)
+    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    times = peer.kernel_times()
+    groups = [np.median(times[i : i + repeat]) for i in range(0, len(times), repeat)]
+    return min(ours), float(min(groups)), float(np.abs(out - expected).max() / np.abs(expected).max())
+
+
+def main(names: list[str]) -> None:
+    """Print the table of the named networks."""
+    tables = {"resnet": RESNET, "vgg": VGG, "mobilenet": MOBILENET}
+    print(f"{'network':10} {'layer':28} {'ours':>9} {'ort':>9} GFLOP/s  {'ratio':>5}  error")
+    for name in names or tables:
+        start, ratios = time.time(), []
+        for layer in tables[name]:
+            ours, theirs, error = measure(layer)
+            label = f"{layer.cin}x{layer.size}x{layer.size} -> {layer.cout}, {layer.kernel}x{layer.kernel}/{layer.stride}"
+            ratios.append(theirs / ours)
+            print(f"{name:10} {label:28} {layer.flops / ours / 1e9:9.1f} {layer.flops / theirs / 1e9:9.1f} "
+                  f"         {theirs / ours:5.2f}  {error:.1e}  {ours * 1e6:8.1f} us", flush=True)  # fmt: skip
+        print(f"{name:10} geometric mean {np.exp(np.mean(np.log(ratios))):.3f} ({time.time() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,309 @@
+"""Depthwise convolution: one filter per channel, vectorised over channels of a channels-last image.
+
+Register tile: T output pixels of a row times V vectors of channels (T x V = 8 x 1, 4 x 2, 1 x 4). A filter tap is
+loaded once per tile; every FMA takes its image operand from L1, so the tile runs at one load per FMA, which is what the CPU's
+two load ports sustain. Taps outside the image are skipped, not multiplied by zero: no padded copy is made. Order of
+loops: task = (image, output depth and rows, chunk of channels); rows; tiles; vectors of the chunk; taps. The chunk is
+chosen so that the window's input rows stay in L1 from one output row to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import target
+from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
+from .launch import Launch
+from .padcopy import pad_copy
+from .spec import handwritten
+
+_L1_ROWS = 44 << 10  # bytes of input rows of one chunk
+_TASK_FLOPS = 200_000  # a task costs the executor about a microsecond
+# window widths and strides whose taps of one row are unrolled; others loop
+_UNROLLED = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
+
+
+@dataclass(frozen=True)
+class DepthwiseWeights:
+    """Filters in the kernel's order.
+
+    Attributes:
+        data: [kD, kH, kW, channels rounded up to whole vectors].
+        channels: output channels.
+        multiplier: output channels per input channel.
+        kernel: (kD, kH, kW).
+        address: where the executor finds `data`; set by the caller.
+    """
+
+    data: np.ndarray
+    channels: int
+    multiplier: int
+    kernel: tuple[int, int, int]
+    address: Opaque = 0
+
+
+def pack_depthwise(w: np.ndarray, groups: int) -> DepthwiseWeights:
+    """Pack w[O, 1, *kernel] (1 to 3 kernel dimensions) of a convolution whose groups have one input channel.
+
+    Raises:
+        ValueError: a group has more than one input channel, or O is not a multiple of groups.
+    """
+    if w.shape[1] != 1 or groups == 0 or w.shape[0] % groups:
+        raise ValueError(f"depthwise weights {w.shape} of {groups} groups: expected [multiple of groups, 1, ...]")
+    kernel = triple(w.shape[2:], 1)
+    lanes = target.current().lanes * 4 // w.dtype.itemsize
+    padded = -(-w.shape[0] // lanes) * lanes
+    data = np.zeros((*kernel, padded), w.dtype)
+    data[..., : w.shape[0]] = np.moveaxis(w.reshape(w.shape[0], *kernel), 0, -1)
+    return DepthwiseWeights(data, w.shape[0], w.shape[0] // groups, kernel)
+
+
+def depthwise(
+    dtype: str,
+    x: Image,
+    weights: DepthwiseWeights,
+    y: Image,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    *,
+    bias: Opaque = 0,
+    residual: Image | None = None,
+    low: float = -np.inf,
+    high: float = np.inf,
+    epilogue: tuple[Opaque, Opaque] | None = None,
+    alloc: Alloc,
+    threads: int = 1,
+    label: str = "depthwise",
+) -> list[Launch]:
+    """y = clip(depthwise convolution of x + bias + residual, low, high) (ONNX Conv with C / group = 1).
+
+    Args:
+        dtype: memory type of x, y and residual: f32, f64, f16 or bf16. Weights and bias are f32, or f64 for f64.
+        pads: borders before the first element of each spatial dimension; what lies behind the last one follows from
+            the shape of y.
+        bias: address of one value per output channel, or 0.
+        epilogue: (kernel address, argument block address), called on each completed row as `conv` describes.
+        alloc: workspace that lives as long as the launches.
+
+    Raises:
+        ValueError: y is not channels-last and there is an epilogue.
+    """
+    size = SIZES[dtype]
+    if weights.multiplier > 1 or not x.channels_last(size):
+        shape = (x.shape[0], weights.channels, *x.shape[2:])
+        copy = channels_last(alloc(int(np.prod(shape)) * size), shape, size)
+        first = pad_copy(dtype, x, dtype, copy, repeat=weights.multiplier, threads=threads, label=f"{label}: layout")
+        x = copy
+    else:
+        first = []
+    out, last = native_output(dtype, y, epilogue, alloc, threads, label)
+    extra = native_input(dtype, residual, first, alloc, threads, label)
+    x3, y3 = x.volume(), out.volume()
+    r3 = (extra or out).volume()
+    n, c, od, oh, ow = y3.shape
+    if n * c * od * oh * ow == 0:
+        return []
+    steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads, 0)
+    taps = int(np.prod(weights.kernel))
+    flops = 2 * n * c * od * oh * ow * taps
+    chunk, rows = _blocking(weights, x3.shape[4], steps, (n * od, oh), flops, threads, size)
+    chunks, row_blocks = -(-c // chunk), -(-oh // rows)
+    address, block = epilogue or (0, 0)
+    args = (x3.address, y3.address, weights.address, bias, extra.address if extra else 0, float(low), float(high),
+            address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
+            c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
+            weights.data.shape[-1] * weights.data.itemsize)  # fmt: skip
+    unrolled = (weights.kernel[2], steps[2]) if dils[2] == 1 else (0, 0)
+    width, stride = unrolled if unrolled in _UNROLLED else (0, 0)
+    kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype, width=width, stride=stride)
+    moved = size * (n * c * (x3.pixels + y3.pixels)) + weights.data.nbytes
+    return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 0, label, flops, moved), *last]
+
+
+def _blocking(
+    weights: DepthwiseWeights, width: int, steps: tuple[int, ...], outer: tuple[int, int], flops: int, threads: int, size: int
+) -> tuple[int, int]:
+    """Channels and output rows of one task."""
+    lanes = target.current().lanes
+    images, height = outer
+    vectors = -(-weights.channels // lanes)
+    window = weights.kernel[1] * width * lanes * size
+    chunk = min(vectors, max(4, _L1_ROWS // max(1, window)))
+    chunk = -(-vectors // -(-vectors // chunk))
+    tasks = max(1, min(4 * threads, flops // _TASK_FLOPS))
+    chunks = -(-vectors // chunk)
+    rows = max(1, -(-height * images * chunks // tasks))
+    return chunk * lanes, min(height, rows)
+
+
+def native_output(
+    dtype: str, y: Image, epilogue: object, alloc: Alloc, threads: int, label: str
+) -> tuple[Image, list[Launch]]:
+    """A channels-last image to compute y in, and the launches that then bring it to y.
+
+    Raises:
+        ValueError: y is not channels-last and an epilogue has to see it.
+    """
+    size = SIZES[dtype]
+    if y.channels_last(size):
+        return y, []
+    if epilogue is not None:
+        raise ValueError(f"{label}: an epilogue needs a channels-last output, given strides {y.strides}")
+    out = channels_last(alloc(int(np.prod(y.shape)) * size), y.shape, size)
+    return out, pad_copy(dtype, out, dtype, y, threads=threads, label=f"{label}: layout")
+
+
+def native_input(
+    dtype: str, x: Image | None, launches: list[Launch], alloc: Alloc, threads: int, label: str
+) -> Image | None:
+    """x, or a channels-last copy of it that is made by a launch added to `launches`."""
+    size = SIZES[dtype]
+    if x is None or x.channels_last(size):
+        return x
+    copy = channels_last(alloc(int(np.prod(x.shape)) * size), x.shape, size)
+    launches.extend(pad_copy(dtype, x, dtype, copy, threads=threads, label=f"{label}: layout"))
+    return copy
+
+
+def factory(dtype: str, width: int, stride: int) -> Callable:
+    """The kernel. Task = (image, output depth, block of rows, chunk of channels), the chunk running fastest.
+
+    `width` taps and the stride of a row are compiled in, for dilation 1; width 0: any.
+    """
+    from . import simd
+
+    lanes = target.current().lanes * (4 if dtype == "f64" else 8) // 8
+    size, weight = SIZES[dtype], 8 if dtype == "f64" else 4
+    eight, four = _tile(dtype, lanes, 8, 1, width, stride), _tile(dtype, lanes, 4, 2, width, stride)
+    part = _tile(dtype, lanes, 4, 0, width, stride)
+    one, edge = _tile(dtype, lanes, 1, 4, 0, 0), _tile(dtype, lanes, 1, 0, 0, 0)
+    words, call_kernel = simd.block, simd.call_kernel
+
+    def kernel(args, task, scratch):
+        c, d, h, w, od, oh, ow = args[21], args[22], args[23], args[24], args[25], args[26], args[27]
+        kd, kh, kw, sd, sh, sw = args[28], args[29], args[30], args[31], args[32], args[33]
+        dd, dh, dw, bd, bh, bw = args[34], args[35], args[36], args[37], args[38], args[39]
+        rows, row_blocks, chunk, chunks, tap = args[40], args[41], args[42], args[43], args[44]
+        c0, outer = task % chunks * chunk, task // chunks
+        block, outer = outer % row_blocks, outer // row_blocks
+        depth, n = outer % od, outer // od
+        cols = min(chunk, c - c0)
+        vectors, left = cols // lanes, cols % lanes
+        rest = cols - left
+        # output columns [inside, after) have every tap of a row inside the image
+        inside = min(ow, -(-bw // sw))
+        after = max(inside, min(ow, (w - 1 + bw - (kw - 1) * dw) // sw + 1))
+        at_d = depth * sd - bd
+        d0, d1 = max(0, -(at_d // dd)), min(kd, (d - 1 - at_d) // dd + 1)
+        bias = args[3] + c0 * weight if args[3] != 0 else 0
+        for row in range(block * rows, min(oh, block * rows + rows)):
+            at_h = row * sh - bh
+            h0, h1 = max(0, -(at_h // dh)), min(kh, (h - 1 - at_h) // dh + 1)
+            x = args[0] + n * args[9] + (at_d + d0 * dd) * args[10] + (at_h + h0 * dh) * args[11] + c0 * size
+            filters = args[2] + (d0 * kh + h0) * kw * tap + c0 * weight
+            y = args[1] + n * args[13] + depth * args[14] + row * args[15] + c0 * size
+            r = args[4] + n * args[17] + depth * args[18] + row * args[19] + c0 * size if args[4] != 0 else 0
+            nd, nh, col = d1 - d0, h1 - h0, 0
+            while col < ow:
+                at_w, w0, w1, pixels = col * sw - bw, 0, kw, 1
+                if col < inside or col >= after:
+                    w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
+                elif after - col > 4 and after - inside >= 8:
+                    pixels, col = 8, min(col, after - 8)
+                elif after - inside >= 4:
+                    pixels, col = 4, min(col, after - 4)
+                at_w = col * sw - bw
+                xt, ft, yt = x + (at_w + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
+                rt = r + col * args[20] if r != 0 else 0
+                if pixels == 8:
+                    eight(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors)
+                elif pixels == 4:
+                    four(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors)
+                else:
+                    one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors)
+                if left > 0:
+                    xt, ft, yt = xt + rest * size, ft + rest * weight, yt + rest * size
+                    rt = rt + rest * size if r != 0 else 0
+                    to = bias + rest * weight if bias != 0 else 0
+                    step = min(pixels, 4)
+                    for i in range(0, pixels, step):
+                        ri = rt + i * args[20] if r != 0 else 0
+                        if step == 4:
+                            part(args, xt + i * sw * args[12], ft, to, yt + i * args[16], ri, nd, nh, kw, left)
+                        else:
+                            edge(args, xt + i * sw * args[12], ft, to, yt + i * args[16], ri, nd, nh, w1 - w0, left)
+                col += pixels
+            if args[7] != 0:
+                where = words(scratch)
+                where[0], where[1], where[2] = n, 0, (depth * oh + row) * ow
+                where[3], where[4], where[5] = ow, c0, cols
+                call_kernel(args[7], args[8], 0, scratch)
+
+    return kernel
+
+
+def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: int) -> Callable:
+    """``tile(args, x, filters, bias, y, residual, nd, nh, nw, count)``: `pixels` outputs of `count` vectors of
+    channels, `wide` vectors at a time while they last, or of the first `count` lanes of one vector (wide = 0).
+
+    x and filters point at the first tap of the first pixel; nd, nh, nw count the taps.
+    """
+    from . import window
+
+    weight = "f64" if dtype == "f64" else "f32"
+
+    def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count):
+        argument = [code.argument(block, i) for i in range(45)]
+        column, tap_size = argument[12], argument[44]
+        # from one tap to the next: bytes in the image and in the filters
+        across = column if width else column * argument[36]
+        steps = [
+            (argument[10] * argument[34], tap_size * argument[30] * argument[29]),
+            (argument[11] * argument[35], tap_size * argument[30]),
+            (across, tap_size),
+        ]
+        pixel, out, other = column * (stride or argument[33]), argument[16], argument[20]
+        low, high = code.number(argument[5]), code.number(argument[6])
+        left, step = None if wide else count, lanes * code.size
+        ratio = SIZES[weight] // code.size
+
+        def multiply(sums, at, tap, k):
+            for v, row in enumerate(sums):
+                factor = code.load(tap + tap_size * k + v * step * ratio, None, weight)
+                for i, total in enumerate(row):
+                    here = at + column * (i * stride + k) if width else at + pixel * i
+                    total.set(code.load(here + v * step, left).fma(factor, total.get()))
+
+        def group(offset, vectors):
+            sums = []
+            for v in range(vectors):
+                initial = code.variable(low.like(0))
+                with code.when(bias != 0):
+                    initial.set(code.load(bias + (offset + v * step) * ratio, left, weight))
+                sums.append([code.variable(initial.get()) for _ in range(pixels)])
+            counts = [nd, nh] if width else [nd, nh, nw]
+            with code.taps(counts, steps[: len(counts)], (x + offset, filters + offset * ratio)) as (at, tap):
+                for k in range(width or 1):
+                    multiply(sums, at, tap, k)
+            for v, row in enumerate(sums):
+                for i, total in enumerate(row):
+                    here = offset + v * step
+                    with code.when(residual != 0):
+                        total.set(total.get() + code.load(residual + here + other * i, left))
+                    code.store(y + here + out * i, total.get().at_least(low).at_most(high), left)
+
+        if wide == 0:
+            group(code.word(0), 1)
+            return
+        groups = count / wide
+        with code.loop(groups) as index:
+            group(index * (wide * step), wide)
+        if wide > 1:
+            with code.loop(count - groups * wide) as index:
+                group((groups * wide + index) * step, 1)
+
+    return window.leaf("x filters bias y residual nd nh nw count", dtype, lanes, body)
