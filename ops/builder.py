@@ -181,16 +181,18 @@ class Builder:
         orders: Sequence[tuple[int, ...] | None] = (),
         output_orders: Sequence[tuple[int, ...] | None] = (),
         tail: Tail = Tail.NONE,
+        bias: bool = False,
         matrix: tuple = ((), (), (), ()),
         flops: int = 0,
         errors: Sequence[str] = (),
+        reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None,
     ) -> tuple[Tensor, ...]:
         """A hand-built kernel (see `primitives.Kernel`); gives its output tensors."""
         made = tuple(Tensor(dtype, shape) for dtype, shape in outputs)
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
         kernel = Kernel(
-            name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, matrix, flops, tuple(errors),
-            (self.node_name,),
+            name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, matrix, flops, tuple(errors),
+            (self.node_name,), reference,
         )  # fmt: skip
         for tensor in made:
             tensor.source = kernel

@@ -238,8 +238,8 @@ class LaunchContext(Protocol):
     inputs: Sequence[Operand | None]
     outputs: Sequence[Operand]
     threads: int
-    # the contraction's tail: bias is per output channel (an input folded in by the planner), residual is of the
-    # output's shape, low/high clip, epilogue is an opaque (kernel address, argument block) pair or None
+    # the contraction's tail: bias is per output channel, residual is of the output's shape, low/high clip, epilogue is an opaque (kernel address, argument block) pair or None
+    bias: Operand | None
     residual: Operand | None
     low: float
     high: float
@@ -269,7 +269,10 @@ class Kernel:
         output_orders: per output, the order of dimensions in memory (None: as they are).
         tail: whether later elementwise operators may be fused; the first output's matrix shape is `matrix`, that is
             how its dimensions split into (batch..., rows, columns) for the epilogue.
+        bias: whether a vector added to the rows may become the launch context's `bias`.
         flops: arithmetic operations.
+        errors: what the kernel's status codes 1, 2 ... mean.
+        reference: the same on numpy arrays, for checking.
     """
 
     name: str
@@ -279,10 +282,12 @@ class Kernel:
     orders: tuple[tuple[int, ...] | None, ...] = ()
     output_orders: tuple[tuple[int, ...] | None, ...] = ()
     tail: Tail = Tail.NONE
+    bias: bool = False
     matrix: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), (), ())
     flops: int = 0
     errors: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ also takes a mask or scalars where that has a meaning. Importing this module imp
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from functools import lru_cache
@@ -532,7 +533,7 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
     from . import vmath
 
     width = lanes or target.current().lanes
-    names: dict[str, object] = {"LANES": width, "first_lanes": first_lanes(width)}
+    names: dict[str, object] = {"inf": math.inf, "nan": math.nan, "LANES": width, "first_lanes": first_lanes(width)}
     for dtype in emit.SIZES:
         names[f"load_{dtype}"] = load(dtype, width)
         names[f"load_first_{dtype}"] = load_first(dtype, width)

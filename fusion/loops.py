@@ -1,0 +1,258 @@
+"""From a fused loop and the places of its operands to a kernel and its argument block.
+
+1. Every operand is viewed over the loop's index space; dimensions of size 1 go, the others are ordered as they lie in
+   the memory of the first output, and neighbours that are dense for every operand become one.
+2. The innermost dimension carries the lanes: ROW if reductions fold it (or there are none), else COLUMN.
+3. Rows, and without reductions also parts of a row, are shared among tasks of a useful size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ..ops import evaluate
+from ..ops.kernels import target
+from ..ops.kernels.spec import KernelSpec
+from ..ops.primitives import Layout, Map, Reduce, Tensor
+from . import codegen
+from .codegen import Access, LoopCode, Operand, Statement
+
+# elements of work, weighted by their cost, that are worth a task of their own
+TASK_WORK = 1 << 14
+Dims = tuple[int, ...]
+
+
+class NotDense(Exception):
+    """Operand `index` cannot be walked along the folded dimensions with one stride; it needs a dense copy."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"operand {index}")
+        self.index = index
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a loop computes: statements over x<i> (reads), s<i> (scalars) and v<i>; `stores` are values of outputs.
+
+    Attributes:
+        reads: tensors read from memory; writes: tensors stored, in the order of `stores`.
+        scalars: (register type, value).
+    """
+
+    reads: tuple[Tensor, ...]
+    writes: tuple[Tensor, ...]
+    scalars: tuple[tuple[str, float | int], ...]
+    statements: tuple[Statement, ...]
+    stores: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoopLaunch:
+    """A kernel with its argument block; entries are numbers or the operands' addresses as they were given."""
+
+    kernel: KernelSpec
+    args: tuple[object, ...]
+    tasks: int
+    scratch: int
+    shape: str
+
+
+def body(members: Sequence[Map | Reduce], writes: Sequence[Tensor], row_shape: tuple[int, ...] | None) -> Body:
+    """Number the values of the members. `row_shape`: the shape of values that exist once a row, if there are rows."""
+    names: dict[int, str] = {}
+    reads: list[Tensor] = []
+    scalars: list[tuple[str, float | int]] = []
+    statements: list[Statement] = []
+
+    def name(x: Tensor) -> str:
+        if id(x) not in names:
+            if x.constant is not None and x.size == 1:
+                names[id(x)] = f"s{len(scalars)}"
+                scalars.append((evaluate.register_name(x.dtype), x.constant.reshape(-1)[0].item()))
+            else:
+                names[id(x)] = f"x{len(reads)}"
+                reads.append(x)
+        return names[id(x)]
+
+    for p in members:
+        args = tuple(name(x) for x in p.inputs)
+        target_name = f"v{len(statements)}"
+        kind = evaluate.register_name(p.output.dtype)
+        if isinstance(p, Reduce):
+            statements.append(Statement(target_name, "", args, kind, row=True, fold=p.fold))
+        else:
+            row = row_shape is not None and p.output.shape == row_shape
+            statements.append(Statement(target_name, p.text, args, kind, row=row))
+        names[id(p.output)] = target_name
+    return Body(tuple(reads), tuple(writes), tuple(scalars), tuple(statements), tuple(names[id(w)] for w in writes))
+
+
+def launch(
+    work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addresses: Sequence[object], threads: int
+) -> LoopLaunch:
+    """The kernel of a loop over `space` folding `axes`; layouts and addresses of the reads, then of the writes.
+
+    Raises:
+        NotDense: an operand has to be copied first.
+    """
+    nest = _nest(space, axes, layouts, first_write=len(work.reads), writes=len(work.writes))
+    lanes = target.current().lanes
+    operands = tuple(
+        Operand(
+            evaluate.memory_name(x.dtype),
+            _access(nest.lane_stride(i), x.dtype.itemsize),
+            row=bool(axes) and nest.constant_along_fold(i),
+        )
+        for i, x in enumerate([*work.reads, *work.writes])
+    )
+    outer, inner, fold = nest.outer, nest.inner, nest.fold
+    shape = codegen.Shape.COLUMN if nest.column else codegen.Shape.ROW
+    code = LoopCode(
+        shape, codegen.outer_rank(len(outer)), operands, tuple(t for t, _ in work.scalars), work.statements,
+        tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
+    )  # fmt: skip
+    rows = prod(n for n, _ in outer)
+    tasks, rows_per_task, chunks, chunk = _share(work, rows, inner[0], fold[0], bool(axes) and not nest.column, threads, lanes)
+    padding = code.rank - len(outer)
+    args: list[object] = [chunks, rows, rows_per_task, inner[0], chunk, fold[0]]
+    args += [1] * padding + [n for n, _ in outer]
+    for i, address in enumerate(addresses):
+        args += [address] + [0] * padding + [strides[i] for _, strides in outer] + [inner[1][i], fold[1][i]]
+    args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
+    kernel = KernelSpec(codegen.names_of(work.statements), codegen.generate(code))
+    scratch = codegen.scratch_bytes(code, fold[0] if nest.column else min(chunk, inner[0]), lanes)
+    return LoopLaunch(kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
+
+
+def epilogue(
+    work: Body, matrix: tuple[Dims, ...], shape: Dims, layouts: Sequence[Layout], addresses: Sequence[object]
+) -> tuple[KernelSpec, tuple[object, ...]]:
+    """The kernel and arguments of elementwise work on tiles of a contraction's output of `shape`.
+
+    Raises:
+        NotDense: an operand has to be copied first.
+    """
+    tensors = [*work.reads, *work.writes]
+    strides = [[_one_stride(layout, shape, dims, i) for dims in matrix] for i, layout in enumerate(layouts)]
+    operands = tuple(
+        Operand(evaluate.memory_name(x.dtype), _access(steps[3], x.dtype.itemsize)) for x, steps in zip(tensors, strides)
+    )
+    code = LoopCode(
+        codegen.Shape.TILE, 0, operands, tuple(t for t, _ in work.scalars), work.statements,
+        tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
+    )  # fmt: skip
+    args: list[object] = []
+    for address, steps in zip(addresses, strides):
+        args += [address, *steps]
+    args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
+    return KernelSpec("tail_" + codegen.names_of(work.statements), codegen.generate(code)), tuple(args)
+
+
+# -- the loop nest
+Level = tuple[int, list[int]]  # size, stride of every operand
+
+
+@dataclass(frozen=True)
+class _Nest:
+    outer: list[Level]
+    inner: Level
+    fold: Level  # COLUMN: the folded dimension; ROW: unused, size 1
+    column: bool
+
+    def lane_stride(self, i: int) -> int:
+        return self.inner[1][i]
+
+    def constant_along_fold(self, i: int) -> bool:
+        return (self.fold if self.column else self.inner)[1][i] == 0
+
+
+def _nest(space: Dims, axes: Dims, layouts: Sequence[Layout], first_write: int, writes: int) -> _Nest:
+    count = len(layouts)
+    primary = _primary(space, layouts, first_write, writes)
+    levels = {d: (n, [lay.strides[d] for lay in layouts]) for d, n in enumerate(space) if n != 1}
+    free = sorted((d for d in levels if d not in axes), key=lambda d: -abs(primary[d]))
+    folded = sorted((d for d in levels if d in axes), key=lambda d: -abs(primary[d]))
+    none: Level = (1, [0] * count)
+    outer = _collapse([levels[d] for d in free])
+    fold = _collapse([levels[d] for d in folded])
+    if len(fold) > 1:
+        raise NotDense(_culprit(fold))
+    if not axes:
+        inner = outer.pop() if outer else none
+        return _Nest(outer, inner, none, False)
+    if fold and outer and min(abs(primary[d]) for d in free) < min(abs(primary[d]) for d in folded):
+        return _Nest(outer[:-1], outer[-1], fold[0], True)
+    return _Nest(outer, fold[0] if fold else none, none, False)
+
+
+def _primary(space: Dims, layouts: Sequence[Layout], first_write: int, writes: int) -> Sequence[int]:
+    """Strides that decide the order: of the first operand that covers the whole space, outputs first."""
+    order = [*range(first_write, first_write + writes), *range(first_write)]
+    covers = [sum(1 for n, s in zip(space, layouts[i].strides) if n > 1 and s) for i in order]
+    return layouts[order[covers.index(max(covers))]].strides
+
+
+def _collapse(levels: list[Level]) -> list[Level]:
+    result: list[Level] = []
+    for size, strides in levels:
+        if result and all(a == b * size for a, b in zip(result[-1][1], strides)):
+            result[-1] = (result[-1][0] * size, strides)
+        else:
+            result.append((size, strides))
+    return result
+
+
+def _culprit(levels: list[Level]) -> int:
+    """The first operand that keeps two neighbouring levels apart (the densest one is never blamed)."""
+    for (_, a), (size, b) in zip(levels, levels[1:]):
+        bad = [i for i, (x, y) in enumerate(zip(a, b)) if x != y * size]
+        if bad:
+            return bad[0]
+    raise AssertionError("levels that collapse")
+
+
+def _one_stride(layout: Layout, shape: Dims, dims: Dims, operand: int) -> int:
+    """The stride of a group of dimensions taken as one."""
+    levels = _collapse([(shape[d], [layout.strides[d]]) for d in dims if shape[d] != 1])
+    if len(levels) > 1:
+        raise NotDense(operand)
+    return levels[0][1][0] if levels else 0
+
+
+def _access(stride: int, itemsize: int) -> Access:
+    return Access.UNIT if stride == itemsize else Access.ZERO if stride == 0 else Access.STRIDED
+
+
+# -- tasks
+def _share(
+    work: Body, rows: int, inner: int, fold: int, whole_rows: bool, threads: int, lanes: int
+) -> tuple[int, int, int, int]:
+    """(tasks, rows a task, chunks of a row, elements a chunk)."""
+    cost = sum(8 if codegen._DEAR.search(s.text) else 1 for s in work.statements) + len(work.reads) + len(work.writes)
+    total = rows * inner * fold * cost
+    wanted = max(1, min(total // TASK_WORK, 8 * threads))
+    if threads == 1 or wanted < 2:
+        return 1, rows, 1, max(inner, 1)
+    wanted = -(-wanted // threads) * threads
+    if whole_rows or rows >= wanted:
+        per_task = -(-rows // min(wanted, rows))
+        return -(-rows // per_task), per_task, 1, max(inner, 1)
+    chunks = -(-wanted // max(rows, 1))
+    unit = lanes * 4
+    chunk = -(-inner // chunks // unit) * unit or unit
+    chunks = -(-inner // chunk)
+    return rows * chunks, 1, chunks, chunk
+
+
+def _word(value: int | bool) -> int:
+    value = int(value)
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _describe(space: Dims, axes: Dims, column: bool) -> str:
+    text = "x".join(map(str, space)) or "scalar"
+    return text + (f" fold {','.join(map(str, axes))}{' across' if column else ''}" if axes else "")
+
+

@@ -1,0 +1,162 @@
+"""Storage: where every stored value of a trace lies. Memory layout is strides, and nothing else.
+
+- `Orders` says in which order of dimensions a value prefers to be dense: kernels state theirs (channels-last for
+  convolutions), elementwise work keeps its input's, the plan's outputs are row-major.
+- `placements` lets what feeds a join be written in the join's own memory.
+- `Memory` is a buffer whose life (first and last step) is noted as steps use it; `assign` then packs the arena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ..ops.primitives import Join, Kernel, Layout, Map, Move, Opaque, Permute, Reduce, Reshape, Shape, Tensor, Trace
+from .group import Call, Loop, Unit
+from .plan import Space
+
+ALIGNMENT = 64
+
+
+@dataclass(eq=False)
+class Memory:
+    """A buffer while the plan is made; `first` and `last` are the steps that touch it."""
+
+    space: Space
+    nbytes: int
+    index: int = 0
+    first: int = 1 << 60
+    last: int = -1
+
+    def touch(self, step: int) -> None:
+        """Note a use."""
+        self.first, self.last = min(self.first, step), max(self.last, step)
+
+
+@dataclass(frozen=True)
+class At:
+    """An address while the plan is made."""
+
+    memory: Memory
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stored value: its buffer and layout."""
+
+    memory: Memory
+    layout: Layout
+
+    @property
+    def at(self) -> At:
+        """Address of element 0."""
+        return At(self.memory, self.layout.offset)
+
+
+class Orders:
+    """The preferred order of dimensions in memory, outermost first."""
+
+    def __init__(self, row_major: Iterable[Tensor | Opaque]) -> None:
+        self.row_major = {id(x) for x in row_major}
+        self.known: dict[int, tuple[int, ...]] = {}
+
+    def stored(self, x: Tensor) -> tuple[int, ...]:
+        """The order that `x` is stored in if it gets a buffer of its own."""
+        return tuple(range(x.rank)) if id(x) in self.row_major else self.preferred(x)
+
+    def preferred(self, x: Tensor) -> tuple[int, ...]:
+        """The order that the work on x would like, whether or not x is an output."""
+        chain = []
+        while id(x) not in self.known:
+            ahead = self._follows(x)
+            if ahead is None:
+                break
+            chain.append(x)
+            x = ahead
+        if id(x) not in self.known:
+            self.known[id(x)] = self._own(x)
+        order = self.known[id(x)]
+        for y in reversed(chain):
+            order = self._through(y, order)
+            self.known[id(y)] = order
+        return order
+
+    def _follows(self, x: Tensor) -> Tensor | None:
+        """The input whose order x keeps."""
+        p = x.source
+        if isinstance(p, Map):
+            return next((y for y in p.inputs if y.shape == x.shape and y.constant is None), None)
+        if isinstance(p, Reduce):
+            return p.input
+        if isinstance(p, Join):
+            return max(p.inputs, key=lambda y: y.size if y.constant is None else -1)
+        if isinstance(p, Move) and (isinstance(p.how, Permute) or p.input.rank == x.rank and not isinstance(p.how, Reshape)):
+            return p.input
+        return None
+
+    def _own(self, x: Tensor) -> tuple[int, ...]:
+        if isinstance(x.source, Kernel):
+            i = next(i for i, out in enumerate(x.source.outputs) if out is x)
+            orders = x.source.output_orders
+            if i < len(orders) and orders[i] is not None:
+                return orders[i]
+        return tuple(range(x.rank))
+
+    def _through(self, x: Tensor, order: tuple[int, ...]) -> tuple[int, ...]:
+        if isinstance(x.source, Move) and isinstance(x.source.how, Permute):
+            axes = x.source.how.axes
+            return tuple(axes.index(d) for d in order)
+        return order
+
+
+def placements(units: Sequence[Unit], trace: Trace) -> dict[int, tuple[Join, Shape]]:
+    """id(value) -> the join in whose memory it can be made, and where."""
+    made = {id(out) for unit in units if isinstance(unit, Loop | Call) for p in unit.members for out in p.outputs}
+    taken = {id(x) for x in trace.outputs}
+    found: dict[int, tuple[Join, Shape]] = {}
+    for unit in reversed(units):
+        join = getattr(unit, "primitive", None)
+        if not isinstance(join, Join) or (join.fill is not None and len(join.inputs) > 1):
+            continue
+        for x, start in zip(join.inputs, join.starts):
+            if id(x) in made and id(x) not in taken and join.inputs.count(x) == 1:
+                found[id(x)] = (join, start)
+                taken.add(id(x))
+    return found
+
+
+def assign(memories: Sequence[Memory]) -> int:
+    """Give arena buffers offsets (`index`) so that those alive at once do not overlap; returns the arena's size.
+
+    Largest first, each at the lowest free offset: within a few percent of the peak of live bytes.
+    """
+    placed: list[Memory] = []
+    total = 0
+    for memory in sorted(memories, key=lambda m: (-m.nbytes, m.first)):
+        offset = 0
+        for other in sorted((m for m in placed if m.first <= memory.last and memory.first <= m.last), key=lambda m: m.index):
+            if offset + memory.nbytes <= other.index:
+                break
+            offset = max(offset, -(-(other.index + other.nbytes) // ALIGNMENT) * ALIGNMENT)
+        memory.index = offset
+        placed.append(memory)
+        total = max(total, offset + memory.nbytes)
+    return total
+
+
+@dataclass
+class Weights:
+    """Constants that plans of one session share, packed once.
+
+    Keys are the memory that a constant looks at, so that views made anew by each trace find what was packed before.
+    """
+
+    packs: dict[object, tuple[object, object]] = field(default_factory=dict)
+
+    def packed(self, tensor, key: object, make) -> object:
+        """``make(tensor)``, made once for the same memory and key."""
+        where = (tensor.__array_interface__["data"][0], tensor.shape, tensor.strides, tensor.dtype.str, key)
+        if where not in self.packs:
+            self.packs[where] = (tensor, make(tensor))
+        return self.packs[where][1]

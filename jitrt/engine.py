@@ -1,0 +1,171 @@
+"""The engine: a graph with the plans that its input signatures have led to.
+
+1. A signature is dtype and shape of every input, the contents of those that tracing had to read, and the outputs that
+   are asked for. A known one replays its plan.
+2. A new one is traced; if tracing needs the contents of inputs, they become part of the signature for good.
+3. What had to wait for values (`Traced.rest`) is a program of its own, with its own plans.
+4. Plans are bounded in number; the least recently used goes first. All share the session's packed weights.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .executor import Executor
+from .fusion.graph import Graph
+from .fusion.plan import HostStep, Plan, Step
+from .fusion.planner import make_plan
+from .fusion.rewrite import rewrite
+from .fusion.storage import Weights
+from .fusion.trace import Specialise, trace
+from .log import log
+from .pool import Pool, pool
+from .store import Store, store
+
+MAX_PLANS = 64
+
+
+@dataclass
+class Entry:
+    """One signature's plan, ready to run.
+
+    Attributes:
+        inputs: names of the plan's inputs; outputs: for each value that the run yields its place in the plan's.
+        rest: the program of what needed values first.
+    """
+
+    plan: Plan
+    executor: Executor
+    inputs: list[str]
+    outputs: dict[str, int]
+    rest: Program | None
+
+
+class Shared:
+    """What all programs of a session have in common."""
+
+    def __init__(self, threads: int, progress=None) -> None:
+        self.threads, self.progress = threads, progress
+        self.weights = Weights()
+        self.pool: Pool = pool(threads)
+        self.store: Store = store()
+
+
+class Program:
+    """A graph and its plans."""
+
+    def __init__(self, graph: Graph, shared: Shared) -> None:
+        self.graph, self.shared = graph, shared
+        self.read: frozenset[str] = frozenset()
+        self.entries: OrderedDict[object, Entry] = OrderedDict()
+        self.lock = threading.Lock()
+        self.bodies: dict[int, Program] = {}
+
+    def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
+        """Run for these inputs and return the named values.
+
+        Raises:
+            OperatorError: a node's inputs do not fit its definition.
+            KernelFault: a kernel met data that its operator does not allow.
+        """
+        entry = self.entry(feeds, outputs)
+        results = entry.executor.run([feeds[name] for name in entry.inputs])
+        values = {name: results[i] for name, i in entry.outputs.items()}
+        if entry.rest is not None:
+            late = [name for name in outputs if name not in values]
+            known = {name: values[name] for name in entry.rest.graph.inputs}
+            values.update(zip(late, entry.rest.run(known, late)))
+        return [values[name] for name in outputs]
+
+    def entry(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
+        """The plan of these inputs; made now if the signature is new."""
+        key = self.signature(feeds, outputs)
+        found = self.entries.get(key)
+        if found is None:
+            with self.lock:
+                key = self.signature(feeds, outputs)
+                found = self.entries.get(key) or self._make(feeds, outputs)
+                self.entries[self.signature(feeds, outputs)] = found
+                while len(self.entries) > MAX_PLANS:
+                    self.entries.popitem(last=False)
+        elif len(self.entries) > 1:
+            with self.lock:
+                if key in self.entries:
+                    self.entries.move_to_end(key)
+        return found
+
+    def signature(self, feeds: Mapping[str, object], outputs: list[str]) -> object:
+        """What decides the plan (rule 1)."""
+        parts: list[object] = [tuple(outputs)]
+        for name, value in feeds.items():
+            if isinstance(value, np.ndarray):
+                content = value.tobytes() if name in self.read and value.dtype != object else None
+                parts.append((name, value.dtype, value.shape, content))
+            else:
+                parts.append((name, type(value)))
+        return tuple(parts)
+
+    def _make(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
+        started = time.perf_counter()
+        while True:
+            try:
+                traced = trace(self.graph, feeds, outputs, self.read, self._runner)
+                break
+            except Specialise as need:
+                self.read |= need.names
+        late = set(traced.rest.outputs) if traced.rest else set()
+        names = [name for name in outputs if name not in late]
+        names += [n for n in traced.rest.inputs if n not in names] if traced.rest else []
+        unique: dict[int, int] = {}
+        where = {}
+        for name, value in zip(names, traced.trace.outputs):
+            where[name] = unique.setdefault(id(value), len(unique))
+        distinct = {id(v): v for v in traced.trace.outputs}
+        traced.trace.outputs = list(distinct.values())
+        plan = make_plan(traced.trace, self.shared.threads, self.shared.weights)
+        log("plan", lambda: str(plan))
+        kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
+        log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))
+        for step in plan.steps:
+            if isinstance(step, HostStep):
+                log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
+        executor = Executor(plan, self.shared.store, self.shared.pool)
+        log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
+        rest = Program(traced.rest, self.shared) if traced.rest is not None else None
+        inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
+        return Entry(plan, executor, inputs, where, rest)
+
+    def _runner(self, body: Graph):
+        program = Program(body, self.shared)
+        return program.run
+
+
+class Engine:
+    """A session's engine: rewrites the graph once, then runs programs of it."""
+
+    def __init__(self, graph: Graph, threads: int, options: object = None) -> None:
+        self.graph = rewrite(graph)
+        log("graph", lambda: str(self.graph))
+        self.shared = Shared(threads)
+        self.program = Program(self.graph, self.shared)
+
+    def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
+        """Run and return the named values."""
+        return self.program.run(feeds, outputs)
+
+    def plan(self, feeds: Mapping[str, object], outputs: list[str] | None = None) -> Plan:
+        """The plan that these inputs lead to."""
+        return self.program.entry(feeds, outputs or self.graph.outputs).plan
+
+    def profile(self, feeds: Mapping[str, object], repeat: int = 10):
+        """Time per step, over `repeat` runs."""
+        from .profile import profile
+
+        entry = self.program.entry(feeds, self.graph.outputs)
+        return profile(entry.executor, [feeds[name] for name in entry.inputs], repeat)
