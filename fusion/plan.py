@@ -7,8 +7,9 @@ and the executor binds buffers to addresses.
 from __future__ import annotations
 
 import enum
+import html
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,6 +87,18 @@ class Step:
     status: int | None = None
     errors: tuple[str, ...] = ()
 
+    @property
+    def source(self) -> str:
+        """Python source of the kernel, headed by the nodes that the step covers."""
+        return f"# {', '.join(self.nodes)}\n{self.kernel.source}"
+
+    @property
+    def asm(self) -> str:
+        """Machine code of the kernel on this CPU as assembler text (compiles it again)."""
+        from ..ops.kernels.compiler import assembly, compile_kernel
+
+        return assembly(compile_kernel(self.kernel.function()).ir)
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -134,4 +147,32 @@ class Plan:
     arena_bytes: int = 0
     scratch_bytes: int = 0
     guards: tuple[str, ...] = ()
-    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def host_nodes(self) -> tuple[str, ...]:
+        """The ONNX nodes that Python runs."""
+        return tuple(name for s in self.steps if isinstance(s, HostStep) for name in s.nodes)
+
+    def __str__(self) -> str:
+        """A table: step, nodes it covers, kernel, shapes, tasks, bytes moved, FLOPs."""
+        rows = [("#", "kernel", "shape", "tasks", "KB", "MFLOP", "nodes")]
+        for i, s in enumerate(self.steps):
+            if isinstance(s, HostStep):
+                rows.append((str(i), "(host)", s.reason, "", "", "", _shorten(s.nodes)))
+            else:
+                size, work = f"{s.bytes / 1024:.1f}", f"{s.flops / 1e6:.2f}"
+                rows.append((str(i), s.kernel.name, s.shape, str(s.tasks), size, work, _shorten(s.nodes)))
+        widths = [max(len(r[c]) for r in rows) for c in range(6)]
+        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(r, widths)), r[6]]).rstrip() for r in rows]
+        constants = sum(c.nbytes for c in self.constants)
+        total = f"{len(self.steps)} steps, arena {self.arena_bytes / 1e6:.2f} MB, constants {constants / 1e6:.2f} MB"
+        return "\n".join([*lines, total])
+
+    def _repr_html_(self) -> str:
+        """The table for notebooks."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def _shorten(nodes: tuple[str, ...]) -> str:
+    shown = ", ".join(nodes[:4])
+    return shown if len(nodes) <= 4 else f"{shown} and {len(nodes) - 4} more"

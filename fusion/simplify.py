@@ -118,7 +118,7 @@ def fold_views(trace: Trace) -> Trace:
             and isinstance(p.input.source, Map)
             and uses[id(p.input)] == 1
             and not _in_epilogue(p.input.source, uses)
-            and all(isinstance(r, Map | Reduce) for r in readers.get(id(p.output), [None]))
+            and all(_gains(r, p) for r in readers[id(p.output)])
         ]
         moved = {id(p): made for p in targets if (made := _through(p)) is not None}
         if not moved:
@@ -134,6 +134,11 @@ def fold_views(trace: Trace) -> Trace:
             else:
                 editor.keep(primitive, editor.renamed(primitive))
         trace = compose_moves(prune(editor.result()))
+
+
+def _gains(reader: Primitive | None, move: Move) -> bool:
+    """Whether a reader of a view can be fused with what makes it; an output (None) has to be written anyway."""
+    return isinstance(reader, Map | Reduce) or (reader is None and not isinstance(move.how, Reshape))
 
 
 def _in_epilogue(p: Map, uses: dict[int, int]) -> bool:
