@@ -119,7 +119,7 @@ def conv_model(layer: Layer, w: np.ndarray) -> onnx.ModelProto:
 
 def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tuple[Replay, np.ndarray]:
     """The layer's launches ready to run, and its output as [1, cout, out, out]."""
-    from jitrt.ops.kernels import depthwise
+    from jitrt.ops.kernels import conv, depthwise
 
     native = memory.array((1, layer.size, layer.size, layer.cin))
     native[...] = np.moveaxis(x, 1, -1)

@@ -84,23 +84,25 @@ def triple(values: Sequence[int], fill: int) -> tuple[int, int, int]:
     return (fill,) * (3 - len(given)) + given
 
 
-def merge_rows(a: Image, b: Image) -> tuple[Image, Image]:
-    """Merge spatial dimensions of two [N, C, D, H, W] images of one shape where the strides of both allow it."""
-    shape, first, second = [a.shape[4]], [a.strides[4]], [b.strides[4]]
+def merge_rows(*images: Image) -> list[Image]:
+    """Merge spatial dimensions of [N, C, D, H, W] images of one spatial shape where the strides of all allow it."""
+    sizes = [images[0].shape[4]]
+    strides = [[image.strides[4]] for image in images]
     for d in (3, 2):
-        size, sa, sb = a.shape[d], a.strides[d], b.strides[d]
+        size, steps = images[0].shape[d], [image.strides[d] for image in images]
         if size == 1:
             continue
-        if shape[0] == 1:
-            shape[0], first[0], second[0] = size, sa, sb
-        elif sa == shape[0] * first[0] and sb == shape[0] * second[0]:
-            shape[0] *= size
+        if sizes[0] == 1:
+            sizes[0] = size
+            for own, step in zip(strides, steps):
+                own[0] = step
+        elif all(step == sizes[0] * own[0] for own, step in zip(strides, steps)):
+            sizes[0] *= size
         else:
-            shape.insert(0, size)
-            first.insert(0, sa)
-            second.insert(0, sb)
-    merged = a.shape[:2] + tuple(shape)
-    return (
-        Image(a.address, merged, a.strides[:2] + tuple(first)).volume(),
-        Image(b.address, merged, b.strides[:2] + tuple(second)).volume(),
-    )
+            sizes.insert(0, size)
+            for own, step in zip(strides, steps):
+                own.insert(0, step)
+    return [
+        Image(image.address, image.shape[:2] + tuple(sizes), image.strides[:2] + tuple(own)).volume()
+        for image, own in zip(images, strides)
+    ]

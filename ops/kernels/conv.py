@@ -1,0 +1,326 @@
+"""Convolution, dense or grouped, as products of image rows with packed weights; nothing is unrolled into columns.
+
+Loop order of a task: K blocks; panels of output channels; tiles of output pixels. A tile is a register block
+(`convtile`) of T neighbouring pixels of one output row times a panel of two vectors of channels. The panel's weights
+of one K block stay in L1 while the tiles of the task pass by, the image rows of the task in L2. K runs over the
+filter's taps; the taps of a row and their channels are consecutive in memory, one segment, if dilation is 1. A
+1 x 1 convolution of stride 1 takes the whole image as one row, which makes it a GEMM.
+
+The image must be channels-last and padded; `conv` puts a copying launch in front if it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from . import target
+from .depthwise import native_input, native_output
+from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
+from .launch import Launch
+from .padcopy import pad_copy
+from .spec import handwritten
+
+_K_BYTES = 32 << 10  # weights of a panel and K block: in L1 beside the image rows
+_A_BYTES = 384 << 10  # image rows of one task and K block: in L2
+_TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """Filters in the order in which the kernel reads them.
+
+    Attributes:
+        data: [groups * panels, kD, kH, kW, C / groups, NR], NR = two vectors; zeros behind the last channel.
+        shape: (O, C / groups, kD, kH, kW).
+        groups: of the convolution.
+        address: where the executor finds `data`; set by the caller (`dataclasses.replace`).
+    """
+
+    data: np.ndarray
+    shape: tuple[int, ...]
+    groups: int
+    address: Opaque = 0
+
+
+def panel_width(itemsize: int) -> int:
+    """NR: output channels of a panel."""
+    return 2 * target.current().lanes * 4 // itemsize
+
+
+def pack_weights(w: np.ndarray, groups: int) -> PackedWeights:
+    """Pack w[O, C / groups, *kernel] (float32 or float64; 1 to 3 kernel dimensions).
+
+    Raises:
+        ValueError: O is not a multiple of groups.
+    """
+    if groups < 1 or w.shape[0] % groups:
+        raise ValueError(f"convolution weights {w.shape}: {w.shape[0]} output channels in {groups} groups")
+    kernel = triple(w.shape[2:], 1)
+    width, each = panel_width(w.dtype.itemsize), w.shape[0] // groups
+    panels = -(-each // width)
+    padded = np.zeros((groups, panels * width, w.shape[1], *kernel), w.dtype)
+    padded[:, :each] = w.reshape(groups, each, w.shape[1], *kernel)
+    data = padded.reshape(groups * panels, width, w.shape[1], *kernel).transpose(0, 3, 4, 5, 2, 1)
+    return PackedWeights(np.ascontiguousarray(data), (w.shape[0], w.shape[1], *kernel), groups)
+
+
+def conv(
+    dtype: str,
+    x: Image,
+    weights: PackedWeights,
+    y: Image,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    *,
+    bias: Opaque = 0,
+    residual: Image | None = None,
+    low: float = -np.inf,
+    high: float = np.inf,
+    epilogue: tuple[Opaque, Opaque] | None = None,
+    alloc: Alloc,
+    threads: int = 1,
+    label: str = "conv",
+) -> list[Launch]:
+    """y = clip(convolution of x + bias + residual, low, high) (ONNX Conv).
+
+    Args:
+        dtype: memory type of x, y and residual: f32, f64; f16 and bf16 are converted to f32 and back by copies.
+            Weights and bias are f32, or f64 for f64.
+        pads: borders before the first element of each spatial dimension (those behind the last one may follow); what
+            lies behind the last element follows from the shape of y.
+        bias: address of one value per output channel, or 0.
+        residual: an image of y's shape that is added; it may be y itself.
+        epilogue: (kernel address, argument block address). The kernel is called once for each block of finished
+            outputs with [n, 0, first pixel, pixels, first channel, channels] as int64 at the start of the scratch;
+            pixels count through the flattened output image. It needs channels-last f32 or f64 output.
+        alloc: workspace that lives as long as the launches.
+
+    Raises:
+        ValueError: shapes do not fit, or an epilogue is given with an output that it cannot see.
+    """
+    o, c, *kernel = weights.shape
+    if x.shape[1] != c * weights.groups or y.shape[1] != o or x.shape[0] != y.shape[0]:
+        raise ValueError(f"{label}: input {x.shape}, weights {weights.shape}, groups {weights.groups}, output {y.shape}")
+    if 0 in y.shape:
+        return []
+    work = "f64" if dtype == "f64" else "f32"
+    steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
+    before: list[Launch] = []
+    image = _padded(dtype, work, x, y, tuple(kernel), steps, dils, begin, before, alloc, threads, label)
+    if dtype != work:
+        if epilogue is not None:
+            raise ValueError(f"{label}: an epilogue needs float32 or float64 output, given {dtype}")
+        out = channels_last(alloc(int(np.prod(y.shape)) * 4), y.shape, 4)
+        after = pad_copy(work, out, dtype, y, threads=threads, label=f"{label}: layout")
+        if residual is not None:
+            wide = channels_last(alloc(int(np.prod(y.shape)) * 4), y.shape, 4)
+            before += pad_copy(dtype, residual, work, wide, threads=threads, label=f"{label}: layout")
+            residual = wide
+    else:
+        out, after = native_output(dtype, y, epilogue, alloc, threads, label)
+        residual = native_input(dtype, residual, before, alloc, threads, label)
+    product = _launch(work, image, weights, out.volume(), residual and residual.volume(), steps, dils, threads,
+                      (bias, float(low), float(high), *(epilogue or (0, 0))), label)  # fmt: skip
+    return [*before, product, *after]
+
+
+def _padded(
+    dtype: str, work: str, x: Image, y: Image, kernel: tuple[int, ...], steps: tuple[int, ...], dils: tuple[int, ...],
+    begin: tuple[int, ...], launches: list[Launch], alloc: Alloc, threads: int, label: str,
+) -> Image:  # fmt: skip
+    """x as a channels-last [N, C, D, H, W] image that every tap of every output lies in: x itself or a copy."""
+    size = SIZES[work]
+    x3, y3 = x.volume(), y.volume()
+    needed = tuple((n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(y3.shape[2:], steps, kernel, dils))
+    inside = not any(begin) and all(n <= have for n, have in zip(needed, x3.shape[2:]))
+    if inside and dtype == work and x.channels_last(size):
+        return x3
+    shape = (*x3.shape[:2], *needed)
+    copy = channels_last(alloc(int(np.prod(shape)) * size), shape, size)
+    launches += pad_copy(dtype, x3, work, copy, begin, threads=threads, label=f"{label}: pad")
+    return copy
+
+
+@dataclass(frozen=True)
+class _Blocking:
+    """How one product is cut: tiles of a row, K blocks, tasks."""
+
+    first: int  # height of the first tiles of a row
+    count: int  # how many of them
+    second: int  # height of the other tiles of a row (0: none)
+    per_row: int
+    k: tuple[int, int, int, int]  # segments in depth, row, column and elements of one K block
+    tiles: int  # of one task
+    row_blocks: int
+    panels: int  # of one task
+    panel_blocks: int
+
+
+def heights() -> tuple[int, ...]:
+    """The tile heights that the kernel has."""
+    return (14, 12, 10, 8, 7, 6, 4, 3, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
+
+
+@lru_cache(maxsize=4096)
+def split_row(width: int) -> tuple[int, int, int, int]:
+    """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""
+    best = None
+    for first in heights():
+        for second in (0, *heights()):
+            count = width // first
+            while count >= 0:
+                rest = width - count * first
+                if rest == 0 or (second and rest % second == 0):
+                    others = rest // second if rest else 0
+                    cost = count * _tile_cost(first) + others * _tile_cost(second)
+                    if best is None or cost < best[0]:
+                        best = (cost, (first, count, second, count + others))
+                    break
+                count -= 1
+    return best[1]
+
+
+def _tile_cost(height: int) -> float:
+    """Cycles of one K step of a tile: two FMAs and two loads a cycle, FMA latency 4, and a share of what surrounds it."""
+    return max(height, (height + 2) / 2, 4) + 0.5
+
+
+def _blocking(
+    work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
+    images: int, threads: int,
+) -> _Blocking:  # fmt: skip
+    first, count, second, per_row = split_row(width)
+    size = SIZES[work]
+    panel = panel_width(size)
+    limit = max(1, _K_BYTES // (panel * size))
+    nd, nh, nw, length = segments
+    k = [1, 1, 1, length]
+    if length > limit:
+        parts = -(-length // limit)
+        k[3] = -(-length // (parts * 8)) * 8
+    else:
+        room = limit // max(1, length)
+        for i, count_i in ((2, nw), (1, nh), (0, nd)):
+            parts = -(-count_i // max(1, room))
+            k[i] = -(-count_i // parts)
+            room = room // k[i] if k[i] == count_i else 1
+    per_group = -(-each // panel)
+    panels, total = groups * per_group, tile_rows * per_row
+    tasks = max(1, min(flops // _TASK_FLOPS, 4 * threads))
+    row_bytes = first * k[3] * k[2] * size
+    blocks = _share(total, panels, images, tasks, threads, row_bytes, panel * size * int(np.prod(segments)))
+    return _Blocking(first, count, second, per_row, tuple(k), *blocks)
+
+
+def _share(
+    tiles: int, panels: int, images: int, tasks: int, threads: int, tile_bytes: int, panel_bytes: int
+) -> tuple[int, int, int, int]:
+    """(tiles of a task, row blocks, panels of a task, panel blocks) with even shares and little memory traffic."""
+    most = max(1, _A_BYTES // max(1, tile_bytes))
+    best = None
+    for row_blocks in range(1, min(tiles, max(2 * tasks, -(-tiles // most))) + 1):
+        of_tiles = -(-tiles // row_blocks)
+        if row_blocks != -(-tiles // of_tiles) or (of_tiles > most and row_blocks < tiles):
+            continue
+        for panel_blocks in range(1, min(panels, 2 * tasks) + 1):
+            of_panels = -(-panels // panel_blocks)
+            if panel_blocks != -(-panels // of_panels):
+                continue
+            number = images * row_blocks * panel_blocks
+            waves = -(-number // threads) * of_tiles * of_panels / (images * tiles * panels / threads)
+            traffic = row_blocks * panels * panel_bytes + panel_blocks * tiles * tile_bytes
+            cost = waves + 0.02 * traffic / (panels * panel_bytes + tiles * tile_bytes) + 0.002 * number / threads
+            if best is None or cost < best[0]:
+                best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
+    return best[1]
+
+
+def _launch(
+    work: str, x: Image, weights: PackedWeights, y: Image, residual: Image | None, steps: tuple[int, ...],
+    dils: tuple[int, ...], threads: int, finish: tuple, label: str,
+) -> Launch:  # fmt: skip
+    size, groups = SIZES[work], weights.groups
+    o, c, *kernel = weights.shape
+    flops = 2 * y.shape[0] * y.pixels * o * c * int(np.prod(kernel))
+    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels) + weights.data.nbytes
+    taps = tuple(s * d for s, d in zip(x.strides[2:], dils))
+    # the image as the tiles' rows see it: one pixel per output pixel
+    seen = Image(x.address, (*y.shape[:1], x.shape[1], *y.shape[2:]),
+                 (*x.strides[:2], *(s * t for s, t in zip(x.strides[2:], steps))))  # fmt: skip
+    other = residual or y
+    if kernel == [1, 1, 1]:
+        seen, y, other = merge_rows(seen, y, other)
+    segments = (*kernel, c)
+    if groups == 1 and dils[2] == 1 and (x.strides[4] == c * size or kernel[2] == 1):
+        segments = (kernel[0], kernel[1], 1, kernel[2] * c)
+    n, _, od, oh, ow = y.shape
+    b = _blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads)
+    per_group = weights.data.shape[0] // groups
+    args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
+            seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
+            od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, *b.k, groups, per_group, o // groups,
+            c * size, weights.data[0].nbytes, b.tiles, b.row_blocks, b.panels, b.panel_blocks)  # fmt: skip
+    spec = handwritten("conv", "conv:factory", dtype=work)
+    return Launch(spec, args, n * b.row_blocks * b.panel_blocks, 0, label, flops, moved)
+
+
+def factory(dtype: str) -> Callable:
+    """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest."""
+    from . import convtile, simd
+
+    lanes = target.current().lanes * 4 // SIZES[dtype]
+    size, width = SIZES[dtype], 2 * lanes
+    tile = convtile.tiles(dtype, lanes, heights())
+    words, call_kernel = simd.block, simd.call_kernel
+
+    def kernel(args, task, scratch):
+        oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
+        first, count, second, per_row = args[31], args[32], args[33], args[34]
+        kd, kh, kw, kl = args[35], args[36], args[37], args[38]
+        per_group, each, tiles, row_blocks, panels, panel_blocks = args[40], args[41], args[44], args[45], args[46], args[47]
+        p0, outer = task % panel_blocks * panels, task // panel_blocks
+        p1 = min(args[39] * per_group, p0 + panels)
+        t0, n = outer % row_blocks * tiles, outer // row_blocks
+        t1 = min(args[21] * oh * per_row, t0 + tiles)
+        ends = (nd - 1) // kd + (nh - 1) // kh + (nw - 1) // kw + (length - 1) // kl
+        for d in range(0, nd, kd):
+            for h in range(0, nh, kh):
+                for w in range(0, nw, kw):
+                    for k in range(0, length, kl):
+                        begins = d + h + w + k == 0
+                        last = d // kd + h // kh + w // kw + k // kl == ends
+                        skip_x = d * args[23] + h * args[24] + w * args[25] + k * size + n * args[9]
+                        skip_w = (((d * nh + h) * nw + w) * length + k) * width * size
+                        for p in range(p0, p1):
+                            group, c0 = p // per_group, p % per_group * width
+                            cols = min(width, each - c0)
+                            c0 += group * each
+                            bias = args[3] + c0 * size if args[3] != 0 else 0
+                            weights = args[2] + p * args[43] + skip_w
+                            for t in range(t0, t1):
+                                row, at = t // per_row, t % per_row
+                                height = first if at < count else second
+                                col = at * first if at < count else count * first + (at - count) * second
+                                depth, row = row // oh, row % oh
+                                x = args[0] + skip_x + group * args[42] + depth * args[10] + row * args[11] + col * args[12]
+                                y = args[1] + n * args[13] + depth * args[14] + row * args[15] + col * args[16] + c0 * size
+                                r = n * args[17] + depth * args[18] + row * args[19] + col * args[20] + c0 * size
+                                r = args[4] + r if args[4] != 0 else 0
+                                tile(args, height, x, weights, bias, y, r, min(kd, nd - d), min(kh, nh - h),
+                                     min(kw, nw - w), min(kl, length - k), begins, last, cols)  # fmt: skip
+                            if last and args[7] != 0:
+                                row, at, end = t0 // per_row, t0 % per_row, t1 // per_row
+                                skip = at * first if at < count else count * first + (at - count) * second
+                                at = t1 % per_row
+                                stop = at * first if at < count else count * first + (at - count) * second
+                                where = words(scratch)
+                                where[0], where[1], where[2] = n, 0, row * ow + skip
+                                where[3], where[4], where[5] = end * ow + stop - row * ow - skip, c0, cols
+                                call_kernel(args[7], args[8], 0, scratch)
+
+    return kernel
