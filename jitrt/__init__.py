@@ -1,4 +1,94 @@
+"""jitrt: an ONNX runtime for CPUs written in Python on numba, with onnxruntime's session API."""
+
+from __future__ import annotations
+
 import pathlib as _pathlib
+
+# In a source checkout the rooms fusion/ and ops/ lie beside this folder; installed, they lie inside it.
 _root = _pathlib.Path(__file__).resolve().parent.parent
-if (_root / "fusion").is_dir() and (_root / "ops" / "kernels").is_dir():
+if (_root / "fusion" / "plan.py").is_file() and (_root / "ops" / "kernels").is_dir():
     __path__.append(str(_root))
+
+from .errors import (  # noqa: E402
+    EngineError,
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    ModelLoaded,
+    NoModel,
+    NoSuchFile,
+    NotImplemented,
+    RuntimeException,
+)
+from .options import (  # noqa: E402
+    ExecutionMode,
+    ExecutionOrder,
+    GraphOptimizationLevel,
+    RunOptions,
+    SessionOptions,
+)
+from .session import InferenceSession, ModelMetadata, NodeArg, OrtValue  # noqa: E402
+
+__version__ = "0.1.0"
+
+
+def get_available_providers() -> list[str]:
+    """The CPU."""
+    return ["CPUExecutionProvider"]
+
+
+def get_all_providers() -> list[str]:
+    """The CPU."""
+    return ["CPUExecutionProvider"]
+
+
+def get_device() -> str:
+    """The CPU."""
+    return "CPU"
+
+
+def set_default_logger_severity(level: int) -> None:
+    """Accepted; ``JITRT_LOG`` chooses what is logged."""
+
+
+def set_default_logger_verbosity(level: int) -> None:
+    """Accepted; ``JITRT_LOG`` chooses what is logged."""
+
+
+def set_seed(seed: int) -> None:
+    """Seed the random operators that have no seed of their own."""
+    from .ops import random
+
+    random.set_seed(seed)
+
+
+__all__ = [
+    "EPFail",
+    "EngineError",
+    "ExecutionMode",
+    "ExecutionOrder",
+    "Fail",
+    "GraphOptimizationLevel",
+    "InferenceSession",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "ModelLoaded",
+    "ModelMetadata",
+    "NoModel",
+    "NoSuchFile",
+    "NodeArg",
+    "NotImplemented",
+    "OrtValue",
+    "RunOptions",
+    "RuntimeException",
+    "SessionOptions",
+    "get_all_providers",
+    "get_available_providers",
+    "get_device",
+    "set_default_logger_severity",
+    "set_default_logger_verbosity",
+    "set_seed",
+]

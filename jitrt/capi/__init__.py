@@ -1,0 +1,1 @@
+"""Names that programs written for onnxruntime import from its ``capi`` package."""

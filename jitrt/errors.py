@@ -1,0 +1,47 @@
+"""Error classes, named as onnxruntime names them, so that programs that catch its errors catch ours."""
+
+from __future__ import annotations
+
+
+class Fail(RuntimeError):
+    """Something failed that no other class describes."""
+
+
+class InvalidArgument(ValueError, RuntimeError):
+    """An argument of a call is wrong: a name, a dtype, a rank, a size."""
+
+
+class NoSuchFile(FileNotFoundError, RuntimeError):
+    """There is no such model file."""
+
+
+class NoModel(RuntimeError):
+    """The file holds no model."""
+
+
+class EngineError(RuntimeError):
+    """The engine failed."""
+
+
+class RuntimeException(RuntimeError):
+    """A node failed while it ran."""
+
+
+class InvalidProtobuf(RuntimeError):
+    """The bytes are not a serialized model."""
+
+
+class ModelLoaded(RuntimeError):
+    """A model is loaded already."""
+
+
+class NotImplemented(RuntimeError):
+    """No implementation of an operator was found."""
+
+
+class InvalidGraph(RuntimeError):
+    """The graph is not valid."""
+
+
+class EPFail(RuntimeError):
+    """An execution provider failed."""
