@@ -24,7 +24,7 @@ from .launch import Launch
 from .padcopy import pad_copy
 from .spec import handwritten
 
-_K_BYTES = 32 << 10  # weights of a panel and K block: in L1 beside the image rows
+_K_BYTES = 192 << 10  # weights of a panel and K block: in L2, streamed by every tile
 _A_BYTES = 384 << 10  # image rows of one task and K block: in L2
 _TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
 
@@ -154,7 +154,8 @@ class _Blocking:
     count: int  # how many of them
     second: int  # height of the other tiles of a row (0: none)
     per_row: int
-    k: tuple[int, int, int, int]  # segments in depth, row, column and elements of one K block
+    segments: int  # of one K block
+    length: int  # elements of each
     tiles: int  # of one task
     row_blocks: int
     panels: int  # of one task
@@ -162,8 +163,12 @@ class _Blocking:
 
 
 def heights() -> tuple[int, ...]:
-    """The tile heights that the kernel has."""
-    return (14, 12, 10, 8, 7, 6, 4, 3, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
+    """The tile heights that the kernel has: 28 accumulators and three operands fill 32 registers, 12 and three 16."""
+    return (14, 10, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
+
+
+# heights for a panel of one vector; a tile of another height is cut into these
+_SINGLES = (14, 7, 4, 2, 1)
 
 
 @lru_cache(maxsize=4096)
@@ -198,23 +203,19 @@ def _blocking(
     size = SIZES[work]
     panel = panel_width(size)
     limit = max(1, _K_BYTES // (panel * size))
-    nd, nh, nw, length = segments
-    k = [1, 1, 1, length]
+    total, length = int(np.prod(segments[:3])), segments[3]
     if length > limit:
         parts = -(-length // limit)
-        k[3] = -(-length // (parts * 8)) * 8
+        taps, length = 1, -(-length // (parts * 8)) * 8
     else:
-        room = limit // max(1, length)
-        for i, count_i in ((2, nw), (1, nh), (0, nd)):
-            parts = -(-count_i // max(1, room))
-            k[i] = -(-count_i // parts)
-            room = room // k[i] if k[i] == count_i else 1
+        parts = -(-total // max(1, limit // max(1, length)))
+        taps = max(1, -(-total // parts))
     per_group = -(-each // panel)
-    panels, total = groups * per_group, tile_rows * per_row
+    panels, tiles = groups * per_group, tile_rows * per_row
     tasks = max(1, min(flops // _TASK_FLOPS, 4 * threads))
-    row_bytes = first * k[3] * k[2] * size
-    blocks = _share(total, panels, images, tasks, threads, row_bytes, panel * size * int(np.prod(segments)))
-    return _Blocking(first, count, second, per_row, tuple(k), *blocks)
+    row_bytes = first * length * size
+    blocks = _share(tiles, panels, images, tasks, threads, row_bytes, panel * size * int(np.prod(segments)))
+    return _Blocking(first, count, second, per_row, taps, length, *blocks)
 
 
 def _share(
@@ -263,64 +264,108 @@ def _launch(
     per_group = weights.data.shape[0] // groups
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
-            od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, *b.k, groups, per_group, o // groups,
+            od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length, groups, per_group, o // groups,
             c * size, weights.data[0].nbytes, b.tiles, b.row_blocks, b.panels, b.panel_blocks)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
-    return Launch(spec, args, n * b.row_blocks * b.panel_blocks, 0, label, flops, moved)
+    scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * int(np.prod(segments[:3]))
+    return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 
 def factory(dtype: str) -> Callable:
-    """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest."""
+    """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
+
+    Scratch: 64 bytes for the epilogue's block, a panel of zeros, one tile (for a panel that is not full), offsets of
+    the filter's segments.
+    """
     from . import convtile, simd
+    from .subroutine import subroutine
 
     lanes = target.current().lanes * 4 // SIZES[dtype]
     size, width = SIZES[dtype], 2 * lanes
-    tile = convtile.tiles(dtype, lanes, heights())
-    words, call_kernel = simd.block, simd.call_kernel
+    row_bytes = width * size
+    tile = convtile.tiles(dtype, lanes, heights(), _SINGLES)
+    words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
+    load_first, store_first = simd.load_first(dtype, lanes), simd.store_first(dtype)
+    load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
+
+    @subroutine
+    def gather(x, x_row, base, y, rows, cols):
+        # y[i, :] = x[i, :cols] + base[:cols], whole rows of a panel
+        for i in range(rows):
+            for v in range(0, width, lanes):
+                value = load_first(x + i * x_row + v * size, cols - v) + load_first(base + v * size, cols - v)
+                store(y + i * row_bytes + v * size, value)
+
+    @subroutine
+    def scatter(x, y, y_row, rows, cols):
+        for i in range(rows):
+            for v in range(0, width, lanes):
+                store_first(y + i * y_row + v * size, load(x + i * row_bytes + v * size), cols - v)
 
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
-        first, count, second, per_row = args[31], args[32], args[33], args[34]
-        kd, kh, kw, kl = args[35], args[36], args[37], args[38]
-        per_group, each, tiles, row_blocks, panels, panel_blocks = args[40], args[41], args[44], args[45], args[46], args[47]
+        first, count, second, per_row, taps, part = args[31], args[32], args[33], args[34], args[35], args[36]
+        per_group, each, tiles, row_blocks, panels, panel_blocks = args[38], args[39], args[42], args[43], args[44], args[45]
         p0, outer = task % panel_blocks * panels, task // panel_blocks
-        p1 = min(args[39] * per_group, p0 + panels)
+        p1 = min(args[37] * per_group, p0 + panels)
         t0, n = outer % row_blocks * tiles, outer // row_blocks
         t1 = min(args[21] * oh * per_row, t0 + tiles)
-        ends = (nd - 1) // kd + (nh - 1) // kh + (nw - 1) // kw + (length - 1) // kl
-        for d in range(0, nd, kd):
-            for h in range(0, nh, kh):
-                for w in range(0, nw, kw):
-                    for k in range(0, length, kl):
-                        begins = d + h + w + k == 0
-                        last = d // kd + h // kh + w // kw + k // kl == ends
-                        skip_x = d * args[23] + h * args[24] + w * args[25] + k * size + n * args[9]
-                        skip_w = (((d * nh + h) * nw + w) * length + k) * width * size
-                        for p in range(p0, p1):
-                            group, c0 = p // per_group, p % per_group * width
-                            cols = min(width, each - c0)
-                            c0 += group * each
-                            bias = args[3] + c0 * size if args[3] != 0 else 0
-                            weights = args[2] + p * args[43] + skip_w
-                            for t in range(t0, t1):
-                                row, at = t // per_row, t % per_row
-                                height = first if at < count else second
-                                col = at * first if at < count else count * first + (at - count) * second
-                                depth, row = row // oh, row % oh
-                                x = args[0] + skip_x + group * args[42] + depth * args[10] + row * args[11] + col * args[12]
-                                y = args[1] + n * args[13] + depth * args[14] + row * args[15] + col * args[16] + c0 * size
-                                r = n * args[17] + depth * args[18] + row * args[19] + col * args[20] + c0 * size
-                                r = args[4] + r if args[4] != 0 else 0
-                                tile(args, height, x, weights, bias, y, r, min(kd, nd - d), min(kh, nh - h),
-                                     min(kw, nw - w), min(kl, length - k), begins, last, cols)  # fmt: skip
-                            if last and args[7] != 0:
-                                row, at, end = t0 // per_row, t0 % per_row, t1 // per_row
-                                skip = at * first if at < count else count * first + (at - count) * second
-                                at = t1 % per_row
-                                stop = at * first if at < count else count * first + (at - count) * second
-                                where = words(scratch)
-                                where[0], where[1], where[2] = n, 0, row * ow + skip
-                                where[3], where[4], where[5] = end * ow + stop - row * ow - skip, c0, cols
-                                call_kernel(args[7], args[8], 0, scratch)
+        zeros, block = scratch + 64, scratch + 64 + row_bytes
+        table = block + highest * row_bytes
+        for v in range(0, width, lanes):
+            store(zeros + v * size, zero(0.0))
+        offsets, segments = words(table), nd * nh * nw
+        for s in range(segments):
+            offsets[s] = s // (nh * nw) * args[23] + s // nw % nh * args[24] + s % nw * args[25]
+        for s in range(0, segments, taps):
+            for k in range(0, length, part):
+                begins = s + k == 0
+                last = s + taps >= segments and k + part >= length
+                for p in range(p0, p1):
+                    group, c0 = p // per_group, p % per_group * width
+                    cols = min(width, each - c0)
+                    vectors = 1 if cols <= lanes else 2
+                    c0 += group * each
+                    weights = args[2] + p * args[41] + (s * length + k) * row_bytes
+                    for t in range(t0, t1):
+                        row, at = t // per_row, t % per_row
+                        height = first if at < count else second
+                        col = at * first if at < count else count * first + (at - count) * second
+                        depth, row = row // oh, row % oh
+                        x = args[0] + n * args[9] + k * size + group * args[40]
+                        x += depth * args[10] + row * args[11] + col * args[12]
+                        y = args[1] + n * args[13] + depth * args[14] + row * args[15] + col * args[16] + c0 * size
+                        start, start_row, base, out, out_row = y, args[16], zeros, y, args[16]
+                        if begins:
+                            start, start_row = zeros, 0
+                            if args[4] != 0:
+                                start = args[4] + n * args[17] + depth * args[18] + row * args[19]
+                                start, start_row = start + col * args[20] + c0 * size, args[20]
+                            if args[3] != 0:
+                                base = args[3] + c0 * size
+                        if cols < vectors * lanes:
+                            gather(start, start_row, base, block, height, cols)
+                            start, start_row, base, out, out_row = block, row_bytes, zeros, block, row_bytes
+                        done = 0
+                        while done < height:
+                            rows = height
+                            if vectors == 1:
+                                left = height - done
+                                rows = 14 if left >= 14 else 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
+                            tile(args, vectors, rows, x + done * args[12], weights, start + done * start_row, start_row,
+                                 base, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
+                                 min(part, length - k), last)  # fmt: skip
+                            done += rows
+                        if cols < vectors * lanes:
+                            scatter(block, y, args[16], height, cols)
+                    if last and args[7] != 0:
+                        row, at, end = t0 // per_row, t0 % per_row, t1 // per_row
+                        skip = at * first if at < count else count * first + (at - count) * second
+                        at = t1 % per_row
+                        stop = at * first if at < count else count * first + (at - count) * second
+                        where = words(scratch)
+                        where[0], where[1], where[2] = n, 0, row * ow + skip
+                        where[3], where[4], where[5] = end * ow + stop - row * ow - skip, c0, cols
+                        call_kernel(args[7], args[8], 0, scratch)
 
     return kernel

@@ -68,6 +68,17 @@ class Code:
             mask = simd._tail_mask(self.builder, count.v, self.lanes).v
             simd.masked_store(self.builder, raw, where, kind, mask, emit.SIZES[dtype])
 
+    def scalar(self, address: E, dtype: str) -> E:
+        """One element of a register type."""
+        where = emit.pointer(self.builder, address.v, emit.element(dtype))
+        return E(self.builder, self.builder.load(where, align=emit.SIZES[dtype]), dtype, 0)
+
+    def keep_rolled(self) -> None:
+        """Stops LLVM from unrolling the loop around this place, which only costs compile time in a wide body."""
+        nothing = ir.FunctionType(ir.VoidType(), [])
+        call = self.builder.asm(nothing, "", "", [], True)
+        call.attributes.add("convergent")
+
     def variable(self, initial: E) -> Variable:
         """A value that loops may change."""
         return Variable(initial)
