@@ -38,12 +38,14 @@ class PackedWeights:
         shape: (O, C / groups, kD, kH, kW).
         groups: of the convolution.
         address: where the executor finds `data`; set by the caller (`dataclasses.replace`).
+        image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
     """
 
     data: np.ndarray
     shape: tuple[int, ...]
     groups: int
     address: Opaque = 0
+    image_stride: int = 0
 
 
 def panel_width(itemsize: int) -> int:
@@ -124,9 +126,9 @@ def conv(
     else:
         out, after = native_output(dtype, y, epilogue, alloc, threads, label)
         residual = native_input(dtype, residual, before, alloc, threads, label)
-    product = _launch(work, image, weights, out.volume(), residual and residual.volume(), steps, dils, threads,
+    main = product(work, image, weights, out.volume(), residual and residual.volume(), steps, dils, threads,
                       (bias, float(low), float(high), *(epilogue or (0, 0))), label)  # fmt: skip
-    return [*before, product, *after]
+    return [*before, main, *after]
 
 
 def _padded(
@@ -241,14 +243,15 @@ def _share(
     return best[1]
 
 
-def _launch(
+def product(
     work: str, x: Image, weights: PackedWeights, y: Image, residual: Image | None, steps: tuple[int, ...],
-    dils: tuple[int, ...], threads: int, finish: tuple, label: str,
+    dils: tuple[int, ...], threads: int, finish: tuple, label: str, offsets: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Launch:  # fmt: skip
+    """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
     size, groups = SIZES[work], weights.groups
     o, c, *kernel = weights.shape
     flops = 2 * y.shape[0] * y.pixels * o * c * int(np.prod(kernel))
-    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels) + weights.data.nbytes
+    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels + o * c * int(np.prod(kernel)))
     taps = tuple(s * d for s, d in zip(x.strides[2:], dils))
     # the image as the tiles' rows see it: one pixel per output pixel
     seen = Image(x.address, (*y.shape[:1], x.shape[1], *y.shape[2:]),
@@ -257,15 +260,15 @@ def _launch(
     if kernel == [1, 1, 1]:
         seen, y, other = merge_rows(seen, y, other)
     segments = (*kernel, c)
-    if groups == 1 and dils[2] == 1 and (x.strides[4] == c * size or kernel[2] == 1):
+    if groups == 1 and (kernel[2] == 1 or (dils[2] == 1 and x.strides[4] == c * size)):
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
     n, _, od, oh, ow = y.shape
     b = _blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads)
-    per_group = weights.data.shape[0] // groups
+    per_group, panel = -(-o // groups // panel_width(size)), panel_width(size) * c * int(np.prod(kernel)) * size
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
-            od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length, groups, per_group, o // groups,
-            c * size, weights.data[0].nbytes, b.tiles, b.row_blocks, b.panels, b.panel_blocks)  # fmt: skip
+            od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
+            groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * int(np.prod(segments[:3]))
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
@@ -310,6 +313,7 @@ def factory(dtype: str) -> Callable:
         p1 = min(args[37] * per_group, p0 + panels)
         t0, n = outer % row_blocks * tiles, outer // row_blocks
         t1 = min(args[21] * oh * per_row, t0 + tiles)
+        images, outputs = args[0] + args[46], args[1] + args[47]
         zeros, block = scratch + 64, scratch + 64 + row_bytes
         table = block + highest * row_bytes
         for v in range(0, width, lanes):
@@ -326,20 +330,20 @@ def factory(dtype: str) -> Callable:
                     cols = min(width, each - c0)
                     vectors = 1 if cols <= lanes else 2
                     c0 += group * each
-                    weights = args[2] + p * args[41] + (s * length + k) * row_bytes
+                    weights = args[2] + args[48] + p * args[41] + (s * length + k) * row_bytes
                     for t in range(t0, t1):
                         row, at = t // per_row, t % per_row
                         height = first if at < count else second
                         col = at * first if at < count else count * first + (at - count) * second
                         depth, row = row // oh, row % oh
-                        x = args[0] + n * args[9] + k * size + group * args[40]
+                        x = images + n * args[9] + k * size + group * args[40]
                         x += depth * args[10] + row * args[11] + col * args[12]
-                        y = args[1] + n * args[13] + depth * args[14] + row * args[15] + col * args[16] + c0 * size
+                        y = outputs + n * args[13] + depth * args[14] + row * args[15] + col * args[16] + c0 * size
                         start, start_row, base, out, out_row = y, args[16], zeros, y, args[16]
                         if begins:
                             start, start_row = zeros, 0
                             if args[4] != 0:
-                                start = args[4] + n * args[17] + depth * args[18] + row * args[19]
+                                start = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19]
                                 start, start_row = start + col * args[20] + c0 * size, args[20]
                             if args[3] != 0:
                                 base = args[3] + c0 * size
