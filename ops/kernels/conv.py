@@ -211,7 +211,7 @@ def _blocking(
         taps, length = 1, -(-length // (parts * 8)) * 8
     else:
         parts = -(-total // max(1, limit // max(1, length)))
-        taps = max(1, -(-total // parts))
+        taps, length = max(1, -(-total // max(1, parts))), max(1, length)
     per_group = -(-each // panel)
     panels, tiles = groups * per_group, tile_rows * per_row
     tasks = max(1, min(flops // _TASK_FLOPS, 4 * threads))
@@ -268,7 +268,8 @@ def product(
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
-            groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets)  # fmt: skip
+            groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
+            weights.image_stride)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * int(np.prod(segments[:3]))
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
@@ -313,7 +314,7 @@ def factory(dtype: str) -> Callable:
         p1 = min(args[37] * per_group, p0 + panels)
         t0, n = outer % row_blocks * tiles, outer // row_blocks
         t1 = min(args[21] * oh * per_row, t0 + tiles)
-        images, outputs = args[0] + args[46], args[1] + args[47]
+        images, outputs, filters = args[0] + args[46], args[1] + args[47], args[2] + args[48] + n * args[50]
         zeros, block = scratch + 64, scratch + 64 + row_bytes
         table = block + highest * row_bytes
         for v in range(0, width, lanes):
@@ -321,8 +322,9 @@ def factory(dtype: str) -> Callable:
         offsets, segments = words(table), nd * nh * nw
         for s in range(segments):
             offsets[s] = s // (nh * nw) * args[23] + s // nw % nh * args[24] + s % nw * args[25]
-        for s in range(0, segments, taps):
-            for k in range(0, length, part):
+        # without a single tap or channel the blocks still write bias and residual
+        for s in range(0, max(1, segments), taps):
+            for k in range(0, max(1, length), part):
                 begins = s + k == 0
                 last = s + taps >= segments and k + part >= length
                 for p in range(p0, p1):
@@ -330,7 +332,7 @@ def factory(dtype: str) -> Callable:
                     cols = min(width, each - c0)
                     vectors = 1 if cols <= lanes else 2
                     c0 += group * each
-                    weights = args[2] + args[48] + p * args[41] + (s * length + k) * row_bytes
+                    weights = args[2] + args[48] + n * args[50] + p * args[41] + (s * length + k) * row_bytes
                     for t in range(t0, t1):
                         row, at = t // per_row, t % per_row
                         height = first if at < count else second
