@@ -1,0 +1,63 @@
+# Everything runs in a virtual environment that is made here; only Python and make are needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments, e.g. make test PYTEST_ARGS="-k gemm", make demo DEMO_ARGS="--threads 1"
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+RAPIDOCR := rapidocr-onnxruntime==1.4.4
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench lint format wheel clean
+
+help:
+	@echo "make demo    read a picture, classify files, compare two models with onnxruntime"
+	@echo "make test    run the tests"
+	@echo "make bench   run the benchmarks"
+	@echo "make lint    check style and types"
+	@echo "make format  put the code into the house style"
+	@echo "make wheel   build dist/jitrt-*.whl"
+	@echo "make clean   remove what was made here"
+
+demo: $(VENV)/.demo
+	$(PY) -m demo $(DEMO_ARGS)
+
+test: $(VENV)/.test
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.bench
+	$(PY) -m pytest benchmarks $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(VENV)/.dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+wheel: $(VENV)/.dev
+	rm -rf build/lib build/bdist.*
+	$(PY) -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+
+# The stamp, not the interpreter, says that the environment is complete: an interrupted `venv` is made anew.
+$(VENV)/.created:
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.created pyproject.toml
+	@echo "installing jitrt[bench] into $(VENV)"
+	$(PIP) install --editable ".[bench]"
+	@touch $@
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml
+	@echo "installing jitrt[$*] into $(VENV)"
+	$(PIP) install --editable ".[$*]"
+	$(PIP) install --no-deps --ignore-requires-python $(RAPIDOCR)
+	@touch $@
