@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops import evaluate, fallback, registry
-from ..ops.builder import Builder, NeedsValue, OperatorError
+from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
 from ..ops.primitives import Opaque, Primitive, Tensor, Trace
 from .graph import Graph, Node
 
@@ -160,13 +160,29 @@ class Tracer(Builder):
         version = self.opsets.get(node.domain, 1)
         row = registry.find(node.domain, node.op, version)
         native = all(not isinstance(x, Tensor) or evaluate.is_native(x.dtype) for x in inputs)
-        if row is not None and (native or getattr(row.lower, "any_dtype", False)):
-            made = row.lower(self, *inputs, **self._attributes(row.lower, node))
-            return made if isinstance(made, tuple) else (made,)
+        mark = len(self.primitives)
+        if row is not None and (native or row.takes is not registry.Takes.NATIVE):
+            if row.takes is not registry.Takes.VALUES:
+                self._need_tensors(inputs)
+            try:
+                made = row.lower(self, *inputs, **self._attributes(row.lower, node))
+                return made if isinstance(made, tuple) else (made,)
+            except Declined:
+                del self.primitives[mark:]
         body = fallback.function_body(node, inputs, self.opsets) if native and row is None else None
         if body is not None:
-            return self.inline(body, dict(zip(body.inputs, inputs)))
+            try:
+                return self.inline(body, dict(zip(body.inputs, inputs)))
+            except NeedsValue as need:
+                if self._leaves(need.tensor):
+                    raise
+                del self.primitives[mark:]
         return fallback.lower(self, node, inputs, version)
+
+    def _need_tensors(self, inputs: list[Value | None]) -> None:
+        for x in inputs:
+            if isinstance(x, Opaque):
+                raise NeedsValue(x)
 
     def _attributes(self, function: Callable, node: Node) -> dict[str, object]:
         """The node's attributes that the lowering takes (a misspelt or foreign one is an error, as in the schema)."""
@@ -202,7 +218,8 @@ class Tracer(Builder):
         if self.runner is None:
             raise OperatorError("control flow needs a runner of bodies")
         constants = {**{n: self.constants[n] for n in body.captured() if n in self.constants}, **body.constants}
-        return self.runner(body.copy(constants=constants, opsets=body.opsets or self.opsets))
+        outer = [n for n in body.captured() if n not in constants]
+        return self.runner(body.copy(inputs=[*body.inputs, *outer], constants=constants, opsets=body.opsets or self.opsets))
 
     def _defer(self, node: Node) -> None:
         self.deferred.append(node)

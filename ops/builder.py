@@ -29,6 +29,10 @@ class OperatorError(ValueError):
     """An operator's inputs or attributes do not fit its definition. The tracer adds the node's name."""
 
 
+class Declined(Exception):
+    """A lowering leaves this use of its operator to `ops.fallback`."""
+
+
 class Builder:
     """Appends primitives to a trace. `node` is the ONNX node that is being lowered; `outputs` its output names."""
 
@@ -205,12 +209,13 @@ class Builder:
         inputs: Sequence[Tensor | Opaque | None],
         outputs: Sequence[tuple[np.dtype, Shape] | None],
         reason: str,
+        fold: bool = True,
     ) -> tuple[Tensor | Opaque, ...]:
         """A Python function; an output of None is opaque (shape or kind known only at run time).
 
-        If every input is constant it is called at once.
+        If every input is constant it is called at once, unless `fold` is False (random numbers).
         """
-        if all(x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs):
+        if fold and all(x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs):
             values = call([None if x is None else x.constant for x in inputs])
             if all(isinstance(v, (np.ndarray, np.generic)) for v in values):
                 return tuple(self.constant(v) for v in values)

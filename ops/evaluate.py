@@ -1,10 +1,12 @@
 """Primitives on numpy arrays: the meaning that plans are checked against, and what folds constants.
 
-The functions that a `Map` text may call are the keys of `FUNCTIONS`; `simd.namespace` has the same names.
+The functions that a `Map` text may call are the keys of `FUNCTIONS`; `simd.namespace` has the same names. Its
+operators mean what they mean in C, as in `emit.E`: integer division truncates, ``%`` has the sign of the dividend.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -41,16 +43,34 @@ def is_native(dtype: np.dtype) -> bool:
 
 
 def map_(text: str, inputs: Sequence[np.ndarray], dtype: np.dtype, shape: Shape) -> np.ndarray:
-    """`text` over the arrays with numpy; float16 and bfloat16 are computed as float32."""
+    """`text` over the arrays with numpy; float16 and bfloat16 are computed as float32.
+
+    Raises:
+        TypeError: the text gives another register type than `dtype` has, which no generated kernel could store.
+    """
     names = {chr(ord("a") + i): _register(x) for i, x in enumerate(inputs)}
     with np.errstate(all="ignore"):
-        result = eval(_compiled(text), dict(FUNCTIONS), names)
-        return np.broadcast_to(cast(np.asarray(result), dtype), shape)
+        result = np.asarray(eval(_compiled(text), _SCOPE, names))
+        if result.dtype != _NUMPY[register_name(dtype)]:
+            raise TypeError(f"{text!r} of {', '.join(str(x.dtype) for x in inputs)} gives {result.dtype}, not {dtype}")
+        return np.broadcast_to(cast(result, dtype), shape)
+
+
+class _Operators(ast.NodeTransformer):
+    """C's division and remainder in place of Python's."""
+
+    _calls = {ast.Div: "_divide", ast.Mod: "_remainder"}
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        call = self._calls.get(type(node.op))
+        return node if call is None else ast.Call(ast.Name(call, ast.Load()), [node.left, node.right], [])
 
 
 @lru_cache(maxsize=4096)
 def _compiled(text: str):
-    return compile(text, f"<map {text}>", "eval")
+    tree = ast.fix_missing_locations(_Operators().visit(ast.parse(text, mode="eval")))
+    return compile(tree, f"<map {text}>", "eval")
 
 
 def _register(x: np.ndarray) -> np.ndarray:
@@ -65,6 +85,7 @@ def cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def reduce(fold: Fold, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Fold axes and keep them with size 1."""
+    dtype, x = x.dtype, _register(x)
     if fold.value.startswith("arg"):
         (axis,) = axes
         pick = np.argmax if fold in (Fold.ARGMAX, Fold.ARGMAX_LAST) else np.argmin
@@ -72,21 +93,20 @@ def reduce(fold: Fold, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
             return np.expand_dims(pick(x, axis), axis).astype(np.int64)
         flipped = np.flip(x, axis)
         return np.expand_dims(x.shape[axis] - 1 - pick(flipped, axis), axis).astype(np.int64)
-    wide = _register(x)
-    if fold is Fold.ADD:
-        result = wide.sum(axes, dtype=wide.dtype, keepdims=True)
-    elif fold is Fold.MUL:
-        result = wide.prod(axes, dtype=wide.dtype, keepdims=True)
-    else:
-        result = (wide.min if fold is Fold.MIN else wide.max)(axes, keepdims=True, initial=_identity(fold, wide.dtype))
-    return result.astype(x.dtype)
+    with np.errstate(all="ignore"):
+        if fold is Fold.ADD:
+            result = x.sum(axes, dtype=x.dtype, keepdims=True)
+        elif fold is Fold.MUL:
+            result = x.prod(axes, dtype=x.dtype, keepdims=True)
+        else:
+            result = (x.min if fold is Fold.MIN else x.max)(axes, keepdims=True, initial=_identity(fold, x.dtype))
+        return result.astype(dtype)
 
 
 def _identity(fold: Fold, dtype: np.dtype) -> object:
     if dtype == bool:
         return fold is Fold.MIN
-    info = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    low, high = (-np.inf, np.inf) if dtype.kind == "f" else (info.min, info.max)
+    low, high = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return high if fold is Fold.MIN else low
 
 
@@ -115,17 +135,15 @@ def join(inputs: Sequence[np.ndarray], starts: Sequence[Shape], dtype: np.dtype,
 
 
 def _divide(x, y):
-    """C division: towards zero for integers, x / 0 = 0 for integers (kernels must not trap)."""
-    if np.asarray(x).dtype.kind == "f":
+    """C division: towards zero for integers, and x / 0 = 0 for them (kernels must not trap)."""
+    dtype = np.result_type(x, y)
+    if dtype.kind == "f":
         return np.true_divide(x, y)
-    quotient = np.asarray(np.fix(np.true_divide(x, np.where(y == 0, 1, y)))).astype(np.asarray(x).dtype)
-    exact = _integer_quotient(x, np.where(y == 0, 1, y))
-    return np.where(y == 0, 0, exact).astype(quotient.dtype)
-
-
-def _integer_quotient(x, y):
-    quotient = np.floor_divide(x, y)
-    return quotient + ((np.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
+    x, y = np.asarray(x, dtype), np.asarray(y, dtype)
+    divisor = np.where(y == 0, y.dtype.type(1), y)
+    quotient = np.floor_divide(x, divisor)
+    inexact = (quotient * divisor != x) & ((x < 0) != (divisor < 0))
+    return np.where(y == 0, y, quotient + inexact)
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -133,7 +151,12 @@ def _erf(x: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(x):
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))).astype(np.asarray(x).dtype)
+    decay = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + decay), decay / (1 + decay))
+
+
+def _softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
 def _constant_like(name: str) -> Callable:
@@ -142,17 +165,17 @@ def _constant_like(name: str) -> Callable:
 
 
 FUNCTIONS: dict[str, object] = {
-    "inf": math.inf, "nan": math.nan, "select": np.where, "divide": _divide, "minimum": np.minimum, "maximum": np.maximum,
+    "inf": math.inf, "nan": math.nan, "select": np.where, "minimum": np.minimum, "maximum": np.maximum,
     "at_least": np.maximum, "at_most": np.minimum, "absolute": np.abs, "fma": lambda a, b, c: a * b + c,
     "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "rint": np.rint, "copysign": np.copysign,
     "isnan": np.isnan, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10,
     "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
     "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "fmod": np.fmod, "sign": np.sign,
-    "softplus": lambda x: np.logaddexp(0, x).astype(np.asarray(x).dtype),
-    "gelu": lambda x: (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(np.asarray(x).dtype),
+    "softplus": _softplus, "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     **{f"to_{name}": _constant_like(name) for name in _NUMPY},
     **{f"splat_{name}": _constant_like(name) for name in _NUMPY},
     **{f"bits_{name}": (lambda dtype: lambda x: np.asarray(x).view(dtype))(_NUMPY[name]) for name in _NUMPY if name != "b1"},
 }  # fmt: skip
+_SCOPE = {**FUNCTIONS, "_divide": _divide, "_remainder": np.fmod, "__builtins__": {}}

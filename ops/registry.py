@@ -16,16 +16,27 @@ Families register themselves when `load()` first imports them.
 from __future__ import annotations
 
 import bisect
+import enum
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+
+from .builder import OperatorError
 
 Lowering = Callable[..., object]
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "resize", "gather", "attention",
     "quant", "rnn", "sort", "control", "sequence", "text", "random", "signal", "image", "loss", "ml", "training", "contrib",
 )  # fmt: skip
+
+
+class Takes(enum.Enum):
+    """What inputs a lowering handles; a node with others goes to `ops.fallback`."""
+
+    NATIVE = "native"  # tensors of the dtypes that kernels compute
+    TENSORS = "tensors"  # tensors of any dtype
+    VALUES = "values"  # anything, also sequences, optionals and tensors of unknown shape
 
 
 @dataclass(frozen=True)
@@ -36,35 +47,53 @@ class Row:
     name: str
     since: int
     lower: Lowering
+    takes: Takes = Takes.NATIVE
     text: str = ""
 
 
 _rows: dict[tuple[str, str], list[Row]] = {}
 
 
-def op(name: str, since: int = 1, domain: str = "") -> Callable[[Lowering], Lowering]:
+def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE) -> Callable[[Lowering], Lowering]:
     """Register the decorated function as the operator's meaning from opset `since` on."""
 
     def register(function: Lowering) -> Lowering:
-        _add(Row(domain, name, since, function))
+        _add(Row(domain, name, since, function, takes))
         return function
 
     return register
 
 
-def elementwise(name: str, text: str, since: int = 1, domain: str = "", dtype: str | None = None) -> None:
+# numpy kinds of what an operator is defined for
+FLOATS, NUMBERS, INTEGERS, ANY = "fV", "fViu", "iu", "fViub"
+
+
+def elementwise(
+    name: str, text: str, since: int = 1, domain: str = "", dtype: str | None = None, kinds: str = FLOATS
+) -> None:
     """Register an operator that is one scalar expression of its inputs a, b, c ... and of its attributes.
 
     An attribute stands in the text as ``{alpha=0.01}``, with the schema's default. `dtype` is the output's numpy
-    dtype if it is not the first input's.
+    dtype if it is not the first input's. All inputs have one dtype, of one of the `kinds` (bfloat16's is V).
     """
     template = _Template(text)
 
     def lower(t, *inputs, **attributes):
+        check_types(inputs, kinds)
         return t.map(template.fill(attributes), *inputs, dtype=dtype)
 
     lower.__name__ = name.lower()
-    _add(Row(domain, name, since, lower, text))
+    _add(Row(domain, name, since, lower, text=text))
+
+
+def check_types(inputs, kinds: str = ANY) -> None:
+    """Raises OperatorError unless the inputs have one dtype of one of the kinds."""
+    dtypes = dict.fromkeys(x.dtype for x in inputs)
+    if len(dtypes) > 1:
+        raise OperatorError(f"the inputs must have one type, not {' and '.join(map(str, dtypes))}")
+    for dtype in dtypes:
+        if dtype.kind not in kinds:
+            raise OperatorError(f"the operator is not defined for {dtype}")
 
 
 def _add(row: Row) -> None:
