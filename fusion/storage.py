@@ -40,6 +40,10 @@ class At:
     memory: Memory
     offset: int = 0
 
+    def __add__(self, nbytes: int) -> At:
+        """An address further on."""
+        return At(self.memory, self.offset + nbytes)
+
 
 @dataclass(frozen=True)
 class Place:

@@ -1,0 +1,213 @@
+"""Convolution: Conv, ConvInteger, ConvTranspose, on `kernels/conv` and `kernels/depthwise`. Channels-last in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from . import evaluate
+from .builder import Builder, Declined, OperatorError
+from .kernels import conv as dense
+from .kernels import depthwise as light
+from .kernels.image import Image
+from .primitives import LaunchContext, Operand, Tail, Tensor
+from .registry import op
+
+
+@op("Conv", since=1)
+def conv(
+    t: Builder, X: Tensor, W: Tensor, B: Tensor | None = None, *,
+    auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None,
+) -> Tensor:  # fmt: skip
+    """Y[n, o] = B[o] + sum over c, k of X[n, c, s p + d k - pad] W[o, c, k]; 1 to 3 spatial dimensions natively."""
+    spatial = X.rank - 2
+    if X.rank < 3 or W.rank != X.rank:
+        raise OperatorError(f"Conv of an input of rank {X.rank} with weights of rank {W.rank}")
+    if spatial > 3 or X.dtype.name not in ("float32", "float64", "float16", "bfloat16"):
+        raise Declined("convolution over more than 3 dimensions, or of integers")
+    kernel = W.shape[2:]
+    if kernel_shape is not None and tuple(kernel_shape) != kernel:
+        raise OperatorError(f"kernel_shape {list(kernel_shape)} differs from the weights' {list(kernel)}")
+    if X.shape[1] != W.shape[1] * group or W.shape[0] % group:
+        raise OperatorError(f"{X.shape[1]} input channels in {group} groups do not fit weights {list(W.shape)}")
+    steps, dils = tuple(strides or (1,) * spatial), tuple(dilations or (1,) * spatial)
+    begin, end = padding(auto_pad, pads, X.shape[2:], kernel, steps, dils)
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dils)]
+    size = tuple((n + b + e - x) // s + 1 for n, b, e, x, s in zip(X.shape[2:], begin, end, extent, steps))
+    if min(size) < 0 or any(n + b + e < x for n, b, e, x in zip(X.shape[2:], begin, end, extent)):
+        raise OperatorError(f"kernel {extent} is larger than the padded image of {list(X.shape[2:])}")
+    if X.dtype.name in ("float16", "bfloat16"):
+        wide = [None if x is None else t.cast(x, np.float32) for x in (X, W, B)]
+        return t.cast(_conv(t, *wide, steps, dils, begin, group, size), X.dtype)
+    return _conv(t, X, W, B, steps, dils, begin, group, size)
+
+
+def _conv(
+    t: Builder, X: Tensor, W: Tensor, B: Tensor | None, steps: Sequence[int], dils: Sequence[int], begin: Sequence[int],
+    group: int, size: tuple[int, ...],
+) -> Tensor:  # fmt: skip
+    n, o = X.shape[0], W.shape[0]
+    shape = (n, o, *size)
+    is_light = W.shape[1] == 1 and group == X.shape[1] and group > 1
+    weights = W if W.constant is not None else _packed_at_run_time(t, W, group, is_light)
+
+    def launch(x: LaunchContext) -> list:
+        packed = _weights(x, W, group, is_light, None if W.constant is not None else x.inputs[1])
+        call = light.depthwise if is_light else dense.conv
+        return call(
+            evaluate.memory_name(X.dtype), _image(x.inputs[0]), packed, _image(x.outputs[0]), steps, dils, begin,
+            bias=x.inputs[2].address if x.inputs[2] else x.bias.address if x.bias else 0,
+            residual=x.residual and _image(x.residual), low=x.low, high=x.high, epilogue=x.epilogue, alloc=x.alloc,
+            threads=x.threads, label=_label(X, W, steps, group, is_light),
+        )  # fmt: skip
+
+    order = (0, *range(2, len(shape)), 1)
+    matrix = ((0,), (), tuple(range(2, len(shape))), (1,))
+    inputs = (X, None if W.constant is not None else weights, B)
+    orders = (None, tuple(range(weights.rank)), (0,))
+    flops = 2 * prod(shape) * prod(W.shape[1:])
+    name = "depthwise" if is_light else "conv"
+    return t.kernel(
+        name, inputs, [(X.dtype, shape)], launch, orders=orders, output_orders=(order,), tail=Tail.EPILOGUE, bias=B is None,
+        matrix=matrix, flops=flops,
+    )[0]  # fmt: skip
+
+
+def _weights(x: LaunchContext, W: Tensor, group: int, is_light: bool, made: Operand | None):
+    """The packed filters with their address: packed once from a constant, or by the steps before this one."""
+    like = np.broadcast_to(np.zeros((), W.dtype), W.shape)
+    pack = light.pack_depthwise if is_light else dense.pack_weights
+    if made is not None:
+        return replace(pack(like, group), address=made.address)
+    address = x.packed(W.constant, ("conv", group, is_light), lambda w: pack(w, group).data)
+    return replace(pack(like, group), address=address)
+
+
+def _packed_at_run_time(t: Builder, W: Tensor, group: int, is_light: bool) -> Tensor:
+    """The order of `pack_weights` or `pack_depthwise`, made of moves, for weights that only the run knows."""
+    kernel = (1,) * (5 - W.rank) + W.shape[2:]
+    if is_light:
+        flat = t.reshape(W, (W.shape[0], prod(kernel)))
+        target_ = light.pack_depthwise(np.broadcast_to(np.zeros((), W.dtype), W.shape), group).data
+        spare = target_.shape[-1] - W.shape[0]
+        return t.reshape(t.transpose(t.pad(flat, (0, 0), (spare, 0)), (1, 0)), target_.shape)
+    width, each = dense.panel_width(W.dtype.itemsize), W.shape[0] // group
+    panels = -(-each // width)
+    x = t.reshape(W, (group, each, W.shape[1], *kernel))
+    x = t.pad(x, (0,) * 6, (0, panels * width - each, 0, 0, 0, 0))
+    x = t.reshape(x, (group * panels, width, W.shape[1], *kernel))
+    return t.transpose(x, (0, 3, 4, 5, 2, 1))
+
+
+@op("ConvInteger", since=10)
+def conv_integer(t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None = None, w_zero_point: Tensor | None = None, **attributes) -> Tensor:
+    """Conv of (x - x_zero_point) and (w - w_zero_point) in int32. Computed in float64, which is exact."""
+    image = t.cast(x, np.float64)
+    if x_zero_point is not None:
+        image = t.map("a - b", image, t.cast(t.reshape(x_zero_point, ()), np.float64))
+    weights = t.cast(w, np.float64)
+    if w_zero_point is not None:
+        zero = t.cast(w_zero_point, np.float64)
+        zero = t.reshape(zero, (zero.size, *(1,) * (w.rank - 1))) if zero.size > 1 else t.reshape(zero, ())
+        weights = t.map("a - b", weights, zero)
+    return t.cast(conv(t, image, weights, **attributes), np.int32)
+
+
+@op("ConvTranspose", since=1)
+def conv_transpose(
+    t: Builder, X: Tensor, W: Tensor, B: Tensor | None = None, *,
+    auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, output_padding=None, output_shape=None, pads=None, strides=None,
+) -> Tensor:  # fmt: skip
+    """The gradient of Conv: a convolution of the image spread by the strides with the reversed filters."""
+    spatial = X.rank - 2
+    if spatial < 1 or spatial > 3 or X.dtype.name not in ("float32", "float64", "float16", "bfloat16"):
+        raise Declined("transposed convolution over more than 3 dimensions, or of integers")
+    if X.shape[1] != W.shape[0]:
+        raise OperatorError(f"{X.shape[1]} input channels do not fit weights {list(W.shape)}")
+    steps, dils = tuple(strides or (1,) * spatial), tuple(dilations or (1,) * spatial)
+    extra = tuple(output_padding or (0,) * spatial)
+    kernel, inner = W.shape[2:], X.shape[2:]
+    full = [(n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in zip(inner, steps, kernel, dils, extra)]
+    begin, end = _transposed_padding(auto_pad, pads, output_shape, full, inner, steps)
+    size = tuple(f - b - e for f, b, e in zip(full, begin, end))
+    # filters [C, O/g, k] as those of the equivalent convolution [O, C/g, k reversed]
+    c, each = W.shape[0] // group, W.shape[1]
+    w = t.reshape(W, (group, c, each, *kernel))
+    w = t.transpose(w, (0, 2, 1, *range(3, 3 + spatial)))
+    w = t.slice(w, (0, 0, 0, *(k - 1 for k in kernel)), (1, 1, 1, *(-1,) * spatial), w.shape)
+    w = t.reshape(w, (group * each, c, *kernel))
+    image = _spread(t, X, steps)
+    # output pixel p reads spread pixels p + begin - (k - 1) d + ... ; negative borders crop
+    before = [(k - 1) * d - b for k, d, b in zip(kernel, dils, begin)]
+    after = [s + (k - 1) * d - have - bf for s, k, d, have, bf in zip(size, kernel, dils, image.shape[2:], before)]
+    image = _border(t, image, before, after)
+    attributes = {"group": group, "dilations": list(dils)}
+    return conv(t, image, w, B, **attributes)
+
+
+def _spread(t: Builder, x: Tensor, steps: Sequence[int]) -> Tensor:
+    """x with s - 1 zeros between neighbours."""
+    for d, s in enumerate(steps, 2):
+        if s > 1 and x.shape[d] > 1:
+            n = x.shape[d]
+            x = t.unsqueeze(x, [d + 1])
+            after = [0] * x.rank
+            after[d + 1] = s - 1
+            x = t.pad(x, [0] * x.rank, after)
+            x = t.reshape(x, (*x.shape[:d], n * s, *x.shape[d + 2 :]))
+            x = t.take(x, d, 0, (n - 1) * s + 1)
+    return x
+
+
+def _border(t: Builder, x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Zeros around the spatial dimensions; a negative count crops."""
+    for d, (b, a) in enumerate(zip(before, after), 2):
+        x = t.take(x, d, max(-b, 0), x.shape[d] - max(-a, 0))
+    zeros = [0, 0]
+    return t.pad(x, zeros + [max(b, 0) for b in before], zeros + [max(a, 0) for a in after])
+
+
+def padding(
+    auto_pad: str, pads: Sequence[int] | None, image: Sequence[int], kernel: Sequence[int], steps: Sequence[int], dils: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Borders before and after each spatial dimension, from `pads` or `auto_pad`."""
+    count = len(image)
+    if auto_pad in ("NOTSET", "", "VALID"):
+        given = tuple(pads) if pads and auto_pad != "VALID" else (0,) * (2 * count)
+        if len(given) != 2 * count:
+            raise OperatorError(f"pads {list(given)} do not fit {count} spatial dimensions")
+        return given[:count], given[count:]
+    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        raise OperatorError(f"unknown auto_pad {auto_pad!r}")
+    total = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, s, k, d in zip(image, steps, kernel, dils)]
+    small, large = tuple(x // 2 for x in total), tuple(x - x // 2 for x in total)
+    return (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+
+
+def _transposed_padding(
+    auto_pad: str, pads: Sequence[int] | None, output_shape: Sequence[int] | None, full: Sequence[int], inner: Sequence[int],
+    steps: Sequence[int],
+) -> tuple[list[int], list[int]]:  # fmt: skip
+    """What is cut from each side of the full result."""
+    if output_shape is None and auto_pad in ("NOTSET", "", "VALID"):
+        given = list(pads) if pads and auto_pad != "VALID" else [0] * (2 * len(full))
+        return given[: len(full)], given[len(full) :]
+    wanted = list(output_shape)[-len(full) :] if output_shape else [n * s for n, s in zip(inner, steps)]
+    total = [f - w for f, w in zip(full, wanted)]
+    if auto_pad == "SAME_UPPER":
+        return [x // 2 for x in total], [x - x // 2 for x in total]
+    return [x - x // 2 for x in total], [x // 2 for x in total]
+
+
+def _image(x: Operand) -> Image:
+    return Image(x.address, x.shape, x.strides)
+
+
+def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int, is_light: bool) -> str:
+    kernel = "x".join(map(str, W.shape[2:]))
+    stride = f"/{steps[0]}" if max(steps) > 1 else ""
+    groups = "" if group == 1 or is_light else f" g{group}"
+    return f"{X.shape[1]}->{W.shape[0]} {kernel}{stride}{groups} on {'x'.join(map(str, X.shape[2:]))}"

@@ -1,0 +1,104 @@
+"""Matrix products as convolutions with a 1 x 1 filter: the rows of A are pixels, the columns of B output channels.
+
+C[b] = A[b] B[b] runs on `conv`'s kernel: A is read in place by scalar broadcasts, B from panels of NR columns. A
+constant B is packed once; another one is packed by a copying launch in front. Numba-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .conv import PackedWeights, conv, panel_width
+from .image import SIZES, Alloc, Image
+from .launch import Launch
+from .padcopy import pad_copy
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A batch of matrices in memory: opaque address (bytes may be added), (batch, rows, columns), their byte strides."""
+
+    address: object
+    shape: tuple[int, int, int]
+    strides: tuple[int, int, int]
+
+
+def pack(b: np.ndarray) -> np.ndarray:
+    """B[K, N] as panels [ceil(N / NR), K, NR], zeros behind the last column."""
+    k, n = b.shape
+    width = panel_width(b.dtype.itemsize)
+    panels = -(-n // width)
+    padded = np.zeros((k, panels * width), b.dtype)
+    padded[:, :n] = b
+    return np.ascontiguousarray(padded.reshape(k, panels, width).transpose(1, 0, 2))
+
+
+def matmul(
+    dtype: str,
+    a: Matrix,
+    b: Matrix | object,
+    c: Matrix,
+    *,
+    bias: object = 0,
+    residual: Matrix | None = None,
+    low: float = -np.inf,
+    high: float = np.inf,
+    epilogue: tuple[object, object] | None = None,
+    alloc: Alloc,
+    threads: int = 1,
+    label: str = "matmul",
+) -> list[Launch]:
+    """C = clip(A B + bias + residual, low, high), float32 or float64.
+
+    Args:
+        b: the matrix, or the opaque address of ``pack(B)`` that serves the whole batch.
+        bias: address of N values, or 0.
+        epilogue: as in `conv`; rows are pixels, the batch index is the image.
+
+    Any of the sizes may be 0; with K = 0 the product is bias and residual alone.
+    """
+    batch, m, n = c.shape
+    k = a.shape[2]
+    if 0 in c.shape:
+        return []
+    launches: list[Launch] = []
+    weights = _weights(dtype, b, k, n, batch, launches, alloc, threads, label)
+    launches += conv(
+        dtype, _image(a), weights, _image(c), [1], [1], [0], bias=bias, residual=residual and _image(residual),
+        low=low, high=high, epilogue=epilogue, alloc=alloc, threads=threads, label=label,
+    )  # fmt: skip
+    return launches
+
+
+def _image(x: Matrix) -> Image:
+    """Rows as pixels, columns as channels."""
+    (batch, rows, columns), (sb, sr, sc) = x.shape, x.strides
+    return Image(x.address, (batch, columns, rows), (sb, sc, sr))
+
+
+def _weights(
+    dtype: str, b: Matrix | object, k: int, n: int, batch: int, launches: list[Launch], alloc: Alloc, threads: int, label: str
+) -> PackedWeights:
+    size = SIZES[dtype]
+    width = panel_width(size)
+    panels = -(-n // width)
+    # `conv` reads shapes and sizes of the packed data only; the contents are where the address says
+    like = np.broadcast_to(np.zeros((), f"f{size}"), (panels, 1, 1, 1, k, width))
+    made = PackedWeights(like, (n, k, 1, 1, 1), 1)
+    if not isinstance(b, Matrix):
+        return replace(made, address=b)
+    shared = batch == 1 or b.strides[0] == 0
+    count, each = 1 if shared else batch, panels * k * width * size
+    address = alloc(max(count * each, 64))
+    full, rest = n // width, n % width
+    sb, sk, sn = b.strides
+    for first, number, columns in ((0, full, width), (full, 1, rest)):
+        if number and columns:
+            source = Image(b.address + first * width * sn, (count, columns, number, k), (sb, sn, width * sn, sk))
+            target = Image(address + first * k * width * size, (count, columns, number, k),
+                           (each, size, k * width * size, width * size))  # fmt: skip
+            launches += pad_copy(dtype, source, dtype, target, threads=threads, label=f"{label}: pack")
+    return replace(made, address=address, image_stride=0 if shared else each)

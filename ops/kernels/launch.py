@@ -1,0 +1,29 @@
+"""A launch: one kernel with its arguments, as a builder of kernel calls hands it to the planner. Numba-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .spec import KernelSpec
+
+
+@dataclass(frozen=True)
+class Launch:
+    """`tasks` calls of a kernel on one argument block.
+
+    Attributes:
+        args: ints, floats (as float64 bits), or addresses that only the planner looks into.
+        scratch: bytes of memory that each thread needs.
+        label: for people.
+        flops, bytes: arithmetic and compulsory memory traffic.
+        status: index of the kernel's status word in `args` (see `fusion.plan.Step`), or None.
+    """
+
+    kernel: KernelSpec
+    args: tuple[object, ...]
+    tasks: int
+    scratch: int = 0
+    label: str = ""
+    flops: int = 0
+    bytes: int = 0
+    status: int | None = None

@@ -1,0 +1,151 @@
+"""Matrix products: MatMul, Gemm, MatMulInteger. All run on `kernels/gemm`."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from . import evaluate
+from .builder import Builder, Declined, OperatorError, broadcast
+from .kernels import gemm
+from .kernels.gemm import Matrix
+from .primitives import LaunchContext, Operand, Tail, Tensor
+from .registry import op
+
+_FLOATS = ("float32", "float64")
+
+
+@op("MatMul", since=1)
+def matmul(t: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """numpy.matmul: a[..., M, K] b[..., K, N]; one-dimensional operands are a row and a column."""
+    if a.rank == 0 or b.rank == 0:
+        raise OperatorError("MatMul takes no scalars")
+    if a.dtype != b.dtype:
+        raise OperatorError(f"MatMul of {a.dtype} and {b.dtype}")
+    if a.rank == 1 or b.rank == 1:
+        wide = product(t, t.unsqueeze(a, [0]) if a.rank == 1 else a, t.unsqueeze(b, [1]) if b.rank == 1 else b)
+        return t.squeeze(wide, ([-2] if a.rank == 1 else []) + ([-1] if b.rank == 1 else []))
+    return product(t, a, b)
+
+
+@op("Gemm", since=1)
+def gemm_(t: Builder, A: Tensor, B: Tensor, C: Tensor | None = None, *, alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=0) -> Tensor:
+    """alpha A' B' + beta C, where ' transposes if transA / transB say so; C broadcasts."""
+    a = t.transpose(A, (1, 0)) if transA else A
+    b = t.transpose(B, (1, 0)) if transB else B
+    y = product(t, a, b)
+    if alpha != 1.0:
+        y = t.map(f"a * {float(alpha)!r}", y)
+    if C is None or beta == 0.0:
+        return y
+    return t.map("a + b", y, C if beta == 1.0 else t.map(f"a * {float(beta)!r}", C))
+
+
+@op("MatMulInteger", since=10)
+def matmul_integer(t: Builder, A: Tensor, B: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None) -> Tensor:
+    """(A - a_zero_point)(B - b_zero_point) in int32. Computed in float64, which is exact."""
+    a, b = _centred(t, A, a_zero_point, -2), _centred(t, B, b_zero_point, -1)
+    return t.cast(matmul(t, a, b), np.int32)
+
+
+def _centred(t: Builder, x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
+    wide = t.cast(x, np.float64)
+    if zero is None:
+        return wide
+    if zero.rank == 1 and zero.size > 1 and axis == -2:
+        zero = t.unsqueeze(zero, [1])
+    elif zero.rank == 1 and zero.size == 1:
+        zero = t.reshape(zero, ())
+    return t.map("a - b", wide, t.cast(zero, np.float64))
+
+
+def product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """a[..., M, K] b[..., K, N] with broadcast leading dimensions; float16 and bfloat16 are computed in float32."""
+    if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
+        raise OperatorError(f"cannot multiply [{_dims(a.shape)}] by [{_dims(b.shape)}]: the inner sizes differ")
+    if a.dtype.name in ("float16", "bfloat16"):
+        return t.cast(product(t, t.cast(a, np.float32), t.cast(b, np.float32)), a.dtype)
+    if a.dtype.name not in _FLOATS:
+        return _integer_product(t, a, b)
+    lead = broadcast(a.shape[:-2], b.shape[:-2])
+    shape = (*lead, a.shape[-2], b.shape[-1])
+    if prod(b.shape[:-2]) == 1:
+        return _shared(t, a, t.reshape(b, b.shape[-2:]), shape)
+    batch = prod(lead)
+    a3 = t.reshape(t.expand(a, (*lead, *a.shape[-2:])), (batch, *a.shape[-2:]))
+    b3 = t.reshape(t.expand(b, (*lead, *b.shape[-2:])), (batch, *b.shape[-2:]))
+    return t.reshape(_batched(t, a3, b3), shape)
+
+
+def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """One B for all rows: the leading dimensions of A are rows too."""
+    rows, (k, n) = prod(shape[:-1]), b.shape
+    a2 = t.reshape(a, (rows, k))
+    flops = 2 * rows * n * k
+
+    def launch(x: LaunchContext) -> list:
+        c = x.outputs[0]
+        size, dtype = c.dtype.itemsize, evaluate.memory_name(c.dtype)
+        weights: object = _matrix(x.inputs[1]) if b.constant is None else x.packed(b.constant, "gemm", gemm.pack)
+        residual = x.residual and Matrix(x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size))
+        return gemm.matmul(
+            dtype, _matrix(x.inputs[0]), weights, Matrix(c.address, (1, rows, n), (0, _row_stride(c), size)),
+            bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,
+            alloc=x.alloc, threads=x.threads, label=f"{rows}x{k}x{n}",
+        )  # fmt: skip
+
+    matrix = ((), (), tuple(range(len(shape) - 1)), (len(shape) - 1,))
+    inputs = (a2, b if b.constant is None else None)
+    reference = lambda v: [np.matmul(v[0], b.constant if v[1] is None else v[1]).reshape(shape)]  # noqa: E731
+    return t.kernel(
+        "matmul", inputs, [(a.dtype, shape)], launch, tail=Tail.EPILOGUE, bias=True, matrix=matrix, flops=flops, reference=reference
+    )[0]
+
+
+def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """a[batch, M, K] b[batch, K, N]."""
+    batch, m, k = a.shape
+    n = b.shape[2]
+
+    def launch(x: LaunchContext) -> list:
+        c = x.outputs[0]
+        residual = x.residual and Matrix(x.residual.address, x.residual.shape, x.residual.strides)
+        return gemm.matmul(
+            evaluate.memory_name(c.dtype), _matrix(x.inputs[0]), _matrix(x.inputs[1]), Matrix(c.address, c.shape, c.strides),
+            bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,
+            alloc=x.alloc, threads=x.threads, label=f"{batch}x({m}x{k}x{n})",
+        )  # fmt: skip
+
+    reference = lambda v: [np.matmul(v[0], v[1])]  # noqa: E731
+    return t.kernel(
+        "matmul", (a, b), [(a.dtype, (batch, m, n))], launch, tail=Tail.EPILOGUE, bias=True, matrix=((0,), (), (1,), (2,)),
+        flops=2 * batch * m * n * k, reference=reference,
+    )[0]  # fmt: skip
+
+
+def _integer_product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """Integers wrap; numpy multiplies them."""
+    shape = (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    if a.dtype == bool:
+        raise Declined("matrix products of bool")
+    return t.host(lambda v: [np.matmul(v[0], v[1])], (a, b), [(a.dtype, shape)], "integer matrix product")[0]
+
+
+def _matrix(x: Operand) -> Matrix:
+    """An operand of two or three dimensions as a batch of matrices."""
+    if len(x.shape) == 2:
+        return Matrix(x.address, (1, *x.shape), (0, *x.strides))
+    return Matrix(x.address, x.shape, x.strides)
+
+
+def _row_stride(x: Operand) -> int:
+    """The stride of all leading dimensions taken as one (the planner hands in outputs and residuals that allow it)."""
+    for n, s in zip(reversed(x.shape[:-1]), reversed(x.strides[:-1])):
+        if n != 1:
+            return s
+    return x.strides[-1] * x.shape[-1]
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return ",".join(map(str, shape))
