@@ -26,8 +26,7 @@ from .builder import OperatorError
 
 Lowering = Callable[..., object]
 FAMILIES = (
-    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "resize", "gather", "attention",
-    "quant", "rnn", "sort", "control", "sequence", "text", "random", "signal", "image", "loss", "ml", "training", "contrib",
+    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "quant",
 )  # fmt: skip
 
 

@@ -1,0 +1,75 @@
+"""Quantisation as elementwise expressions: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
+
+8-, 16- and 32-bit integers; float8, int4 and the like go to the host.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .builder import Builder, Declined, OperatorError, axis_index
+from .cast import native_dtype, widened
+from .evaluate import register_name
+from .primitives import Fold, Tensor
+from .registry import op
+
+
+def _spread(t: Builder, x: Tensor, values: Tensor, axis: int, block_size: int) -> Tensor:
+    """Scales or zero points to broadcast over x: one in all, one an index of `axis`, or one a block along it."""
+    if values.size == 1 and values.rank <= 1:
+        return t.reshape(values, ())
+    d = axis_index(axis, x.rank)
+    if values.rank == 1 and not block_size:
+        if values.size != x.shape[d]:
+            raise OperatorError(f"{values.size} scales or zero points for axis {axis} of size {x.shape[d]}")
+        return t.reshape(values, [values.size, *[1] * (x.rank - d - 1)])
+    blocks = values.shape[d]
+    size = block_size or -(-x.shape[d] // blocks)
+    wide = t.expand(t.unsqueeze(values, [d + 1]), [*values.shape[: d + 1], size, *values.shape[d + 1 :]])
+    wide = t.reshape(wide, [*values.shape[:d], blocks * size, *values.shape[d + 1 :]])
+    return t.take(wide, d, 0, x.shape[d])
+
+
+@op("QuantizeLinear", since=10)
+def quantize_linear(
+    t: Builder, x, y_scale, y_zero_point=None, *, axis=1, block_size=0, output_dtype=0, precision=0, saturate=1
+):
+    """round(x / scale) + zero point, saturated to the zero point's type (default uint8)."""
+    if y_zero_point is not None:
+        dtype = y_zero_point.dtype
+    else:
+        dtype = native_dtype(output_dtype) if output_dtype else np.dtype(np.uint8)
+    if dtype.kind not in "iu" or dtype.itemsize > 2:
+        raise Declined
+    compute = native_dtype(precision) if precision else y_scale.dtype if x.dtype.kind == "i" else x.dtype
+    if compute.name not in ("float32", "float64"):
+        compute = np.dtype(np.float32)
+    scaled = t.map("a / b", t.cast(x, compute), t.cast(_spread(t, x, y_scale, axis, block_size), compute))
+    zero = t.constant(0, dtype) if y_zero_point is None else _spread(t, x, y_zero_point, axis, block_size)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    text = f"at_most(at_least(rint(a) + b, {float(low)}), {float(high)})"
+    return t.cast(t.map(text, scaled, t.cast(zero, compute)), dtype)
+
+
+@op("DequantizeLinear", since=10)
+def dequantize_linear(t: Builder, x, x_scale, x_zero_point=None, *, axis=1, block_size=0, output_dtype=0):
+    """(x - zero point) * scale."""
+    dtype = native_dtype(output_dtype) if output_dtype else x_scale.dtype
+    scale = widened(t, _spread(t, x, x_scale, axis, block_size))
+    wide = t.cast(x, np.int32)
+    if x_zero_point is not None:
+        wide = t.map("a - b", wide, t.cast(_spread(t, x, x_zero_point, axis, block_size), np.int32))
+    return t.cast(t.map(f"to_{register_name(scale.dtype)}(a) * b", wide, scale, dtype=scale.dtype), dtype)
+
+
+@op("DynamicQuantizeLinear", since=11)
+def dynamic_quantize_linear(t: Builder, x):
+    """uint8 with scale and zero point from the range of x, which is made to hold 0."""
+    low = t.map("at_most(a, 0)", t.reduce(Fold.MIN, x, keepdims=False))
+    high = t.map("at_least(a, 0)", t.reduce(Fold.MAX, x, keepdims=False))
+    scale = t.map("(b - a) / 255.0", low, high)
+    # all zeros: any scale will do
+    safe = t.map("select(a == 0, 1, a)", scale)
+    zero = t.map("rint(at_most(at_least(-a / b, 0), 255))", low, safe)
+    y = t.map("at_most(at_least(rint(a / b) + c, 0), 255)", x, safe, zero)
+    return t.cast(y, np.uint8), scale, t.cast(zero, np.uint8)
