@@ -135,7 +135,10 @@ def epilogue(
         NotDense: an operand has to be copied first.
     """
     tensors = [*work.reads, *work.writes]
-    strides = [[_one_stride(layout, shape, dims, i) for dims in matrix] for i, layout in enumerate(layouts)]
+    strides = [[one_stride(layout, shape, dims) for dims in matrix] for layout in layouts]
+    for i, steps in enumerate(strides):
+        if None in steps:
+            raise NotDense(i)
     operands = tuple(
         Operand(evaluate.memory_name(x.dtype), _access(steps[3], x.dtype.itemsize)) for x, steps in zip(tensors, strides)
     )
@@ -213,12 +216,10 @@ def _culprit(levels: list[Level]) -> int:
     raise AssertionError("levels that collapse")
 
 
-def _one_stride(layout: Layout, shape: Dims, dims: Dims, operand: int) -> int:
-    """The stride of a group of dimensions taken as one."""
+def one_stride(layout: Layout, shape: Dims, dims: Dims) -> int | None:
+    """The stride of a group of dimensions taken as one; None if they have no common one."""
     levels = _collapse([(shape[d], [layout.strides[d]]) for d in dims if shape[d] != 1])
-    if len(levels) > 1:
-        raise NotDense(operand)
-    return levels[0][1][0] if levels else 0
+    return None if len(levels) > 1 else levels[0][1][0] if levels else 0
 
 
 def _access(stride: int, itemsize: int) -> Access:

@@ -470,7 +470,7 @@ class _Tail:
         orders = self.call.kernel.output_orders
         order = orders[0] if orders and orders[0] is not None else tuple(range(x.rank))
         if not order or x.shape[order[-1]] <= 1 or place.layout.strides[order[-1]] == x.dtype.itemsize:
-            if self.call.kernel.tail is Tail.EPILOGUE or _dense_in(place.layout, order, x.dtype.itemsize):
+            if self.call.kernel.tail is Tail.EPILOGUE and _rows_collapse(place.layout, self.call.kernel):
                 return place
         if _dense_in(place.layout, order, x.dtype.itemsize):
             return place
@@ -512,6 +512,8 @@ class _Tail:
             return False
         if other.shape == self.result.shape and self.residual is None and other.constant is None:
             place = self.planner.view(other)
+            if not _rows_collapse(place.layout, kernel):
+                return False
             self.residual = Operand(place.at, other.dtype, other.shape, place.layout.strides)
             return True
         return False
@@ -552,10 +554,10 @@ class _Tail:
         if any(y is x for y in self.escaping):
             self.raw = self._writable(x)
             return
-        order = self._order()
+        order, kernel = self._order(), self.call.kernel
         if len(writes) == 1 and writes[0].dtype == x.dtype:
             place = self.planner.place(writes[0])
-            if x.rank == 0 or place.layout.strides[order[-1]] == x.dtype.itemsize:
+            if x.rank == 0 or (place.layout.strides[order[-1]] == x.dtype.itemsize and _rows_collapse(place.layout, kernel)):
                 self.raw = place
                 return
         layout = Layout.contiguous(x.shape, x.dtype.itemsize, order)
@@ -616,6 +618,11 @@ def _nodes(members: Sequence[object]) -> tuple[str, ...]:
 def _dense_in(layout: Layout, order: Sequence[int], itemsize: int) -> bool:
     dense = Layout.contiguous(layout.shape, itemsize, order).strides
     return all(n <= 1 or a == b for n, a, b in zip(layout.shape, layout.strides, dense)) or 0 in layout.shape
+
+
+def _rows_collapse(layout: Layout, kernel: Kernel) -> bool:
+    """Whether each group of a contraction's dimensions is walked with one stride."""
+    return all(loops.one_stride(layout, layout.shape, dims) is not None for dims in kernel.matrix)
 
 
 def _trivial(layout: Layout, x: Tensor) -> bool:

@@ -113,6 +113,11 @@ def _from_reference(value: object) -> object:
 _PLAIN = (int, float, str, bytes, list, np.ndarray)
 
 
+def is_known(domain: str, name: str, version: int) -> bool:
+    """Whether the installed onnx package defines the operator."""
+    return _schema(domain, name, version) is not None
+
+
 def _schema(domain: str, name: str, version: int):
     from onnx import defs
 
