@@ -57,6 +57,14 @@ def set_default_logger_verbosity(level: int) -> None:
     """Accepted; ``JITRT_LOG`` chooses what is logged."""
 
 
+def enable_telemetry_events() -> None:
+    """Accepted; jitrt never reports anything to anybody."""
+
+
+def disable_telemetry_events() -> None:
+    """Accepted; jitrt never reports anything to anybody."""
+
+
 def set_seed(seed: int) -> None:
     """Seed the random operators that have no seed of their own."""
     from .ops import random
@@ -85,6 +93,8 @@ __all__ = [
     "RunOptions",
     "RuntimeException",
     "SessionOptions",
+    "disable_telemetry_events",
+    "enable_telemetry_events",
     "get_all_providers",
     "get_available_providers",
     "get_device",
