@@ -130,6 +130,8 @@ class Tracer(Builder):
                 self.lower_node(node)
             except NeedsValue as need:
                 del self.primitives[mark:]
+                if isinstance(need.tensor, Opaque) and need.tensor.source is None:
+                    raise OperatorError(f"{node.label}: input {need.tensor.name!r} is no tensor") from None
                 leaves = self._leaves(need.tensor)
                 if leaves:
                     raise Specialise(leaves) from None
@@ -170,14 +172,8 @@ class Tracer(Builder):
             except Declined:
                 del self.primitives[mark:]
         body = fallback.function_body(node, inputs, self.opsets) if native and row is None else None
-        if body is not None:
-            try:
-                return self.inline(body, dict(zip(body.inputs, inputs)))
-            except NeedsValue as need:
-                if self._leaves(need.tensor):
-                    raise
-                del self.primitives[mark:]
-        return fallback.lower(self, node, inputs, version)
+        made = self.try_inline(body, dict(zip(body.inputs, inputs))) if body is not None else None
+        return made if made is not None else fallback.lower(self, node, inputs, version)
 
     def _need_tensors(self, inputs: list[Value | None]) -> None:
         for x in inputs:
@@ -213,6 +209,17 @@ class Tracer(Builder):
         finally:
             self.values, self.constants, self.opsets = outer
 
+    def try_inline(self, body: Graph, inputs: Mapping[str, Value | None]) -> tuple[Value, ...] | None:
+        """`inline`; None if the body needs values that only a run gives."""
+        mark = len(self.primitives)
+        try:
+            return self.inline(body, inputs)
+        except NeedsValue as need:
+            if self._leaves(need.tensor):
+                raise
+            del self.primitives[mark:]
+            return None
+
     def run_graph(self, body: Graph) -> Callable[[Mapping[str, object], list[str]], list[object]]:
         """How a host step runs a body: ``call(feeds, outputs)``; feeds include the values that the body captures."""
         if self.runner is None:
@@ -235,8 +242,8 @@ class Tracer(Builder):
                 continue
             seen.add(id(one))
             if id(one) in self.input_tensors:
-                direct = one is value  # an input that is asked for itself may be of any type
-                if isinstance(one, Opaque) or one.size > SMALL or (one.dtype.kind not in "iub" and not direct):
+                direct = one is value  # an input that is asked for itself may be of any type and size
+                if isinstance(one, Opaque) or (not direct and (one.size > SMALL or one.dtype.kind not in "iub")):
                     return None
                 names.add(self.input_tensors[id(one)])
             elif one.source is None or isinstance(one, Opaque):

@@ -12,7 +12,7 @@ import numpy as np
 
 from .builder import Builder, Declined, OperatorError, broadcast
 from .primitives import Tensor
-from .registry import ANY, FLOATS, INTEGERS, NUMBERS, check_types, elementwise, op
+from .registry import ANY, FLOATS, INTEGERS, NUMBERS, Takes, check_types, elementwise, op
 
 # -- one input
 elementwise("Abs", "absolute(a)", kinds=NUMBERS)
@@ -229,7 +229,7 @@ def shrink(t: Builder, x, *, lambd=0.5, bias=0.0):
     return t.cast(t.map(text, wide), x.dtype)
 
 
-@op("Identity")
+@op("Identity", takes=Takes.VALUES)
 def identity(t: Builder, x):
     """The input."""
     return x

@@ -49,6 +49,11 @@ def function_body(node: Node, inputs: Sequence[Value | None], opsets: Mapping[st
     return None if function is None else _graph(function, proto, schema)
 
 
+def draws_random(graph: Graph) -> bool:
+    """Whether a node of the graph or of its bodies draws random numbers."""
+    return any(node.op in _RANDOM or any(map(draws_random, node.subgraphs())) for node in graph.nodes)
+
+
 def lower(t: Builder, node: Node, inputs: Sequence[Value | None], version: int) -> tuple[Value, ...]:
     """A host step that calls `onnx.reference`.
 

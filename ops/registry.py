@@ -26,7 +26,8 @@ from .builder import OperatorError
 
 Lowering = Callable[..., object]
 FAMILIES = (
-    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "quant",
+    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "quant", "control",
+    "sequence",
 )  # fmt: skip
 
 
