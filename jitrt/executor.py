@@ -11,6 +11,7 @@ import ctypes
 import mmap
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -182,8 +183,12 @@ class Executor:
         ]
         self.simple = len(self.output_kinds) == len(plan.outputs)
 
-    def run(self, inputs: Sequence[object], timeline: int = 0) -> list[object]:
+    def run(self, inputs: Sequence[object], timeline: int = 0, host_seconds: dict[int, float] | None = None) -> list[object]:
         """Run on arrays (C-contiguous, of the plan's dtypes and shapes) and return new outputs.
+
+        Args:
+            timeline: address of int64[steps, threads, 2] for start and end in cycles, or 0.
+            host_seconds: gets the time of each host step.
 
         Raises:
             KernelFault: a kernel met data that its operator does not allow.
@@ -204,7 +209,10 @@ class Executor:
         patches = len(context.patches)
         for first, end, parallel in self.segments:
             if parallel is None:
+                started = time.perf_counter()
                 self._host(context, self.plan.steps[first], inputs, outputs)
+                if host_seconds is not None:
+                    host_seconds[first] = time.perf_counter() - started
                 continue
             self._native(context, first, end, parallel, patches, timeline)
             patches = 0

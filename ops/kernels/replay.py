@@ -88,6 +88,16 @@ def make_helper() -> Callable:
     return helper
 
 
+def make_cycles() -> Callable:
+    """``cycles(word, 0, 0)``: the cycle counter, for calibration."""
+    from .atomics import cycles
+
+    def read(word, task, scratch):
+        word[0] = cycles()
+
+    return read
+
+
 def _make_walk(add, compare_and_swap, load, pause, yield_cpu, block, call_kernel) -> Callable:
     from numba import njit
     from .atomics import cycles

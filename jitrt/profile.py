@@ -1,0 +1,131 @@
+"""Profiles: how long each step of a plan takes, read from the CPU's cycle counter inside the replay loop."""
+
+from __future__ import annotations
+
+import html
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .executor import Executor
+from .fusion.plan import HostStep, Plan
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One step's median time.
+
+    Attributes:
+        seconds: wall time from the first thread's start to the last one's end.
+        share: of the sum over all steps.
+        gflops, gbytes: per second, from the plan's counts.
+    """
+
+    index: int
+    name: str
+    nodes: tuple[str, ...]
+    shape: str
+    seconds: float
+    share: float
+    gflops: float
+    gbytes: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Median times of a plan's steps over some runs, and every span of the last run.
+
+    `spans`: (step, thread, start, end) in seconds from the start of the run.
+    """
+
+    plan: Plan
+    steps: tuple[StepTime, ...]
+    run_seconds: float
+    spans: tuple[tuple[int, int, float, float], ...]
+
+    def __str__(self) -> str:
+        """Steps, slowest first."""
+        lines = [f"{'ms':>9} {'share':>6} {'GFLOP/s':>8} {'GB/s':>6}  kernel, shape, nodes"]
+        for s in sorted(self.steps, key=lambda s: -s.seconds):
+            what = f"{s.name}  {s.shape}  {', '.join(s.nodes[:3])}"
+            lines.append(f"{s.seconds * 1e3:9.4f} {s.share:6.1%} {s.gflops:8.1f} {s.gbytes:6.1f}  {what}")
+        return "\n".join([*lines, f"run: {self.run_seconds * 1e3:.3f} ms"])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def chrome_trace(self) -> str:
+        """The last run as JSON for a trace viewer (chrome://tracing, Perfetto)."""
+        events = [
+            {
+                "name": self.steps[i].name, "cat": "step", "ph": "X", "pid": 0, "tid": thread, "ts": start * 1e6,
+                "dur": (end - start) * 1e6, "args": {"nodes": list(self.steps[i].nodes), "shape": self.steps[i].shape},
+            }
+            for i, thread, start, end in self.spans
+        ]  # fmt: skip
+        return json.dumps({"traceEvents": events})
+
+
+def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10) -> Profile:
+    """Run `repeat` times with a timeline and take each step's median."""
+    plan, threads = executor.plan, executor.pool.threads
+    executor.run(inputs)
+    rate = _cycles_per_second()
+    durations: list[list[float]] = [[] for _ in plan.steps]
+    runs: list[float] = []
+    spans: list[tuple[int, int, float, float]] = []
+    for _ in range(max(repeat, 1)):
+        record = np.zeros((max(len(plan.steps), 1), threads, 2), np.int64)
+        host: dict[int, float] = {}
+        started = time.perf_counter()
+        executor.run(inputs, record.ctypes.data, host)
+        runs.append(time.perf_counter() - started)
+        spans = _spans(record, rate)
+        for i in range(len(plan.steps)):
+            mine = [(a, b) for step, _, a, b in spans if step == i]
+            durations[i].append(host.get(i, max((b for _, b in mine), default=0.0) - min((a for a, _ in mine), default=0.0)))
+    medians = [statistics.median(d) for d in durations]
+    total = sum(medians) or 1.0
+    return Profile(plan, tuple(_step(plan, i, m, total) for i, m in enumerate(medians)), statistics.median(runs), tuple(spans))
+
+
+def _step(plan: Plan, i: int, seconds: float, total: float) -> StepTime:
+    step = plan.steps[i]
+    if isinstance(step, HostStep):
+        return StepTime(i, "(host)", step.nodes, step.reason, seconds, seconds / total, 0.0, 0.0)
+    per = 1e9 * max(seconds, 1e-9)
+    return StepTime(i, step.kernel.name, step.nodes, step.shape, seconds, seconds / total, step.flops / per, step.bytes / per)
+
+
+def _spans(record: np.ndarray, rate: float) -> list[tuple[int, int, float, float]]:
+    used = record[record > 0]
+    first = used.min() if used.size else 0
+    steps, threads = record.shape[:2]
+    return [
+        (s, t, (int(record[s, t, 0]) - int(first)) / rate, (int(record[s, t, 1]) - int(first)) / rate)
+        for s in range(steps)
+        for t in range(threads)
+        if record[s, t, 1]
+    ]
+
+
+@lru_cache(maxsize=1)
+def _cycles_per_second() -> float:
+    """The cycle counter's rate, measured against the clock for 20 ms."""
+    from .ops.kernels.spec import handwritten
+    from .pool import KERNEL
+    from .store import store
+
+    read = KERNEL(store().address(handwritten("cycles", "replay:make_cycles")))
+    word = np.zeros(1, np.int64)
+    address = word.ctypes.data
+    read(address, 0, 0)
+    before, t0 = int(word[0]), time.perf_counter()
+    time.sleep(0.02)
+    read(address, 0, 0)
+    return (int(word[0]) - before) / (time.perf_counter() - t0)
