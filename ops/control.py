@@ -101,7 +101,7 @@ def _scan(run: Body, states: list, scans: list, along: Sequence, placed: Sequenc
         raise OperatorError(f"the scan inputs have different lengths: {[len(x) for x in slices]}")
     rows, count = [], len(states)
     for now in zip(*slices):
-        results = run([*states, *now])
+        results = run([*states, *map(np.asarray, now)])
         states = results[:count]
         rows.append(results[count:])
     outputs = []

@@ -26,8 +26,8 @@ from .builder import OperatorError
 
 Lowering = Callable[..., object]
 FAMILIES = (
-    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "quant", "control",
-    "sequence",
+    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "quant",
+    "control", "sequence",
 )  # fmt: skip
 
 

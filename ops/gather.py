@@ -1,0 +1,117 @@
+"""Selecting by index: Gather, GatherElements, GatherND. Constant indices become slices where they run evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import numpy as np
+
+from .builder import Builder, Declined, OperatorError, axis_index
+from .kernels import gather as kernels
+from .movement import take_at
+from .primitives import LaunchContext, Tensor
+from .registry import op
+
+
+def _index_type(indices: Tensor) -> str:
+    if indices.dtype not in (np.int32, np.int64):
+        raise OperatorError(f"indices must be int32 or int64, not {indices.dtype}")
+    return f"i{indices.dtype.itemsize * 8}"
+
+
+def wrapped(indices: np.ndarray, size: int) -> np.ndarray:
+    """Indices with negative ones counted from the end.
+
+    Raises:
+        OperatorError: one lies outside `size`.
+    """
+    if indices.size and not (-size <= indices.min() and indices.max() < size):
+        raise OperatorError(f"an index of {indices.min()} .. {indices.max()} lies outside a dimension of {size}")
+    return np.where(indices < 0, indices + size, indices)
+
+
+def _dense(*tensors: Tensor) -> list[tuple[int, ...]]:
+    return [tuple(range(x.rank)) for x in tensors]
+
+
+def _kernel(t: Builder, name: str, x: Tensor, indices: Tensor, shape: Sequence[int], launch: Callable, reference: Callable) -> Tensor:
+    (out,) = t.kernel(
+        name, (x, indices), [(x.dtype, tuple(shape))], launch, orders=_dense(x, indices), errors=kernels.ERRORS, reference=reference
+    )
+    return out
+
+
+@op("Gather")
+def gather(t: Builder, x, indices, *, axis=0):
+    """The slices of x at the indices along an axis; the indices' dimensions take the axis' place."""
+    kind = _index_type(indices)
+    d = axis_index(axis, x.rank)
+    if x.rank == 0:
+        raise OperatorError("the input has no dimension to gather from")
+    shape = (*x.shape[:d], *indices.shape, *x.shape[d + 1 :])
+    if indices.constant is not None and x.constant is None:
+        places = wrapped(indices.constant, x.shape[d]).reshape(-1)
+        try:
+            return t.reshape(take_at(t, x, d, places), shape)
+        except Declined:
+            pass
+
+    def launch(c: LaunchContext) -> list:
+        (source, chosen), (out,) = c.inputs, c.outputs
+        return kernels.gather_rows(
+            source.address, chosen.address, out.address, x.dtype.itemsize, kind, prod(x.shape[:d]), x.shape[d : d + 1],
+            prod(x.shape[d + 1 :]), indices.size, shared=True,
+        )  # fmt: skip
+
+    return _kernel(t, "gather", x, indices, shape, launch, lambda v: [np.take(v[0], wrapped(v[1], x.shape[d]), d)])
+
+
+@op("GatherND", since=11)
+def gather_nd(t: Builder, x, indices, *, batch_dims=0):
+    """The slices of x at the index tuples in the last dimension of `indices`."""
+    kind = _index_type(indices)
+    depth = indices.shape[-1] if indices.rank else 0
+    if not 1 <= depth <= x.rank - batch_dims or x.shape[:batch_dims] != indices.shape[:batch_dims]:
+        raise OperatorError(f"indices {list(indices.shape)} with {batch_dims} batch dimensions do not fit an input {list(x.shape)}")
+    batch, chosen, inner = x.shape[:batch_dims], x.shape[batch_dims : batch_dims + depth], x.shape[batch_dims + depth :]
+    between = indices.shape[batch_dims:-1]
+
+    def launch(c: LaunchContext) -> list:
+        (source, tuples), (out,) = c.inputs, c.outputs
+        return kernels.gather_rows(
+            source.address, tuples.address, out.address, x.dtype.itemsize, kind, prod(batch), chosen, prod(inner),
+            prod(between), shared=False,
+        )  # fmt: skip
+
+    def reference(values: list[np.ndarray]) -> list[np.ndarray]:
+        source = values[0].reshape(-1, *chosen, *inner)
+        tuples = values[1].reshape(-1, prod(between), depth)
+        places = [wrapped(tuples[:, :, k], n) for k, n in enumerate(chosen)]
+        picked = source[(np.arange(len(source))[:, None], *places)]
+        return [picked.reshape(*batch, *between, *inner)]
+
+    return _kernel(t, "gather_nd", x, indices, (*batch, *between, *inner), launch, reference)
+
+
+@op("GatherElements", since=11)
+def gather_elements(t: Builder, x, indices, *, axis=0):
+    """out[i, j, k] = x[i, indices[i, j, k], k] for axis 1, and so on."""
+    kind = _index_type(indices)
+    d = axis_index(axis, x.rank)
+    if indices.rank != x.rank or any(m > n for e, (m, n) in enumerate(zip(indices.shape, x.shape)) if e != d):
+        raise OperatorError(f"indices {list(indices.shape)} do not fit an input {list(x.shape)} along axis {axis}")
+    sizes = [n if e == d else m for e, (m, n) in enumerate(zip(indices.shape, x.shape))]
+    x = t.slice(x, [0] * x.rank, [1] * x.rank, sizes)
+
+    def launch(c: LaunchContext) -> list:
+        (source, chosen), (out,) = c.inputs, c.outputs
+        return kernels.gather_elements(
+            source.address, chosen.address, out.address, x.dtype.itemsize, kind, prod(sizes[:d]), sizes[d], indices.shape[d],
+            prod(sizes[d + 1 :]),
+        )  # fmt: skip
+
+    def reference(values: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.take_along_axis(values[0], wrapped(values[1], sizes[d]), d)]
+
+    return _kernel(t, "gather_elements", x, indices, indices.shape, launch, reference)

@@ -1,0 +1,129 @@
+"""Gathering by index: rows of a tensor (Gather, GatherND) and single elements (GatherElements).
+
+Sizes are arguments; compiled in are the element size and the index type. Negative indices count from the end; one
+outside its dimension sets the status word (code 1) and nothing is read for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from . import target
+from .launch import Launch
+from .spec import handwritten
+
+# bytes that one task should move at least
+_TASK_BYTES = 32768
+# what status code 1 means
+ERRORS = ("an index lies outside the dimension that it selects from",)
+_STATUS = 3
+
+
+def gather_rows(
+    x: object, indices: object, out: object, itemsize: int, index: str, batches: int, selected: Sequence[int], inner: int,
+    rows: int, shared: bool,
+) -> list[Launch]:  # fmt: skip
+    """out[b, j, :] = x[b, *indices[b, j], :], all dense.
+
+    Args:
+        itemsize: bytes of an element. index: element type of `indices` (i32 or i64).
+        selected: sizes of the dimensions of x that an index tuple selects from. inner: elements of a row.
+        rows: j runs up to it. shared: the indices have no batch dimension.
+    """
+    depth, row = len(selected), inner * itemsize
+    if batches * rows * inner == 0:
+        return []
+    strides = [row * prod(selected[k + 1 :]) for k in range(depth)]
+    per_task = max(1, _TASK_BYTES // max(row, 16))
+    index_bytes = int(index[1:]) // 8
+    args = (x, indices, out, 0, rows, batches * rows, row, row * prod(selected), 0 if shared else rows * depth * index_bytes,
+            per_task, depth, *selected, *strides)  # fmt: skip
+    kernel = handwritten("gather", "gather:rows", size=itemsize, index=index, single=inner == 1)
+    moved = 2 * batches * rows * row
+    return [Launch(kernel, args, -(-batches * rows // per_task), 0, f"{batches}x{rows} of {inner}", 0, moved, _STATUS)]
+
+
+def gather_elements(
+    x: object, indices: object, out: object, itemsize: int, index: str, outer: int, selected: int, rows: int, inner: int
+) -> list[Launch]:
+    """out[o, j, i] = x[o, indices[o, j, i], i], all dense; x is [outer, selected, inner], out [outer, rows, inner]."""
+    if outer * rows * inner == 0:
+        return []
+    per_task = max(1, _TASK_BYTES // (inner * itemsize))
+    args = (x, indices, out, 0, rows, outer * rows, inner, selected, per_task)
+    kernel = handwritten("gather_elements", "gather:elements", size=itemsize, index=index)
+    moved = outer * rows * inner * (2 * itemsize + int(index[1:]) // 8)
+    return [Launch(kernel, args, -(-outer * rows // per_task), 0, f"{outer}x{rows}x{inner}", 0, moved, _STATUS)]
+
+
+def rows(size: int, index: str, single: bool) -> Callable:
+    """The kernel of `gather_rows` for elements of `size` bytes; `single`: a row is one element. Task = some rows."""
+    from . import simd
+    from .subroutine import subroutine
+
+    raw, lanes = f"u{8 * size}", target.current().lanes * 4 // size
+    index_bytes = int(index[1:]) // 8
+    load_index, to_word = simd.load(index, 0), simd.to("i64")
+    load_one, store = simd.load(raw, 0), simd.store(raw)
+    load, load_first, store_first = simd.load(raw, lanes), simd.load_first(raw, lanes), simd.store_first(raw)
+
+    @subroutine
+    def copy(source, to, nbytes):
+        if single:
+            store(to, load_one(source))
+        else:
+            count = nbytes // size
+            whole = count - count % lanes
+            for i in range(0, whole, lanes):
+                store(to + i * size, load(source + i * size))
+            if whole < count:
+                store_first(to + whole * size, load_first(source + whole * size, count - whole), count - whole)
+
+    def kernel(args, task, scratch):
+        per_batch, total, row, depth = args[4], args[5], args[6], args[10]
+        first = task * args[9]
+        for j in range(first, min(first + args[9], total)):
+            batch = j // per_batch
+            at = args[1] + batch * args[8] + j % per_batch * depth * index_bytes
+            source = args[0] + batch * args[7]
+            inside = True
+            for k in range(depth):
+                n = args[11 + k]
+                i = to_word(load_index(at + k * index_bytes))
+                if i < 0:
+                    i += n
+                inside = inside and 0 <= i < n
+                source += i * args[11 + depth + k]
+            if inside:
+                copy(source, args[2] + j * row, row)
+            else:
+                args[3] = 1
+
+    return kernel
+
+
+def elements(size: int, index: str) -> Callable:
+    """The kernel of `gather_elements` for elements of `size` bytes. Task = some rows."""
+    from . import simd
+
+    raw, index_bytes = f"u{8 * size}", int(index[1:]) // 8
+    load_index, to_word = simd.load(index, 0), simd.to("i64")
+    load_one, store = simd.load(raw, 0), simd.store(raw)
+
+    def kernel(args, task, scratch):
+        x, indices, out, per_outer, total = args[0], args[1], args[2], args[4], args[5]
+        inner, n = args[6], args[7]
+        first = task * args[8]
+        for j in range(first, min(first + args[8], total)):
+            base = x + j // per_outer * n * inner * size
+            for i in range(inner):
+                at = to_word(load_index(indices + (j * inner + i) * index_bytes))
+                if at < 0:
+                    at += n
+                if 0 <= at < n:
+                    store(out + (j * inner + i) * size, load_one(base + (at * inner + i) * size))
+                else:
+                    args[3] = 1
+
+    return kernel
