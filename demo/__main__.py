@@ -23,7 +23,7 @@ def main() -> int:
     arguments = _arguments()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="jitrt-demo-") as store:
-        # An empty kernel store, so that first runs are really first, here and on every repetition.
+        # An empty kernel store, so that first readings are really first on every repetition.
         os.environ["JITRT_CACHE_DIR"] = store
         results = _run(arguments)
     wrong = [part for part, right in results.items() if not right]
