@@ -132,7 +132,7 @@ def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tupl
     data[...] = packed.data
     packed = dataclasses.replace(packed, address=data.ctypes.data)
     build = depthwise.depthwise if separate else conv.conv
-    launches = build("f32", source, packed, result, [layer.stride] * 2, [1, 1], [layer.pad] * 4 if not separate else [layer.pad] * 2,
+    launches = build("f32", source, packed, result, [layer.stride] * 2, [1, 1], [layer.pad] * 4,
                      alloc=memory.alloc, threads=THREADS)  # fmt: skip
     return Replay(launches, THREADS), np.moveaxis(out, -1, 1)
 

@@ -332,7 +332,7 @@ def factory(dtype: str) -> Callable:
                     cols = min(width, each - c0)
                     vectors = 1 if cols <= lanes else 2
                     c0 += group * each
-                    weights = args[2] + args[48] + n * args[50] + p * args[41] + (s * length + k) * row_bytes
+                    weights = filters + p * args[41] + (s * length + k) * row_bytes
                     for t in range(t0, t1):
                         row, at = t // per_row, t % per_row
                         height = first if at < count else second

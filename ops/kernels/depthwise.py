@@ -83,7 +83,7 @@ def depthwise(
 
     Args:
         dtype: memory type of x, y and residual: f32, f64, f16 or bf16. Weights and bias are f32, or f64 for f64.
-        pads: borders before the first element of each spatial dimension; what lies behind the last one follows from
+        pads: as for `conv`: borders before the first element (those behind may follow); the last tap follows from
             the shape of y.
         bias: address of one value per output channel, or 0.
         epilogue: (kernel address, argument block address), called on each completed row as `conv` describes.
@@ -107,7 +107,7 @@ def depthwise(
     n, c, od, oh, ow = y3.shape
     if n * c * od * oh * ow == 0:
         return []
-    steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads, 0)
+    steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     taps = int(np.prod(weights.kernel))
     flops = 2 * n * c * od * oh * ow * taps
     chunk, rows = _blocking(weights, x3.shape[4], steps, (n * od, oh), flops, threads, size)
