@@ -16,11 +16,16 @@ from .graph import Graph
 from .trace import Specialise, trace
 
 
+class NoReference(TypeError):
+    """A kernel states no meaning in numpy."""
+
+
 def interpret(trace_: Trace, feeds: Sequence[object]) -> list[object]:
     """The outputs of a trace for one value per input.
 
     Raises:
-        TypeError: a primitive gave another dtype or shape than its output states, or a kernel has no reference.
+        TypeError: a primitive gave another dtype or shape than its output states.
+        NoReference: a kernel states no meaning in numpy.
     """
     values: dict[int, object] = {id(x): value for x, value in zip(trace_.inputs, feeds)}
 
@@ -49,7 +54,7 @@ def _run(p: Primitive, inputs: list[object]) -> Sequence[object]:
         return p.call(inputs)
     assert isinstance(p, Kernel)
     if p.reference is None:
-        raise TypeError(f"kernel {p.name} has no reference in numpy")
+        raise NoReference(f"kernel {p.name} has no reference")
     return p.reference(inputs)
 
 

@@ -10,8 +10,8 @@ from .registry import op
 
 # TensorProto.DataType: numbers, and the names that Cast took before opset 6
 _NAMES = {
-    1: "FLOAT", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FLOAT16", 11: "DOUBLE",
-    12: "UINT32", 13: "UINT64", 16: "BFLOAT16",
+    1: "FLOAT", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FLOAT16",
+    11: "DOUBLE", 12: "UINT32", 13: "UINT64", 16: "BFLOAT16",
 }  # fmt: skip
 _NUMPY = {"FLOAT": "float32", "DOUBLE": "float64"}
 

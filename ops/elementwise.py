@@ -1,7 +1,7 @@
 """Elementwise operators: most are one scalar expression, which is documentation, fused code and numpy meaning at once.
 
-Here: arithmetic, comparison, logic, bits, rounding, transcendental functions, activations, selection. Not here: conversions
-(`cast`), quantisation (`quant`).
+Here: arithmetic, comparison, logic, bits, rounding, transcendental functions, activations, selection. Not here:
+conversions (`cast`), quantisation (`quant`).
 """
 
 from __future__ import annotations
@@ -94,7 +94,14 @@ def _before_broadcasting(name: str, text: str, dtype: str | None = None) -> None
 
 for _name, _text in {"Add": "a + b", "Sub": "a - b", "Mul": "a * b", "Div": "a / b", "Pow": "pow(a, b)"}.items():
     _before_broadcasting(_name, _text)
-for _name, _text in {"And": "a & b", "Or": "a | b", "Xor": "a ^ b", "Equal": "a == b", "Less": "a < b", "Greater": "a > b"}.items():
+for _name, _text in {
+    "And": "a & b",
+    "Or": "a | b",
+    "Xor": "a ^ b",
+    "Equal": "a == b",
+    "Less": "a < b",
+    "Greater": "a > b",
+}.items():
     _before_broadcasting(_name, _text, "bool")
 
 
@@ -208,7 +215,11 @@ def clip(t: Builder, x, min=None, max=None):
 
 
 def _clip(t: Builder, x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
-    texts = {(True, True): "at_most(at_least(a, b), c)", (True, False): "at_least(a, b)", (False, True): "at_most(a, b)"}
+    texts = {
+        (True, True): "at_most(at_least(a, b), c)",
+        (True, False): "at_least(a, b)",
+        (False, True): "at_most(a, b)",
+    }
     bounds = [t.cast(t.reshape(b, ()), x.dtype) for b in (low, high) if b is not None]
     return t.map(texts[low is not None, high is not None], x, *bounds) if bounds else x
 

@@ -59,11 +59,9 @@ def map_(text: str, inputs: Sequence[np.ndarray], dtype: np.dtype, shape: Shape)
 class _Operators(ast.NodeTransformer):
     """C's division and remainder in place of Python's."""
 
-    _calls = {ast.Div: "_divide", ast.Mod: "_remainder"}
-
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
-        call = self._calls.get(type(node.op))
+        call = {ast.Div: "_divide", ast.Mod: "_remainder"}.get(type(node.op))
         return node if call is None else ast.Call(ast.Name(call, ast.Load()), [node.left, node.right], [])
 
 
@@ -104,7 +102,7 @@ def reduce(fold: Fold, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _identity(fold: Fold, dtype: np.dtype) -> object:
-    if dtype == bool:
+    if dtype.kind == "b":
         return fold is Fold.MIN
     low, high = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return high if fold is Fold.MIN else low
@@ -164,11 +162,17 @@ def _constant_like(name: str) -> Callable:
     return lambda x: np.asarray(x).astype(dtype)
 
 
+def _bits(name: str) -> Callable:
+    dtype = _NUMPY[name]
+    return lambda x: np.asarray(x).view(dtype)
+
+
 FUNCTIONS: dict[str, object] = {
     "inf": math.inf, "nan": math.nan, "select": np.where, "minimum": np.minimum, "maximum": np.maximum,
     "at_least": np.maximum, "at_most": np.minimum, "absolute": np.abs, "fma": lambda a, b, c: a * b + c,
     "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "rint": np.rint, "copysign": np.copysign,
-    "isnan": np.isnan, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10,
+    "isnan": np.isnan, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2,
+    "log10": np.log10,
     "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
     "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "fmod": np.fmod, "sign": np.sign,
@@ -176,6 +180,6 @@ FUNCTIONS: dict[str, object] = {
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     **{f"to_{name}": _constant_like(name) for name in _NUMPY},
     **{f"splat_{name}": _constant_like(name) for name in _NUMPY},
-    **{f"bits_{name}": (lambda dtype: lambda x: np.asarray(x).view(dtype))(_NUMPY[name]) for name in _NUMPY if name != "b1"},
+    **{f"bits_{name}": _bits(name) for name in _NUMPY if name != "b1"},
 }  # fmt: skip
 _SCOPE = {**FUNCTIONS, "_divide": _divide, "_remainder": np.fmod, "__builtins__": {}}

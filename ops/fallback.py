@@ -25,7 +25,15 @@ Value = Tensor | Opaque
 
 
 # operators that give other values every time
-_RANDOM = {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_RANDOM = {
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
 
 
 class UnknownOperator(OperatorError):
@@ -34,19 +42,19 @@ class UnknownOperator(OperatorError):
     def __init__(self, domain: str, name: str, version: int) -> None:
         full = f"{domain or 'ai.onnx'}::{name}"
         super().__init__(
-            f"{full} (opset {version}) is not a known operator. To supply it, add it to the model as a local function, or "
-            f"register what it means:  @jitrt.ops.registry.op({name!r}, domain={domain!r})"
+            f"{full} (opset {version}) is not a known operator. To supply it, add it to the model as a "
+            f"local function, or register what it means:  @jitrt.ops.registry.op({name!r}, domain={domain!r})"
         )
 
 
 def function_body(node: Node, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> Graph | None:
     """The operator's published definition as a graph, its inputs in the node's order; None if it has none."""
     schema = _schema(node.domain, node.op, opsets.get(node.domain, 1))
-    if schema is None or any(isinstance(x, Opaque) for x in inputs) or not all(isinstance(v, _PLAIN) for v in node.attributes.values()):
+    if schema is None or any(isinstance(x, Opaque) for x in inputs):
         return None
     proto = _node_proto(node, schema)
     function = _function(schema, proto, inputs, opsets.get(node.domain, 1))
-    return None if function is None else _graph(function, proto, schema)
+    return None if function is None else _graph(function, proto, schema, opsets)
 
 
 def draws_random(graph: Graph) -> bool:
@@ -66,7 +74,9 @@ def lower(t: Builder, node: Node, inputs: Sequence[Value | None], version: int) 
     proto = _node_proto(node, schema)
     call = _Reference(proto, node.domain, version, [i for i, x in enumerate(inputs) if x is not None])
     outputs = _output_types(schema, proto, inputs, t.opsets)
-    reason = f"{node.op} has no native kernel" + (" for these types or attributes" if registry.find(node.domain, node.op, version) else "")
+    reason = f"{node.op} has no native kernel" + (
+        " for these types or attributes" if registry.find(node.domain, node.op, version) else ""
+    )
     return t.host(call, inputs, outputs, reason, fold=node.op not in _RANDOM)
 
 
@@ -95,7 +105,9 @@ class _Reference:
         graph = helper.make_graph([self.proto], "node", inputs, outputs)
         opsets = {"": 1 << 20, self.domain: self.version} if self.domain else {"": self.version}
         opsets = {d: min(v, _newest(d)) for d, v in opsets.items()}
-        return ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()]))
+        return ReferenceEvaluator(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()])
+        )
 
 
 def _newest(domain: str) -> int:
@@ -115,14 +127,6 @@ def _from_reference(value: object) -> object:
 
 
 # -- onnx's protobuf
-_PLAIN = (int, float, str, bytes, list, np.ndarray)
-
-
-def is_known(domain: str, name: str, version: int) -> bool:
-    """Whether the installed onnx package defines the operator."""
-    return _schema(domain, name, version) is not None
-
-
 def _schema(domain: str, name: str, version: int):
     from onnx import defs
 
@@ -132,11 +136,12 @@ def _schema(domain: str, name: str, version: int):
         return None
 
 
-def _node_proto(node: Node, schema):
+def _node_proto(node: Node, schema, named: bool = False):
+    """The node as a NodeProto; its values are called x0, x1 ... and y0, y1 ... unless `named`."""
     from onnx import helper
 
-    inputs = [f"x{i}" if name else "" for i, name in enumerate(node.inputs)]
-    outputs = [f"y{i}" if name else "" for i, name in enumerate(node.outputs)]
+    inputs = [f"x{i}" if name and not named else name for i, name in enumerate(node.inputs)]
+    outputs = [f"y{i}" if name and not named else name for i, name in enumerate(node.outputs)]
     proto = helper.make_node(node.op, inputs, outputs, name=node.name, domain=node.domain)
     for name, value in node.attributes.items():
         if name not in schema.attributes:
@@ -153,9 +158,26 @@ def _attribute(value: object) -> object:
         return numpy_helper.from_array(value)
     if isinstance(value, list):
         return [_attribute(v) for v in value]
+    if hasattr(value, "nodes"):
+        return _graph_proto(value)
     if hasattr(value, "dtype") or hasattr(value, "element"):
         return _type_proto_of(value)
     return value
+
+
+def _graph_proto(graph: Graph):
+    """A body as a GraphProto."""
+    from onnx import TypeProto, helper, numpy_helper
+
+    def info(name: str):
+        kind = graph.types.get(name)
+        return helper.make_value_info(name, TypeProto() if kind is None else _type_proto_of(kind))
+
+    nodes = [_node_proto(n, _schema(n.domain, n.op, graph.opsets.get(n.domain, 1)), named=True) for n in graph.nodes]
+    constants = [numpy_helper.from_array(x, name) for name, x in graph.constants.items()]
+    return helper.make_graph(
+        nodes, graph.name or "body", [*map(info, graph.inputs)], [*map(info, graph.outputs)], constants
+    )
 
 
 def _type_proto_of(kind):
@@ -172,25 +194,35 @@ def _type_proto_of(kind):
 def _element(dtype: np.dtype) -> int:
     from onnx import TensorProto, helper
 
-    return TensorProto.STRING if dtype == object else helper.np_dtype_to_tensor_dtype(dtype)
+    return TensorProto.STRING if dtype.kind == "O" else helper.np_dtype_to_tensor_dtype(dtype)
 
 
 def _types(proto, inputs: Sequence[Value | None]) -> dict[str, object]:
     from onnx import helper
 
     pairs = zip(proto.input, inputs)
-    return {name: helper.make_tensor_type_proto(_element(x.dtype), x.shape) for name, x in pairs if isinstance(x, Tensor)}
+    return {
+        name: helper.make_tensor_type_proto(_element(x.dtype), x.shape) for name, x in pairs if isinstance(x, Tensor)
+    }
 
 
-def _output_types(schema, proto, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> list[tuple[np.dtype, Shape] | None]:
+def _output_types(
+    schema, proto, inputs: Sequence[Value | None], opsets: Mapping[str, int]
+) -> list[tuple[np.dtype, Shape] | None]:
     """What shape inference says of each output: dtype and shape if both are certain, else None."""
     from onnx import defs, helper, numpy_helper, shape_inference
 
     unknown: list[tuple[np.dtype, Shape] | None] = [None] * len(proto.output)
     if any(isinstance(x, Opaque) for x in inputs):
         return unknown
-    contents = {name: x.constant for name, x in zip(proto.input, inputs) if isinstance(x, Tensor) and x.constant is not None}
-    data = {name: numpy_helper.from_array(np.asarray(x)) for name, x in contents.items() if x.dtype != object and x.size <= 1024}
+    contents = {
+        name: x.constant for name, x in zip(proto.input, inputs) if isinstance(x, Tensor) and x.constant is not None
+    }
+    data = {
+        name: numpy_helper.from_array(np.asarray(x))
+        for name, x in contents.items()
+        if x.dtype != object and x.size <= 1024
+    }
     imports = [helper.make_opsetid(d, v) for d, v in opsets.items()]
     try:
         found = shape_inference.infer_node_outputs(schema, proto, _types(proto, inputs), data, opset_imports=imports)
@@ -229,7 +261,7 @@ def _function(schema, proto, inputs: Sequence[Value | None], version: int):
     return FunctionProto.FromString(raw) if raw else None
 
 
-def _graph(function, proto, schema) -> Graph:
+def _graph(function, proto, schema, opsets: Mapping[str, int]) -> Graph:
     """The function applied to the node, through the importer, which inlines a model's local functions."""
     from onnx import TypeProto, helper
 
@@ -241,9 +273,11 @@ def _graph(function, proto, schema) -> Graph:
             proto.attribute.append(attribute.default_value)
     inputs = [helper.make_value_info(name, TypeProto()) for name in proto.input if name]
     outputs = [helper.make_value_info(name, TypeProto()) for name in proto.output if name]
-    imports = list(function.opset_import)
-    if all(o.domain != proto.domain for o in imports):
-        imports.append(helper.make_opsetid(proto.domain, schema.since_version))
+    stated = {o.domain: o.version for o in function.opset_import}
+    versions = {"": opsets.get("", _newest("")), proto.domain: schema.since_version, **stated}
+    imports = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
+    function.ClearField("opset_import")
+    function.opset_import.extend(imports)
     call = helper.make_graph([proto], "body", inputs, outputs)
     graph = load(helper.make_model(call, opset_imports=imports, functions=[function])).graph
     graph.inputs = list(proto.input)

@@ -14,7 +14,12 @@ from .primitives import LaunchContext, Tensor
 from .registry import op
 
 
-def _index_type(indices: Tensor) -> str:
+def index_type(indices: Tensor) -> str:
+    """The element type of an index tensor.
+
+    Raises:
+        OperatorError: it is not int32 or int64.
+    """
     if indices.dtype not in (np.int32, np.int64):
         raise OperatorError(f"indices must be int32 or int64, not {indices.dtype}")
     return f"i{indices.dtype.itemsize * 8}"
@@ -35,9 +40,17 @@ def _dense(*tensors: Tensor) -> list[tuple[int, ...]]:
     return [tuple(range(x.rank)) for x in tensors]
 
 
-def _kernel(t: Builder, name: str, x: Tensor, indices: Tensor, shape: Sequence[int], launch: Callable, reference: Callable) -> Tensor:
+def _kernel(
+    t: Builder, name: str, x: Tensor, indices: Tensor, shape: Sequence[int], launch: Callable, reference: Callable
+) -> Tensor:
     (out,) = t.kernel(
-        name, (x, indices), [(x.dtype, tuple(shape))], launch, orders=_dense(x, indices), errors=kernels.ERRORS, reference=reference
+        name,
+        (x, indices),
+        [(x.dtype, tuple(shape))],
+        launch,
+        orders=_dense(x, indices),
+        errors=kernels.ERRORS,
+        reference=reference,
     )
     return out
 
@@ -45,7 +58,7 @@ def _kernel(t: Builder, name: str, x: Tensor, indices: Tensor, shape: Sequence[i
 @op("Gather")
 def gather(t: Builder, x, indices, *, axis=0):
     """The slices of x at the indices along an axis; the indices' dimensions take the axis' place."""
-    kind = _index_type(indices)
+    kind = index_type(indices)
     d = axis_index(axis, x.rank)
     if x.rank == 0:
         raise OperatorError("the input has no dimension to gather from")
@@ -70,10 +83,12 @@ def gather(t: Builder, x, indices, *, axis=0):
 @op("GatherND", since=11)
 def gather_nd(t: Builder, x, indices, *, batch_dims=0):
     """The slices of x at the index tuples in the last dimension of `indices`."""
-    kind = _index_type(indices)
+    kind = index_type(indices)
     depth = indices.shape[-1] if indices.rank else 0
     if not 1 <= depth <= x.rank - batch_dims or x.shape[:batch_dims] != indices.shape[:batch_dims]:
-        raise OperatorError(f"indices {list(indices.shape)} with {batch_dims} batch dimensions do not fit an input {list(x.shape)}")
+        raise OperatorError(
+            f"indices {list(indices.shape)} with {batch_dims} batch dimensions do not fit an input {list(x.shape)}"
+        )
     batch, chosen, inner = x.shape[:batch_dims], x.shape[batch_dims : batch_dims + depth], x.shape[batch_dims + depth :]
     between = indices.shape[batch_dims:-1]
 
@@ -97,7 +112,7 @@ def gather_nd(t: Builder, x, indices, *, batch_dims=0):
 @op("GatherElements", since=11)
 def gather_elements(t: Builder, x, indices, *, axis=0):
     """out[i, j, k] = x[i, indices[i, j, k], k] for axis 1, and so on."""
-    kind = _index_type(indices)
+    kind = index_type(indices)
     d = axis_index(axis, x.rank)
     if indices.rank != x.rank or any(m > n for e, (m, n) in enumerate(zip(indices.shape, x.shape)) if e != d):
         raise OperatorError(f"indices {list(indices.shape)} do not fit an input {list(x.shape)} along axis {axis}")
@@ -107,8 +122,8 @@ def gather_elements(t: Builder, x, indices, *, axis=0):
     def launch(c: LaunchContext) -> list:
         (source, chosen), (out,) = c.inputs, c.outputs
         return kernels.gather_elements(
-            source.address, chosen.address, out.address, x.dtype.itemsize, kind, prod(sizes[:d]), sizes[d], indices.shape[d],
-            prod(sizes[d + 1 :]),
+            source.address, chosen.address, out.address, x.dtype.itemsize, kind, prod(sizes[:d]), sizes[d],
+            indices.shape[d], prod(sizes[d + 1 :]),
         )  # fmt: skip
 
     def reference(values: list[np.ndarray]) -> list[np.ndarray]:

@@ -106,7 +106,9 @@ def rms_normalization(t: Builder, x, scale, *, axis=-1, epsilon=1e-5, stash_type
 def instance_normalization(t: Builder, x, scale, bias, *, epsilon=1e-5, consumed_inputs=None):
     """Each channel of each image by itself."""
     if x.rank < 2 or scale.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
-        raise OperatorError(f"scale {list(scale.shape)} and bias {list(bias.shape)} must have one value a channel of {list(x.shape)}")
+        raise OperatorError(
+            f"scale {list(scale.shape)} and bias {list(bias.shape)} must have one value a channel of {list(x.shape)}"
+        )
     wide = widened(t, x)
     _, deviation, variance = _moments(t, wide, range(2, x.rank))
     y = t.map("a * b", deviation, _inverse_root(t, variance, epsilon))
@@ -164,7 +166,18 @@ def lrn(t: Builder, x, *, size, alpha=1e-4, beta=0.75, bias=1.0):
 # -- batch normalisation
 @op("BatchNormalization")
 def batch_normalization_opset_1(
-    t: Builder, x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, spatial=1, is_test=0, consumed_inputs=None
+    t: Builder,
+    x,
+    scale,
+    bias,
+    mean,
+    variance,
+    *,
+    epsilon=1e-5,
+    momentum=0.9,
+    spatial=1,
+    is_test=0,
+    consumed_inputs=None,
 ):
     """Before opset 14, at inference."""
     if not spatial:

@@ -1,4 +1,4 @@
-"""Reductions over axes, as compositions of elementwise expressions and folds. ONNX operators Reduce*, ArgMax, ArgMin."""
+"""Reductions over axes, as compositions of elementwise expressions and folds: Reduce*, ArgMax, ArgMin."""
 
 from __future__ import annotations
 

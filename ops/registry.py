@@ -26,8 +26,8 @@ from .builder import OperatorError
 
 Lowering = Callable[..., object]
 FAMILIES = (
-    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "quant",
-    "control", "sequence",
+    "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
+    "quant", "control", "sequence",
 )  # fmt: skip
 
 
@@ -79,6 +79,9 @@ def elementwise(
     template = _Template(text)
 
     def lower(t, *inputs, **attributes):
+        unknown = attributes.keys() - template.names
+        if unknown:
+            raise OperatorError(f"unknown attribute {min(unknown)!r}")
         check_types(inputs, kinds)
         return t.map(template.fill(attributes), *inputs, dtype=dtype)
 
@@ -144,6 +147,8 @@ class _Template:
             name, _, default = hole.partition("=")
             self.parts.append((before, name, float(default)))
         self.tail = rest
+        # consumed_inputs: what opset 1 said of memory
+        self.names = {name for _, name, _ in self.parts} | {"consumed_inputs"}
 
     def fill(self, attributes: dict[str, object]) -> str:
         """The text with literals for attributes."""

@@ -65,7 +65,9 @@ def sequence_erase(t: Builder, input_sequence, position=None):
 @op("SequenceAt", since=11, takes=Takes.VALUES)
 def sequence_at(t: Builder, input_sequence, position):
     """The element at `position`."""
-    return _step(t, lambda sequence, place: sequence[_position(sequence, place, len(sequence))], input_sequence, position)
+    return _step(
+        t, lambda sequence, place: sequence[_position(sequence, place, len(sequence))], input_sequence, position
+    )
 
 
 @op("SequenceLength", since=11, takes=Takes.VALUES)
@@ -110,7 +112,12 @@ def optional(t: Builder, value=None, *, type=None):
 @op("OptionalHasElement", since=15, takes=Takes.VALUES)
 def optional_has_element(t: Builder, value=None):
     """Whether the optional is not empty."""
-    return _step(t, lambda *v: np.asarray(bool(v) and v[0] is not None), *([] if value is None else [value]), kind=(np.dtype(bool), ()))
+    return _step(
+        t,
+        lambda *v: np.asarray(bool(v) and v[0] is not None),
+        *([] if value is None else [value]),
+        kind=(np.dtype(bool), ()),
+    )
 
 
 @op("OptionalGetElement", since=15, takes=Takes.VALUES)

@@ -14,15 +14,15 @@ from .launch import Launch
 from .spec import handwritten
 
 # bytes that one task should move at least
-_TASK_BYTES = 32768
+TASK_BYTES = 32768
 # what status code 1 means
 ERRORS = ("an index lies outside the dimension that it selects from",)
 _STATUS = 3
 
 
 def gather_rows(
-    x: object, indices: object, out: object, itemsize: int, index: str, batches: int, selected: Sequence[int], inner: int,
-    rows: int, shared: bool,
+    x: object, indices: object, out: object, itemsize: int, index: str, batches: int, selected: Sequence[int],
+    inner: int, rows: int, shared: bool,
 ) -> list[Launch]:  # fmt: skip
     """out[b, j, :] = x[b, *indices[b, j], :], all dense.
 
@@ -35,10 +35,11 @@ def gather_rows(
     if batches * rows * inner == 0:
         return []
     strides = [row * prod(selected[k + 1 :]) for k in range(depth)]
-    per_task = max(1, _TASK_BYTES // max(row, 16))
+    per_task = max(1, TASK_BYTES // max(row, 16))
     index_bytes = int(index[1:]) // 8
-    args = (x, indices, out, 0, rows, batches * rows, row, row * prod(selected), 0 if shared else rows * depth * index_bytes,
-            per_task, depth, *selected, *strides)  # fmt: skip
+    index_step = 0 if shared else rows * depth * index_bytes
+    total, x_step = batches * rows, row * prod(selected)
+    args = (x, indices, out, 0, rows, total, row, x_step, index_step, per_task, depth, *selected, *strides)
     kernel = handwritten("gather", "gather:rows", size=itemsize, index=index, single=inner == 1)
     moved = 2 * batches * rows * row
     return [Launch(kernel, args, -(-batches * rows // per_task), 0, f"{batches}x{rows} of {inner}", 0, moved, _STATUS)]
@@ -50,7 +51,7 @@ def gather_elements(
     """out[o, j, i] = x[o, indices[o, j, i], i], all dense; x is [outer, selected, inner], out [outer, rows, inner]."""
     if outer * rows * inner == 0:
         return []
-    per_task = max(1, _TASK_BYTES // (inner * itemsize))
+    per_task = max(1, TASK_BYTES // (inner * itemsize))
     args = (x, indices, out, 0, rows, outer * rows, inner, selected, per_task)
     kernel = handwritten("gather_elements", "gather:elements", size=itemsize, index=index)
     moved = outer * rows * inner * (2 * itemsize + int(index[1:]) // 8)
@@ -60,25 +61,9 @@ def gather_elements(
 def rows(size: int, index: str, single: bool) -> Callable:
     """The kernel of `gather_rows` for elements of `size` bytes; `single`: a row is one element. Task = some rows."""
     from . import simd
-    from .subroutine import subroutine
 
-    raw, lanes = f"u{8 * size}", target.current().lanes * 4 // size
     index_bytes = int(index[1:]) // 8
-    load_index, to_word = simd.load(index, 0), simd.to("i64")
-    load_one, store = simd.load(raw, 0), simd.store(raw)
-    load, load_first, store_first = simd.load(raw, lanes), simd.load_first(raw, lanes), simd.store_first(raw)
-
-    @subroutine
-    def copy(source, to, nbytes):
-        if single:
-            store(to, load_one(source))
-        else:
-            count = nbytes // size
-            whole = count - count % lanes
-            for i in range(0, whole, lanes):
-                store(to + i * size, load(source + i * size))
-            if whole < count:
-                store_first(to + whole * size, load_first(source + whole * size, count - whole), count - whole)
+    load_index, to_word, copy = simd.load(index, 0), simd.to("i64"), copy_run(size, single)
 
     def kernel(args, task, scratch):
         per_batch, total, row, depth = args[4], args[5], args[6], args[10]
@@ -101,6 +86,30 @@ def rows(size: int, index: str, single: bool) -> Callable:
                 args[3] = 1
 
     return kernel
+
+
+def copy_run(size: int, single: bool) -> Callable:
+    """``copy(source, to, bytes)`` of elements of `size` bytes; `single`: it is always one."""
+    from . import simd
+    from .subroutine import subroutine
+
+    raw, lanes = f"u{8 * size}", target.current().lanes * 4 // size
+    load_one, store = simd.load(raw, 0), simd.store(raw)
+    load, load_first, store_first = simd.load(raw, lanes), simd.load_first(raw, lanes), simd.store_first(raw)
+
+    @subroutine
+    def copy(source, to, nbytes):
+        if single:
+            store(to, load_one(source))
+        else:
+            count = nbytes // size
+            whole = count - count % lanes
+            for i in range(0, whole, lanes):
+                store(to + i * size, load(source + i * size))
+            if whole < count:
+                store_first(to + whole * size, load_first(source + whole * size, count - whole), count - whole)
+
+    return copy
 
 
 def elements(size: int, index: str) -> Callable:
