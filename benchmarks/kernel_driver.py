@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _ABI = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _SCRATCH = 1 << 20
 
 
-@lru_cache(maxsize=None)
+@cache
 def address_of(kernel: KernelSpec) -> int:
     """The address of the compiled kernel; compiled once a process."""
     return loader.load(compiler.compile_kernel(kernel.function()).code)
@@ -76,8 +76,7 @@ class Replay:
         """Replay everything `repeat` times; seconds for one replay."""
         counter = np.zeros(8, np.int64)
         blocks = [
-            block((self._table.ctypes.data, self._count, t, self.threads, counter.ctypes.data, repeat))
-            for t in range(self.threads)
+            block((self._table.ctypes.data, self._count, t, self.threads, counter.ctypes.data, repeat)) for t in range(self.threads)
         ]
 
         def work(t: int) -> None:

@@ -235,7 +235,9 @@ class _Writer:
                 operand.access, f" + tile[4] * args[{at + 4}]"
             )
             self.put(1, f"t{i} = args[{at + 4}]")
-            self.put(1, f"p{i} = args[{at}] + tile[0] * args[{at + 1}] + tile[1] * args[{at + 2}] + tile[2] * args[{at + 3}]{column}")
+            self.put(
+                1, f"p{i} = args[{at}] + tile[0] * args[{at + 1}] + tile[1] * args[{at + 2}] + tile[2] * args[{at + 3}]{column}"
+            )
         self.put(1, "for row in range(rows):")
         self._row_body(2)
         for i in range(len(self.code.operands)):

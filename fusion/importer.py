@@ -178,7 +178,7 @@ class _Importer:
         given = {a.name: a for a in call.attribute}
         defaults = {a.name: a for a in function.attribute_proto}
         names = dict(zip(function.input, inputs))
-        names.update({n: "" for n in list(function.input)[len(inputs) :]})
+        names.update(dict.fromkeys(list(function.input)[len(inputs) :], ""))
         names.update({n: o for n, o in zip(function.output, outputs) if o})
         inner = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
         outer = self.references

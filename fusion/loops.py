@@ -89,9 +89,7 @@ def body(members: Sequence[Map | Reduce], writes: Sequence[Tensor], row_shape: t
     return Body(tuple(reads), tuple(writes), tuple(scalars), tuple(statements), tuple(names[id(w)] for w in writes))
 
 
-def launch(
-    work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addresses: Sequence[object], threads: int
-) -> LoopLaunch:
+def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addresses: Sequence[object], threads: int) -> LoopLaunch:
     """The kernel of a loop over `space` folding `axes`; layouts and addresses of the reads, then of the writes.
 
     Raises:
@@ -227,9 +225,7 @@ def _access(stride: int, itemsize: int) -> Access:
 
 
 # -- tasks
-def _share(
-    work: Body, rows: int, inner: int, fold: int, whole_rows: bool, threads: int, lanes: int
-) -> tuple[int, int, int, int]:
+def _share(work: Body, rows: int, inner: int, fold: int, whole_rows: bool, threads: int, lanes: int) -> tuple[int, int, int, int]:
     """(tasks, rows a task, chunks of a row, elements a chunk)."""
     cost = sum(8 if codegen._DEAR.search(s.text) else 1 for s in work.statements) + len(work.reads) + len(work.writes)
     total = rows * inner * fold * cost
@@ -255,5 +251,3 @@ def _word(value: int | bool) -> int:
 def _describe(space: Dims, axes: Dims, column: bool) -> str:
     text = "x".join(map(str, space)) or "scalar"
     return text + (f" fold {','.join(map(str, axes))}{' across' if column else ''}" if axes else "")
-
-

@@ -21,7 +21,20 @@ import numpy as np
 from ..ops import evaluate
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import (
-    Expand, Host, Join, Kernel, Layout, Map, Move, Opaque, Operand, Reshape, Slice, Tail, Tensor, Trace,
+    Expand,
+    Host,
+    Join,
+    Kernel,
+    Layout,
+    Map,
+    Move,
+    Opaque,
+    Operand,
+    Reshape,
+    Slice,
+    Tail,
+    Tensor,
+    Trace,
 )  # fmt: skip
 from . import loops
 from .group import Call, Loop, base, group, unit_inputs
@@ -102,7 +115,9 @@ class _Planner:
             for x in unit_inputs(unit):
                 last[id(base(x))] = i
         last.update({id(base(x)): 1 << 60 for x in self.trace.outputs})
-        for x, (join, _) in [(x, self.in_join[id(x)]) for u in self.units for p in u.members for x in p.outputs if id(x) in self.in_join]:
+        for x, (join, _) in [
+            (x, self.in_join[id(x)]) for u in self.units for p in u.members for x in p.outputs if id(x) in self.in_join
+        ]:
             last[id(x)] = 1 << 60
         return last
 
@@ -303,7 +318,9 @@ class _Planner:
     def _call(self, call: Call) -> None:
         kernel = call.kernel
         nodes = _nodes(call.members)
-        inputs = [self._operand(x, kernel.orders[i] if i < len(kernel.orders) else None, nodes) for i, x in enumerate(kernel.inputs)]
+        inputs = [
+            self._operand(x, kernel.orders[i] if i < len(kernel.orders) else None, nodes) for i, x in enumerate(kernel.inputs)
+        ]
         tail = _Tail(self, call)
         outputs = [Operand(p.at, x.dtype, x.shape, p.layout.strides) for x, p in tail.outputs()]
         context = _Context(self, inputs, outputs, tail)
@@ -326,16 +343,16 @@ class _Planner:
         self.scratch = max(self.scratch, made.scratch)
         status = getattr(made, "status", None)
         label = made.label or kernel.name
-        self._emit(
-            _Draft(made.kernel, made.args, made.tasks, nodes, label, made.flops, made.bytes, status, kernel.errors)
-        )
+        self._emit(_Draft(made.kernel, made.args, made.tasks, nodes, label, made.flops, made.bytes, status, kernel.errors))
 
     # -- joins
     def _join(self, join: Join) -> None:
         whole = self.place(join.output)
         shape = join.output.shape
         if join.fill is not None:
-            boxes = _complement(shape, join.starts[0], join.inputs[0].shape) if len(join.inputs) == 1 else [((0,) * len(shape), shape)]
+            boxes = (
+                _complement(shape, join.starts[0], join.inputs[0].shape) if len(join.inputs) == 1 else [((0,) * len(shape), shape)]
+            )
             for start, sizes in boxes:
                 layout = Slice(start, (1,) * len(sizes), sizes).layout(whole.layout)
                 self._fill(join.fill, join.output.dtype, Place(whole.memory, layout), sizes, join.nodes)
@@ -407,7 +424,6 @@ class _Planner:
             inputs, tuple(final.value(out) for out in outputs), tuple(final.step(d) for d in self.drafts),
             tuple(self.constants), self.host_slots, total, self.scratch,
         )  # fmt: skip
-
 
     def _output(self, i: int, x: Tensor | Opaque) -> PlanTensor | Memory:
         """Output i; one that lies in another output's array is copied."""
@@ -503,7 +519,9 @@ class _Tail:
         if other.dtype != self.result.dtype:
             return False
         shape = (1,) * (self.result.rank - other.rank) + other.shape
-        is_bias = all(n == 1 or d in column for d, n in enumerate(shape)) and other.size == prod(self.result.shape[d] for d in column)
+        is_bias = all(n == 1 or d in column for d, n in enumerate(shape)) and other.size == prod(
+            self.result.shape[d] for d in column
+        )
         if is_bias and kernel.bias and self.bias is None and self.residual is None:
             place = self.planner.view(other)
             if _dense_in(place.layout, tuple(range(other.rank)), other.dtype.itemsize):
@@ -596,9 +614,7 @@ class _Finalise:
             inputs = tuple(self.value(x) for x in draft.inputs)
             return HostStep(draft.call, inputs, tuple(self.value(x) for x in draft.outputs), draft.nodes, draft.reason)
         args = tuple(self.arg(a) for a in draft.args)
-        return Step(
-            draft.kernel, args, draft.tasks, draft.nodes, draft.shape, draft.flops, draft.bytes, draft.status, draft.errors
-        )
+        return Step(draft.kernel, args, draft.tasks, draft.nodes, draft.shape, draft.flops, draft.bytes, draft.status, draft.errors)
 
 
 def _addresses(args: Sequence[object]) -> list[At]:
@@ -635,7 +651,9 @@ def _spread(layout: Layout, space: tuple[int, ...]) -> Layout:
     return Layout(space, strides, layout.offset)
 
 
-def _complement(shape: tuple[int, ...], start: tuple[int, ...], box: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _complement(
+    shape: tuple[int, ...], start: tuple[int, ...], box: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Boxes (start, sizes) that cover `shape` outside one box: for each dimension what lies before and after it."""
     result = []
     for d in range(len(shape)):

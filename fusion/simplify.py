@@ -9,15 +9,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from ..ops import evaluate
 from ..ops.primitives import (
-    Expand, Host, Join, Kernel, Layout, Map, Move, Movement, Opaque, Permute, Primitive, Reduce, Reshape, Slice, Tail,
-    Tensor, Trace,
+    Expand,
+    Host,
+    Join,
+    Kernel,
+    Layout,
+    Map,
+    Move,
+    Movement,
+    Opaque,
+    Permute,
+    Primitive,
+    Reduce,
+    Reshape,
+    Slice,
+    Tail,
+    Tensor,
+    Trace,
 )  # fmt: skip
 
 Value = Tensor | Opaque

@@ -95,7 +95,7 @@ class Orders:
             return p.input
         if isinstance(p, Join):
             return max(p.inputs, key=lambda y: y.size if y.constant is None else -1)
-        if isinstance(p, Move) and (isinstance(p.how, Permute) or p.input.rank == x.rank and not isinstance(p.how, Reshape)):
+        if isinstance(p, Move) and (isinstance(p.how, Permute) or (p.input.rank == x.rank and not isinstance(p.how, Reshape))):
             return p.input
         return None
 

@@ -37,7 +37,9 @@ def _slow_address(array: np.ndarray) -> int:
 
 
 _probe = np.arange(4)
-address_of = _read_address if sys.implementation.name == "cpython" and _read_address(_probe) == _probe.ctypes.data else _slow_address
+address_of = (
+    _read_address if sys.implementation.name == "cpython" and _read_address(_probe) == _probe.ctypes.data else _slow_address
+)
 try:
     _YIELD = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
 except (OSError, AttributeError, TypeError):

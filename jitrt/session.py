@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented, RuntimeException
+from .errors import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, RuntimeException
 from .fusion.graph import Graph, TensorType
 from .options import RunOptions, SessionOptions
 from .pool import default_threads
@@ -88,7 +88,7 @@ class InferenceSession:
 
         problems = unknown_operators(self.graph)
         if problems:
-            raise NotImplemented("; ".join(problems))
+            raise NotImplementedError("; ".join(problems))
 
     def _all_values(self) -> set[str]:
         names = {*self.graph.inputs, *self.graph.constants, *self.graph.outputs}
@@ -173,9 +173,7 @@ class InferenceSession:
     def get_modelmeta(self) -> ModelMetadata:
         """What the file says of itself."""
         m = self._model
-        return ModelMetadata(
-            m.producer, m.graph.name, m.domain, m.description, m.graph_description, m.version, dict(m.metadata)
-        )
+        return ModelMetadata(m.producer, m.graph.name, m.domain, m.description, m.graph_description, m.version, dict(m.metadata))
 
     def get_session_options(self) -> SessionOptions:
         """The options that the session was made with."""

@@ -126,7 +126,7 @@ class Store:
                 os.replace(name, self._path(spec))
             except OSError:
                 os.unlink(name)
-        except OSError as error:
+        except OSError:
             log("compile", lambda: f"cannot keep {spec.name}: {error}")
 
     def _writable(self) -> bool:

@@ -159,9 +159,7 @@ class Builder:
         new, old = {axis_index(a, rank) for a in axes}, iter(x.shape)
         return self.reshape(x, [1 if d in new else next(old) for d in range(rank)])
 
-    def join(
-        self, inputs: Sequence[Tensor], starts: Sequence[Shape], shape: Shape, fill: float | None = None
-    ) -> Tensor:
+    def join(self, inputs: Sequence[Tensor], starts: Sequence[Shape], shape: Shape, fill: float | None = None) -> Tensor:
         """A tensor of `shape` with the inputs in boxes at `starts` and `fill` elsewhere."""
         inputs = tuple(self._tensor(x) for x in inputs)
         output = Tensor(inputs[0].dtype, shape)
@@ -213,9 +211,7 @@ class Builder:
 
         If every input is constant and there is a reference, that is called at once.
         """
-        if reference is not None and all(
-            x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs
-        ):
+        if reference is not None and all(x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs):
             return tuple(self.constant(v) for v in reference([None if x is None else x.constant for x in inputs]))
         made = tuple(Tensor(dtype, shape) for dtype, shape in outputs)
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)

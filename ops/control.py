@@ -126,9 +126,7 @@ def scan_batched(t: Tracer, sequence_lens, *inputs, body, num_scan_inputs, direc
             length = longest if lengths is None else int(lengths[i])
             scans = [x[i][:length] for x in batch[state_count:]]
             results = _scan(run, [x[i] for x in batch[:state_count]], scans, along, placed, body)
-            padded = [
-                np.concatenate([y, np.zeros((longest - length, *y.shape[1:]), y.dtype)]) for y in results[state_count:]
-            ]
+            padded = [np.concatenate([y, np.zeros((longest - length, *y.shape[1:]), y.dtype)]) for y in results[state_count:]]
             members.append([*results[:state_count], *padded])
         return [np.stack(parts) for parts in zip(*members)]
 

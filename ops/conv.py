@@ -103,7 +103,9 @@ def _packed_at_run_time(t: Builder, W: Tensor, group: int, is_light: bool) -> Te
 
 
 @op("ConvInteger", since=10)
-def conv_integer(t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None = None, w_zero_point: Tensor | None = None, **attributes) -> Tensor:
+def conv_integer(
+    t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None = None, w_zero_point: Tensor | None = None, **attributes
+) -> Tensor:
     """Conv of (x - x_zero_point) and (w - w_zero_point) in int32. Computed in float64, which is exact."""
     image = t.cast(x, np.float64)
     if x_zero_point is not None:
@@ -171,7 +173,12 @@ def _border(t: Builder, x: Tensor, before: Sequence[int], after: Sequence[int]) 
 
 
 def padding(
-    auto_pad: str, pads: Sequence[int] | None, image: Sequence[int], kernel: Sequence[int], steps: Sequence[int], dils: Sequence[int]
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    image: Sequence[int],
+    kernel: Sequence[int],
+    steps: Sequence[int],
+    dils: Sequence[int],
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Borders before and after each spatial dimension, from `pads` or `auto_pad`."""
     count = len(image)

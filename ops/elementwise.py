@@ -17,6 +17,7 @@ from .registry import ANY, FLOATS, INTEGERS, NUMBERS, Takes, check_types, elemen
 # -- one input
 elementwise("Abs", "absolute(a)", kinds=NUMBERS)
 elementwise("Neg", "-a", kinds=NUMBERS)
+elementwise("Sign", "sign(a)", since=9, kinds=NUMBERS)
 elementwise("Reciprocal", "1.0 / a")
 elementwise("Sqrt", "sqrt(a)")
 elementwise("Floor", "floor(a)")
@@ -133,12 +134,9 @@ _POWERS = {2: "a * a", 3: "a * a * a", -1: "1.0 / a", 0.5: "select(a == -inf, in
 
 @op("Mod", since=10)
 def mod(t: Builder, a, b, *, fmod=0):
-    """The divisor's sign (as Python's %); with fmod=1 the dividend's (as C's)."""
+    """The remainder with the divisor's sign (as Python's %); with fmod=1 with the dividend's (as C's)."""
     check_types((a, b), NUMBERS)
-    if a.dtype.kind == "u":
-        return t.map("a % b", a, b)
-    rest = t.map("fmod(a, b)" if a.dtype.kind in FLOATS else "a % b", a, b)
-    return rest if fmod else t.map("select((a != 0) & ((a < 0) ^ (b < 0)), a + b, a)", rest, b)
+    return t.map("fmod(a, b)" if fmod else "floor_mod(a, b)", a, b)
 
 
 @op("BitShift", since=11)
@@ -175,13 +173,6 @@ def mean(t: Builder, *inputs, consumed_inputs=None):
 
 
 # -- the rest
-@op("Sign", since=9)
-def sign(t: Builder, x):
-    """-1, 0 or 1."""
-    check_types((x,), NUMBERS)
-    return t.map({"u": "at_most(a, 1)", "i": "at_most(at_least(a, -1), 1)"}.get(x.dtype.kind, "sign(a)"), x)
-
-
 @op("IsInf", since=10)
 def is_inf(t: Builder, x, *, detect_negative=1, detect_positive=1):
     """Whether an element is one of the chosen infinities."""

@@ -175,7 +175,7 @@ FUNCTIONS: dict[str, object] = {
     "log10": np.log10,
     "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
-    "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "fmod": np.fmod, "sign": np.sign,
+    "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "fmod": np.fmod, "floor_mod": np.mod, "sign": np.sign,
     "softplus": _softplus, "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     **{f"to_{name}": _constant_like(name) for name in _NUMPY},

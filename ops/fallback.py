@@ -57,6 +57,11 @@ def function_body(node: Node, inputs: Sequence[Value | None], opsets: Mapping[st
     return None if function is None else _graph(function, proto, schema, opsets)
 
 
+def is_known(domain: str, name: str, version: int) -> bool:
+    """Whether the installed onnx knows the operator."""
+    return _schema(domain, name, version) is not None
+
+
 def draws_random(graph: Graph) -> bool:
     """Whether a node of the graph or of its bodies draws random numbers."""
     return any(node.op in _RANDOM or any(map(draws_random, node.subgraphs())) for node in graph.nodes)
@@ -105,9 +110,7 @@ class _Reference:
         graph = helper.make_graph([self.proto], "node", inputs, outputs)
         opsets = {"": 1 << 20, self.domain: self.version} if self.domain else {"": self.version}
         opsets = {d: min(v, _newest(d)) for d, v in opsets.items()}
-        return ReferenceEvaluator(
-            helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()])
-        )
+        return ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()]))
 
 
 def _newest(domain: str) -> int:
@@ -175,9 +178,7 @@ def _graph_proto(graph: Graph):
 
     nodes = [_node_proto(n, _schema(n.domain, n.op, graph.opsets.get(n.domain, 1)), named=True) for n in graph.nodes]
     constants = [numpy_helper.from_array(x, name) for name, x in graph.constants.items()]
-    return helper.make_graph(
-        nodes, graph.name or "body", [*map(info, graph.inputs)], [*map(info, graph.outputs)], constants
-    )
+    return helper.make_graph(nodes, graph.name or "body", [*map(info, graph.inputs)], [*map(info, graph.outputs)], constants)
 
 
 def _type_proto_of(kind):
@@ -201,28 +202,18 @@ def _types(proto, inputs: Sequence[Value | None]) -> dict[str, object]:
     from onnx import helper
 
     pairs = zip(proto.input, inputs)
-    return {
-        name: helper.make_tensor_type_proto(_element(x.dtype), x.shape) for name, x in pairs if isinstance(x, Tensor)
-    }
+    return {name: helper.make_tensor_type_proto(_element(x.dtype), x.shape) for name, x in pairs if isinstance(x, Tensor)}
 
 
-def _output_types(
-    schema, proto, inputs: Sequence[Value | None], opsets: Mapping[str, int]
-) -> list[tuple[np.dtype, Shape] | None]:
+def _output_types(schema, proto, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> list[tuple[np.dtype, Shape] | None]:
     """What shape inference says of each output: dtype and shape if both are certain, else None."""
     from onnx import defs, helper, numpy_helper, shape_inference
 
     unknown: list[tuple[np.dtype, Shape] | None] = [None] * len(proto.output)
     if any(isinstance(x, Opaque) for x in inputs):
         return unknown
-    contents = {
-        name: x.constant for name, x in zip(proto.input, inputs) if isinstance(x, Tensor) and x.constant is not None
-    }
-    data = {
-        name: numpy_helper.from_array(np.asarray(x))
-        for name, x in contents.items()
-        if x.dtype != object and x.size <= 1024
-    }
+    contents = {name: x.constant for name, x in zip(proto.input, inputs) if isinstance(x, Tensor) and x.constant is not None}
+    data = {name: numpy_helper.from_array(np.asarray(x)) for name, x in contents.items() if x.dtype != object and x.size <= 1024}
     imports = [helper.make_opsetid(d, v) for d, v in opsets.items()]
     try:
         found = shape_inference.infer_node_outputs(schema, proto, _types(proto, inputs), data, opset_imports=imports)

@@ -86,9 +86,7 @@ def gather_nd(t: Builder, x, indices, *, batch_dims=0):
     kind = index_type(indices)
     depth = indices.shape[-1] if indices.rank else 0
     if not 1 <= depth <= x.rank - batch_dims or x.shape[:batch_dims] != indices.shape[:batch_dims]:
-        raise OperatorError(
-            f"indices {list(indices.shape)} with {batch_dims} batch dimensions do not fit an input {list(x.shape)}"
-        )
+        raise OperatorError(f"indices {list(indices.shape)} with {batch_dims} batch dimensions do not fit an input {list(x.shape)}")
     batch, chosen, inner = x.shape[:batch_dims], x.shape[batch_dims : batch_dims + depth], x.shape[batch_dims + depth :]
     between = indices.shape[batch_dims:-1]
 

@@ -30,7 +30,9 @@ def matmul(t: Builder, a: Tensor, b: Tensor) -> Tensor:
 
 
 @op("Gemm", since=1)
-def gemm_(t: Builder, A: Tensor, B: Tensor, C: Tensor | None = None, *, alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=0) -> Tensor:
+def gemm_(
+    t: Builder, A: Tensor, B: Tensor, C: Tensor | None = None, *, alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=0
+) -> Tensor:
     """alpha A' B' + beta C, where ' transposes if transA / transB say so; C broadcasts."""
     a = t.transpose(A, (1, 0)) if transA else A
     b = t.transpose(B, (1, 0)) if transB else B
@@ -43,7 +45,9 @@ def gemm_(t: Builder, A: Tensor, B: Tensor, C: Tensor | None = None, *, alpha=1.
 
 
 @op("MatMulInteger", since=10)
-def matmul_integer(t: Builder, A: Tensor, B: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None) -> Tensor:
+def matmul_integer(
+    t: Builder, A: Tensor, B: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None
+) -> Tensor:
     """(A - a_zero_point)(B - b_zero_point) in int32. Computed in float64, which is exact."""
     a, b = _centred(t, A, a_zero_point, -2), _centred(t, B, b_zero_point, -1)
     return t.cast(matmul(t, a, b), np.int32)
@@ -88,7 +92,9 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
         c = x.outputs[0]
         size, dtype = c.dtype.itemsize, evaluate.memory_name(c.dtype)
         weights: object = _matrix(x.inputs[1]) if b.constant is None else x.packed(b.constant, "gemm", gemm.pack)
-        residual = x.residual and Matrix(x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size))
+        residual = x.residual and Matrix(
+            x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size)
+        )
         return gemm.matmul(
             dtype, _matrix(x.inputs[0]), weights, Matrix(c.address, (1, rows, n), (0, _row_stride(c), size)),
             bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,

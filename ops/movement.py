@@ -30,18 +30,14 @@ def _reshape(t: Builder, x: Tensor, shape: Sequence[int], allowzero: int = 0) ->
     for d, n in enumerate(sizes):
         if n == 0 and not allowzero:
             if d >= x.rank:
-                raise OperatorError(
-                    f"shape {list(shape)} keeps dimension {d}, which the input {list(x.shape)} does not have"
-                )
+                raise OperatorError(f"shape {list(shape)} keeps dimension {d}, which the input {list(x.shape)} does not have")
             sizes[d] = x.shape[d]
     if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
         raise OperatorError(f"shape {list(shape)} may hold one -1 and no other negative size")
     if -1 in sizes:
         known = prod(n for n in sizes if n != -1)
         if known == 0 or x.size % known:
-            raise OperatorError(
-                f"cannot reshape {list(x.shape)} to {list(shape)}: {x.size} elements do not divide by {known}"
-            )
+            raise OperatorError(f"cannot reshape {list(x.shape)} to {list(shape)}: {x.size} elements do not divide by {known}")
         sizes[sizes.index(-1)] = x.size // known
     return t.reshape(x, sizes)
 
@@ -121,9 +117,7 @@ def _slice(t: Builder, x: Tensor, starts, ends, axes, steps) -> Tensor:
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
-        raise OperatorError(
-            f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes and {len(steps)} steps do not match"
-        )
+        raise OperatorError(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes and {len(steps)} steps do not match")
     if 0 in steps:
         raise OperatorError("a step is zero")
     where = [range(n) for n in x.shape]
@@ -297,7 +291,5 @@ def trilu(t: Builder, x, k=None, *, upper=1):
         raise OperatorError(f"the input must have at least 2 dimensions, not {x.rank}")
     offset = t.constant(0, np.int64) if k is None else t.reshape(k, ())
     rows, columns = (np.arange(n, dtype=np.int64) for n in x.shape[-2:])
-    inside = t.map(
-        "a - b >= c" if upper else "a - b <= c", t.constant(columns), t.constant(rows[:, None]), offset, dtype="bool"
-    )
+    inside = t.map("a - b >= c" if upper else "a - b <= c", t.constant(columns), t.constant(rows[:, None]), offset, dtype="bool")
     return t.map("select(a, b, c)", inside, x, t.constant(0, x.dtype), dtype=x.dtype)

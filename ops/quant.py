@@ -31,9 +31,7 @@ def _spread(t: Builder, x: Tensor, values: Tensor, axis: int, block_size: int) -
 
 
 @op("QuantizeLinear", since=10)
-def quantize_linear(
-    t: Builder, x, y_scale, y_zero_point=None, *, axis=1, block_size=0, output_dtype=0, precision=0, saturate=1
-):
+def quantize_linear(t: Builder, x, y_scale, y_zero_point=None, *, axis=1, block_size=0, output_dtype=0, precision=0, saturate=1):
     """round(x / scale) + zero point, saturated to the zero point's type (default uint8)."""
     if y_zero_point is not None:
         dtype = y_zero_point.dtype

@@ -68,9 +68,7 @@ def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE)
 FLOATS, NUMBERS, INTEGERS, ANY = "fV", "fViu", "iu", "fViub"
 
 
-def elementwise(
-    name: str, text: str, since: int = 1, domain: str = "", dtype: str | None = None, kinds: str = FLOATS
-) -> None:
+def elementwise(name: str, text: str, since: int = 1, domain: str = "", dtype: str | None = None, kinds: str = FLOATS) -> None:
     """Register an operator that is one scalar expression of its inputs a, b, c ... and of its attributes.
 
     An attribute stands in the text as ``{alpha=0.01}``, with the schema's default. `dtype` is the output's numpy

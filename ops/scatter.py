@@ -47,9 +47,7 @@ def _kernel(t: Builder, name: str, data: Tensor, indices: Tensor, updates: Tenso
 
     inputs = (data, indices, updates)
     orders = [tuple(range(x.rank)) for x in inputs]
-    (out,) = t.kernel(
-        name, inputs, [(data.dtype, data.shape)], launch, orders=orders, errors=ERRORS, reference=reference
-    )
+    (out,) = t.kernel(name, inputs, [(data.dtype, data.shape)], launch, orders=orders, errors=ERRORS, reference=reference)
     return out
 
 
@@ -59,9 +57,7 @@ def scatter_nd(t: Builder, data, indices, updates, *, reduction="none"):
     kind, how = index_type(indices), _reduction(reduction, data, updates)
     depth = indices.shape[-1] if indices.rank else 0
     if not 1 <= depth <= data.rank or updates.shape != (*indices.shape[:-1], *data.shape[depth:]):
-        raise OperatorError(
-            f"updates {list(updates.shape)} at indices {list(indices.shape)} do not fit data {list(data.shape)}"
-        )
+        raise OperatorError(f"updates {list(updates.shape)} at indices {list(indices.shape)} do not fit data {list(data.shape)}")
     chosen, inner, rows = data.shape[:depth], prod(data.shape[depth:]), prod(indices.shape[:-1])
 
     def launches(out: object, places: object, new: object) -> list:
@@ -86,9 +82,7 @@ def scatter_elements(t: Builder, data, indices, updates, *, axis=0, reduction="n
     d = axis_index(axis, data.rank)
     sizes = data.shape
     if indices.shape != updates.shape or any(m > n for e, (m, n) in enumerate(zip(indices.shape, sizes)) if e != d):
-        raise OperatorError(
-            f"updates {list(updates.shape)} at indices {list(indices.shape)} do not fit data {list(sizes)}"
-        )
+        raise OperatorError(f"updates {list(updates.shape)} at indices {list(indices.shape)} do not fit data {list(sizes)}")
     if any(m != n for e, (m, n) in enumerate(zip(indices.shape, sizes)) if e != d):
         return _scatter_corner(t, data, indices, updates, d, reduction)
 

@@ -65,9 +65,7 @@ def sequence_erase(t: Builder, input_sequence, position=None):
 @op("SequenceAt", since=11, takes=Takes.VALUES)
 def sequence_at(t: Builder, input_sequence, position):
     """The element at `position`."""
-    return _step(
-        t, lambda sequence, place: sequence[_position(sequence, place, len(sequence))], input_sequence, position
-    )
+    return _step(t, lambda sequence, place: sequence[_position(sequence, place, len(sequence))], input_sequence, position)
 
 
 @op("SequenceLength", since=11, takes=Takes.VALUES)

@@ -11,9 +11,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from kernel_driver import Memory, run  # noqa: E402
+from kernel_driver import Memory, run
 
-from jitrt.ops.kernels.image import Image  # noqa: E402
+from jitrt.ops.kernels.image import Image
 
 __all__ = ["Memory", "convolution", "empty", "image", "native", "output_shape", "relative_error", "run"]
 
@@ -52,7 +52,13 @@ def output_shape(
 
 
 def convolution(
-    x: np.ndarray, w: np.ndarray, strides: Sequence[int], dilations: Sequence[int], begin: Sequence[int], end: Sequence[int], groups: int
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    begin: Sequence[int],
+    end: Sequence[int],
+    groups: int,
 ) -> np.ndarray:
     """The convolution in float64, tap by tap."""
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *zip(begin, end)))

@@ -216,7 +216,11 @@ def transposed(
     for tap in np.ndindex(*w.shape[2:]):
         at = tuple(slice(k * d, k * d + (n - 1) * s + 1, s) for k, d, n, s in zip(tap, dilations, x.shape[2:], strides))
         for g in range(groups):
-            part = np.einsum("nc...,co->no...", x[:, g * each : (g + 1) * each].astype(np.float64), w[(slice(g * each, (g + 1) * each), slice(None), *tap)])
+            part = np.einsum(
+                "nc...,co->no...",
+                x[:, g * each : (g + 1) * each].astype(np.float64),
+                w[(slice(g * each, (g + 1) * each), slice(None), *tap)],
+            )
             whole[(slice(None), slice(g * outputs, (g + 1) * outputs), *at)] += part
     crop = tuple(slice(p, n + e - p) for p, n, e in zip(pads, full, extra))
     expected = whole[(slice(None), slice(None), *crop)]
@@ -236,7 +240,16 @@ def transposed(
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "pad", "extra"),
-    [(2, 2, 1, 0, 0), (3, 2, 1, 1, 1), (4, 2, 1, 1, 0), (3, 1, 1, 1, 0), (1, 3, 1, 0, 2), (5, 2, 3, 2, 0), (3, 2, 2, 0, 1), (2, 3, 1, 0, 0)],
+    [
+        (2, 2, 1, 0, 0),
+        (3, 2, 1, 1, 1),
+        (4, 2, 1, 1, 0),
+        (3, 1, 1, 1, 0),
+        (1, 3, 1, 0, 2),
+        (5, 2, 3, 2, 0),
+        (3, 2, 2, 0, 1),
+        (2, 3, 1, 0, 0),
+    ],
 )
 @pytest.mark.parametrize(("channels", "outputs", "groups"), [(5, 33, 1), (6, 4, 2), (4, 4, 4)])
 def test_transposed_convolution_agrees_with_float64(kernel, stride, dilation, pad, extra, channels, outputs, groups):
@@ -262,7 +275,9 @@ def test_padding_copy_between_all_layouts(channels, width):
         for y_last in (False, True):
             for before, behind in ((0, 0), (1, 2), (-1, 1)):
                 source = native(x) if x_last else x
-                expected = np.pad(x[:, :, max(0, -before) :], ((0, 0), (0, 0), (max(0, before), behind), (2, 0)), constant_values=-1.5)
+                expected = np.pad(
+                    x[:, :, max(0, -before) :], ((0, 0), (0, 0), (max(0, before), behind), (2, 0)), constant_values=-1.5
+                )
                 y = empty(expected.shape, np.float32, y_last)
                 run(pad_copy("f32", image(source), "f32", image(y), (before, 2), -1.5, threads=2))
                 np.testing.assert_array_equal(y, expected)

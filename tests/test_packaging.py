@@ -50,9 +50,7 @@ def test_folders_of_the_user_do_not_shadow_ours(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('this is not of jitrt')")
     code = "import sys; sys.path.append(sys.argv[1]); import jitrt.ops, jitrt.fusion; print(jitrt.ops.__file__)"
-    result = subprocess.run(
-        [sys.executable, "-c", code, ROOT], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(result.stdout.strip()) == ROOT / "ops" / "__init__.py"
 
 

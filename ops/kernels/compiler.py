@@ -18,8 +18,33 @@ from . import target
 SYMBOL = "kernel"
 # what a finished object may still ask the process for: the C library's memory functions and its mathematics
 _ALLOWED = frozenset(
-    "memset memcpy memmove sched_yield fmaf fma floorf floor ceilf ceil truncf trunc rintf rint roundevenf roundeven "
-    "nearbyintf nearbyint fmodf fmod sinf sin cosf cos pow".split()
+    [
+        "memset",
+        "memcpy",
+        "memmove",
+        "sched_yield",
+        "fmaf",
+        "fma",
+        "floorf",
+        "floor",
+        "ceilf",
+        "ceil",
+        "truncf",
+        "trunc",
+        "rintf",
+        "rint",
+        "roundevenf",
+        "roundeven",
+        "nearbyintf",
+        "nearbyint",
+        "fmodf",
+        "fmod",
+        "sinf",
+        "sin",
+        "cosf",
+        "cos",
+        "pow",
+    ]
 )
 
 
@@ -48,9 +73,7 @@ def compile_kernel(function: Callable, parameters: int = 3) -> Compiled:
         if not defined.is_declaration and defined.name != SYMBOL:
             defined.linkage = "internal"
     _optimise(module)
-    foreign = [
-        f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.") and f.name not in _ALLOWED
-    ]
+    foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.") and f.name not in _ALLOWED]
     if foreign:
         raise KernelError(f"kernel {function.__name__!r} needs the Python runtime: it calls {', '.join(foreign)}")
     return Compiled(target.machine().emit_object(module), str(module))

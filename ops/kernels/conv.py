@@ -12,7 +12,7 @@ The image must be channels-last and padded; `conv` puts a copying launch in fron
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np

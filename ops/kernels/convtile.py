@@ -16,7 +16,7 @@ from . import emit, window
 from .emit import E
 from .window import WORD, Code
 
-
+_AHEAD = 64  # K steps by which the panel is prefetched: it may come from L3
 # the bits of float64 infinities
 _INFINITY, _MINUS_INFINITY = 0x7FF0000000000000, -0x10000000000000
 
@@ -65,6 +65,8 @@ def _tile(
         with code.loop(length) as k:
             code.keep_rolled()
             factors = [code.load(panel.get() + v * vector) for v in range(wide)]
+            for v in range(wide if rows >= 4 else 0):
+                code.prefetch(panel.get() + _AHEAD * 2 * vector + v * vector)
             panel.set(panel.get() + 2 * vector)
             here = at + k * code.size
             for i in range(rows):

@@ -69,9 +69,7 @@ def _taps(kernel: int, stride: int, dilation: int, remainder: int) -> tuple[list
     return chosen, shift, dilation // math.gcd(stride, dilation)
 
 
-def pack_transposed(
-    w: np.ndarray, groups: int, strides: Sequence[int], dilations: Sequence[int]
-) -> TransposedWeights:
+def pack_transposed(w: np.ndarray, groups: int, strides: Sequence[int], dilations: Sequence[int]) -> TransposedWeights:
     """Pack w[C, O / groups, *kernel] (float32 or float64) of ONNX ConvTranspose.
 
     Raises:

@@ -133,16 +133,14 @@ def _blocking(
     vectors = -(-weights.channels // lanes)
     window = weights.kernel[1] * width * lanes * size
     chunk = min(vectors, max(4, _L1_ROWS // max(1, window)))
-    chunk = -(-vectors // -(-vectors // chunk))
+    chunk = -(-vectors // -(-vectors // chunk) // 2) * 2 if chunk > 1 else 1
     tasks = max(1, min(4 * threads, flops // _TASK_FLOPS))
     chunks = -(-vectors // chunk)
     rows = max(1, -(-height * images * chunks // tasks))
     return chunk * lanes, min(height, rows)
 
 
-def native_output(
-    dtype: str, y: Image, epilogue: object, alloc: Alloc, threads: int, label: str
-) -> tuple[Image, list[Launch]]:
+def native_output(dtype: str, y: Image, epilogue: object, alloc: Alloc, threads: int, label: str) -> tuple[Image, list[Launch]]:
     """A channels-last image to compute y in, and the launches that then bring it to y.
 
     Raises:
@@ -157,9 +155,7 @@ def native_output(
     return out, pad_copy(dtype, out, dtype, y, threads=threads, label=f"{label}: layout")
 
 
-def native_input(
-    dtype: str, x: Image | None, launches: list[Launch], alloc: Alloc, threads: int, label: str
-) -> Image | None:
+def native_input(dtype: str, x: Image | None, launches: list[Launch], alloc: Alloc, threads: int, label: str) -> Image | None:
     """x, or a channels-last copy of it that is made by a launch added to `launches`."""
     size = SIZES[dtype]
     if x is None or x.channels_last(size):
@@ -180,7 +176,7 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
     size, weight = SIZES[dtype], 8 if dtype == "f64" else 4
     eight, four = _tile(dtype, lanes, 8, 1, width, stride), _tile(dtype, lanes, 4, 2, width, stride)
     part = _tile(dtype, lanes, 4, 0, width, stride)
-    one, edge = _tile(dtype, lanes, 1, 4, 0, 0), _tile(dtype, lanes, 1, 0, 0, 0)
+    border, one, edge = _tile(dtype, lanes, 4, 2, 0, 0), _tile(dtype, lanes, 1, 4, 0, 0), _tile(dtype, lanes, 1, 0, 0, 0)
     words, call_kernel = simd.block, simd.call_kernel
 
     def kernel(args, task, scratch):
@@ -199,8 +195,9 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
         after = max(inside, min(ow, (w - 1 + bw - (kw - 1) * dw) // sw + 1))
         at_d = depth * sd - bd
         d0, d1 = max(0, -(at_d // dd)), min(kd, (d - 1 - at_d) // dd + 1)
-        bias = args[3] + c0 * weight if args[3] != 0 else 0
-        for row in range(block * rows, min(oh, block * rows + rows)):
+        bias, across = args[3] + c0 * weight if args[3] != 0 else 0, sw * args[12]
+        row, stop, done = block * rows, min(oh, block * rows + rows), 0
+        while row < stop:
             at_h = row * sh - bh
             h0, h1 = max(0, -(at_h // dh)), min(kh, (h - 1 - at_h) // dh + 1)
             x = args[0] + n * args[9] + (at_d + d0 * dd) * args[10] + (at_h + h0 * dh) * args[11] + c0 * size
@@ -208,7 +205,27 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
             y = args[1] + n * args[13] + depth * args[14] + row * args[15] + c0 * size
             r = args[4] + n * args[17] + depth * args[18] + row * args[19] + c0 * size if args[4] != 0 else 0
             nd, nh, col = d1 - d0, h1 - h0, 0
-            while col < ow:
+            # `done` rows from here have their border columns already; else do those of four rows with every tap
+            if done == 0 and stop - row >= 4 and h0 == 0 and at_h + 3 * sh + (kh - 1) * dh < h:
+                done = 4
+                for i in range(inside + ow - after):
+                    col = i if i < inside else i - inside + after
+                    at_w = col * sw - bw
+                    w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
+                    xt, ft, yt = x + (at_w + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
+                    rt = r + col * args[20] if r != 0 else 0
+                    border(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, args[11] * sh, args[15], args[19])
+                    if left > 0:
+                        xt, ft, yt = xt + rest * size, ft + rest * weight, yt + rest * size
+                        rt = rt + rest * size if r != 0 else 0
+                        to = bias + rest * weight if bias != 0 else 0
+                        for k in range(4):
+                            rk = rt + k * args[19] if r != 0 else 0
+                            edge(args, xt + k * args[11] * sh, ft, to, yt + k * args[15], rk, nd, nh, w1 - w0, left, 0, 0, 0)
+            col, width = 0, ow
+            if done > 0:
+                col, width, done = inside, after, done - 1
+            while col < width:
                 at_w, w0, w1, pixels = col * sw - bw, 0, kw, 1
                 if col < inside or col >= after:
                     w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
@@ -220,11 +237,11 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
                 xt, ft, yt = x + (at_w + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
                 rt = r + col * args[20] if r != 0 else 0
                 if pixels == 8:
-                    eight(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors)
+                    eight(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors, across, args[16], args[20])
                 elif pixels == 4:
-                    four(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors)
+                    four(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors, across, args[16], args[20])
                 else:
-                    one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors)
+                    one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, 0, 0, 0)
                 if left > 0:
                     xt, ft, yt = xt + rest * size, ft + rest * weight, yt + rest * size
                     rt = rt + rest * size if r != 0 else 0
@@ -232,14 +249,16 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
                     step = min(pixels, 4)
                     for i in range(0, pixels, step):
                         ri = rt + i * args[20] if r != 0 else 0
+                        xi, yi = xt + i * across, yt + i * args[16]
                         if step == 4:
-                            part(args, xt + i * sw * args[12], ft, to, yt + i * args[16], ri, nd, nh, kw, left)
+                            part(args, xi, ft, to, yi, ri, nd, nh, kw, left, across, args[16], args[20])
                         else:
-                            edge(args, xt + i * sw * args[12], ft, to, yt + i * args[16], ri, nd, nh, w1 - w0, left)
+                            edge(args, xi, ft, to, yi, ri, nd, nh, w1 - w0, left, 0, 0, 0)
                 col += pixels
+            row += 1
             if args[7] != 0:
                 where = words(scratch)
-                where[0], where[1], where[2] = n, 0, (depth * oh + row) * ow
+                where[0], where[1], where[2] = n, 0, (depth * oh + row - 1) * ow
                 where[3], where[4], where[5] = ow, c0, cols
                 call_kernel(args[7], args[8], 0, scratch)
 
@@ -247,16 +266,17 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
 
 
 def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: int) -> Callable:
-    """``tile(args, x, filters, bias, y, residual, nd, nh, nw, count)``: `pixels` outputs of `count` vectors of
+    """``tile(args, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other)``: `pixels` outputs of `count` vectors of
     channels, `wide` vectors at a time while they last, or of the first `count` lanes of one vector (wide = 0).
 
-    x and filters point at the first tap of the first pixel; nd, nh, nw count the taps.
+    x and filters point at the first tap of the first pixel; nd, nh, nw count the taps; pixel, out and other are bytes
+    between the pixels of x (unless `stride` is compiled in), y and residual: along a row, or down a column.
     """
     from . import window
 
     weight = "f64" if dtype == "f64" else "f32"
 
-    def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count):
+    def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other):
         argument = [code.argument(block, i) for i in range(45)]
         column, tap_size = argument[12], argument[44]
         # from one tap to the next: bytes in the image and in the filters
@@ -266,7 +286,6 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
             (argument[11] * argument[35], tap_size * argument[30]),
             (across, tap_size),
         ]
-        pixel, out, other = column * (stride or argument[33]), argument[16], argument[20]
         low, high = code.number(argument[5]), code.number(argument[6])
         left, step = None if wide else count, lanes * code.size
         ratio = SIZES[weight] // code.size
@@ -306,4 +325,4 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
             with code.loop(count - groups * wide) as index:
                 group((groups * wide + index) * step, 1)
 
-    return window.leaf("x filters bias y residual nd nh nw count", dtype, lanes, body)
+    return window.leaf("x filters bias y residual nd nh nw count pixel out other", dtype, lanes, body)

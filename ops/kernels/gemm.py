@@ -6,7 +6,6 @@ constant B is packed once; another one is packed by a copying launch in front. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -97,9 +97,7 @@ def _worth_splitting(x: Image, y: Image, window: Window, threads: int) -> bool:
     return whole and len(x.shape) == 4 and threads > 1 and x.shape[0] * chunks < threads and x.pixels >= _SPLIT_PIXELS
 
 
-def _two_steps(
-    dtype: str, mode: str, x: Image, y: Image, window: Window, alloc: Alloc, threads: int, label: str
-) -> list[Launch]:
+def _two_steps(dtype: str, mode: str, x: Image, y: Image, window: Window, alloc: Alloc, threads: int, label: str) -> list[Launch]:
     """Pool a 2-D image in bands of rows, then the bands."""
     n, c, h, w = x.shape
     rows = -(-h // (4 * threads))
@@ -115,9 +113,7 @@ def _two_steps(
     ]
 
 
-def _launch(
-    dtype: str, mode: str, x: Image, y: Image, window: Window, indices: Image | None, threads: int, label: str
-) -> Launch:
+def _launch(dtype: str, mode: str, x: Image, y: Image, window: Window, indices: Image | None, threads: int, label: str) -> Launch:
     x3, y3 = x.volume(), y.volume()
     i3 = (indices or y).volume()
     n, c, od, oh, ow = y3.shape

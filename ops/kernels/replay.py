@@ -100,6 +100,7 @@ def make_cycles() -> Callable:
 
 def _make_walk(add, compare_and_swap, load, pause, yield_cpu, block, call_kernel) -> Callable:
     from numba import njit
+
     from .atomics import cycles
 
     @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -57,9 +57,7 @@ def scatter_elements(
         return []
     chunk = max(16, min(inner, TASK_BYTES // (SIZES[dtype] * rows)))
     args = (out, indices, updates, 0, rows, inner, chunk, selected)
-    kernel = handwritten(
-        "scatter_elements", "scatter:elements", dtype=_raw(dtype, reduction), index=index, reduction=reduction
-    )
+    kernel = handwritten("scatter_elements", "scatter:elements", dtype=_raw(dtype, reduction), index=index, reduction=reduction)
     moved = outer * rows * inner * (3 * SIZES[dtype] + SIZES[index])
     return [Launch(kernel, args, outer * -(-inner // chunk), 0, f"{outer}x{rows}x{inner}", 0, moved, _STATUS)]
 

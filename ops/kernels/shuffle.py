@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from llvmlite import ir
 from numba.core import types
@@ -51,7 +51,7 @@ def _store(builder, address: E, value: E, dtype: str) -> None:
     builder.store(emit.to_memory(value, dtype), where, align=emit.SIZES[dtype])
 
 
-@lru_cache(maxsize=None)
+@cache
 def transpose(source: str, target: str, lanes: int) -> Callable:
     """``transpose(source, target, lanes)(x, x_stride, y, y_stride)``: y[j, i] = x[i, j] for a lanes x lanes block.
 
@@ -72,16 +72,14 @@ def transpose(source: str, target: str, lanes: int) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def interleave(source: str, target: str, lanes: int, count: int) -> Callable:
     """``interleave(..., count)(x, x_stride, y)``: y[j * count + i] = x[i, j] for count rows of `lanes` elements."""
 
     def typing(typingctx, x, x_stride, y):
         def generate(context, builder, sig, args):
             x_, xs, y_ = _words(builder, sig.args, args)
-            rows = [
-                _load(builder, x_ + xs * i, source, lanes).cast(emit.register(target)) for i in range(count)
-            ]
+            rows = [_load(builder, x_ + xs * i, source, lanes).cast(emit.register(target)) for i in range(count)]
             step = lanes * emit.SIZES[target]
             for k in range(count):
                 places = [divmod(k * lanes + j, count) for j in range(lanes)]

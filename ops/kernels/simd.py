@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from llvmlite import ir
 from numba.core import types
@@ -44,7 +44,7 @@ class _VecModel(models.PrimitiveModel):
         super().__init__(manager, kind, emit.llvm_type(kind.dtype, kind.lanes))
 
 
-@lru_cache(maxsize=None)
+@cache
 def vec(dtype: str, lanes: int) -> Vec:
     """The vector type; one object a kind."""
     return Vec(dtype, lanes)
@@ -119,9 +119,7 @@ def _define_binary(function: Callable, meaning: Callable) -> None:
 
     def lower(context, builder, sig, args):
         joint = _joint(*sig.args)
-        a, b = (
-            _fit(unwrap(builder, kind, value), joint.dtype, joint.lanes) for kind, value in zip(sig.args, args)
-        )
+        a, b = (_fit(unwrap(builder, kind, value), joint.dtype, joint.lanes) for kind, value in zip(sig.args, args))
         return meaning(a, b).v
 
     for left, right in ((Vec, Vec), (Vec, types.Any), (types.Any, Vec)):
@@ -174,9 +172,7 @@ def lift(function: Callable[..., E], name: str | None = None) -> Callable:
         return [_fit(unwrap(builder, k, v), dtype, lanes) for k, v in zip(kinds, values)]
 
     def result_type(args: tuple[types.Type, ...]) -> types.Type:
-        scratch = ir.IRBuilder(
-            ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), []), "scratch").append_basic_block()
-        )
+        scratch = ir.IRBuilder(ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), []), "scratch").append_basic_block())
         values = [
             ir.Constant(emit.llvm_type(a.dtype, a.lanes) if isinstance(a, Vec) else emit.element(_scalar_of(a)),
                         ir.Undefined)
@@ -231,13 +227,13 @@ copysign = lift(E.copysign, "copysign")
 isnan = lift(E.isnan, "isnan")
 
 
-@lru_cache(maxsize=None)
+@cache
 def to(dtype: str) -> Callable:
     """``to("f32")(x)``: x converted lane by lane, as C converts."""
     return lift(lambda x: x.cast(dtype), f"to_{dtype}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def bits(dtype: str) -> Callable:
     """``bits("u32")(x)``: the same bits as another type of the same size."""
     return lift(lambda x: x.bits(dtype), f"bits_{dtype}")
@@ -288,7 +284,7 @@ def _tail_mask(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> E:
     return here < emit.splat(E(builder, count, "i64", 0), lanes)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(dtype: str, lanes: int) -> Callable:
     """``load(dtype, lanes)(address)``: `lanes` consecutive elements; lanes = 0 gives a scalar. No alignment needed."""
 
@@ -304,7 +300,7 @@ def load(dtype: str, lanes: int) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_first(dtype: str, lanes: int) -> Callable:
     """``load_first(dtype, lanes)(address, count)``: the first `count` elements, zero in the other lanes."""
 
@@ -322,7 +318,7 @@ def load_first(dtype: str, lanes: int) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_strided(dtype: str, lanes: int) -> Callable:
     """``load_strided(dtype, lanes)(address, stride, count)``: elements `stride` bytes apart, zero from `count` on."""
 
@@ -340,7 +336,7 @@ def load_strided(dtype: str, lanes: int) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def gather(dtype: str) -> Callable:
     """``gather(dtype)(addresses, mask)``: one element from each int64 address, zero where the mask is not set."""
 
@@ -381,7 +377,7 @@ def _masked_call(builder, name: str, raw_type: ir.Type, where: ir.Value, mask: i
     return builder.call(function, [where, ir.Constant(index, align), mask, zero])
 
 
-@lru_cache(maxsize=None)
+@cache
 def store(dtype: str) -> Callable:
     """``store(dtype)(address, value)``: a vector or scalar, converted to `dtype` if it differs, to memory."""
 
@@ -398,7 +394,7 @@ def store(dtype: str) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def store_first(dtype: str) -> Callable:
     """``store_first(dtype)(address, value, count)``: the first `count` lanes."""
 
@@ -425,7 +421,7 @@ def masked_store(builder, value: ir.Value, where: ir.Value, raw_type: ir.Type, m
     builder.call(emit._declare(builder, name, kind), [value, where, ir.Constant(index, align), mask])
 
 
-@lru_cache(maxsize=None)
+@cache
 def store_strided(dtype: str) -> Callable:
     """``store_strided(dtype)(address, stride, value, count)``: the first `count` lanes, `stride` bytes apart."""
 
@@ -450,7 +446,7 @@ def store_strided(dtype: str) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def splat(dtype: str, lanes: int) -> Callable:
     """``splat(dtype, lanes)(x)``: a scalar in every lane, converted to `dtype`."""
 
@@ -464,7 +460,7 @@ def splat(dtype: str, lanes: int) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def iota(dtype: str, lanes: int) -> Callable:
     """``iota(dtype, lanes)()``: 0, 1, 2 ... in the lanes."""
 
@@ -478,7 +474,7 @@ def iota(dtype: str, lanes: int) -> Callable:
     return intrinsic(typing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def first_lanes(lanes: int) -> Callable:
     """``first_lanes(lanes)(count)``: the mask of lanes below `count`."""
 
@@ -527,7 +523,7 @@ def call_kernel(typingctx, kernel, args, task, scratch):
     return signature(types.void, types.int64, types.int64, types.int64, types.int64), generate
 
 
-@lru_cache(maxsize=None)
+@cache
 def namespace(lanes: int | None = None) -> dict[str, object]:
     """The names that generated source sees, for vectors of `lanes` (default: the target's float32 width)."""
     from . import vmath

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -72,6 +71,14 @@ class Code:
         """One element of a register type."""
         where = emit.pointer(self.builder, address.v, emit.element(dtype))
         return E(self.builder, self.builder.load(where, align=emit.SIZES[dtype]), dtype, 0)
+
+    def prefetch(self, address: E) -> None:
+        """Asks for the cache line at an address that need not exist."""
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        where = self.builder.inttoptr(address.v, byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = emit._declare(self.builder, "llvm.prefetch.p0", kind)
+        self.builder.call(function, [where, *(ir.Constant(flag, value) for value in (0, 3, 1))])
 
     def keep_rolled(self) -> None:
         """Stops LLVM from unrolling the loop around this place, which only costs compile time in a wide body."""
@@ -151,7 +158,8 @@ def leaf(names: str, dtype: str, lanes: int, body: Callable) -> Callable:
 
 def over_channels(code: Code, count: E, body: Callable[[E, int, E | None], None], wide: int = 1) -> None:
     """`body(byte offset, vectors, lanes left or None)` over `count` channels: groups of `wide` vectors, single
-    vectors, the rest."""
+    vectors, the rest.
+    """
     step, done = code.lanes * code.size, code.word(0)
     rest = count
     if wide > 1:

@@ -1,0 +1,181 @@
+"""Transformer encoders: BERT, ViT and T5's, each in the form its usual exporter writes."""
+
+import math
+
+import numpy as np
+
+from .builder import GraphBuilder, Value
+from .samplers import padding, photo, tokens, zeros
+
+FLOAT_MIN = float(np.finfo(np.float32).min)
+QUERY_GAIN = 4.0  # gives attention scores a standard deviation of 2: peaked, as in trained models
+
+
+def additive_padding_mask(g: GraphBuilder, mask: Value) -> Value:
+    """int64[N, T] of ones and zeros to float32[N, 1, 1, T] of zeros and the most negative number."""
+    kept = g.op("Cast", g.unsqueeze(mask, 1, 2), to=1)
+    return g.op("Mul", g.op("Sub", g.scalar(1), kept), g.scalar(FLOAT_MIN))
+
+
+def gelu_erf(g: GraphBuilder, x: Value) -> Value:
+    """GELU written out with Erf, as before opset 20; E[gelu(z)^2] is 0.425 for a standard normal z."""
+    erf = g.op("Erf", g.op("Div", x, g.scalar(math.sqrt(2))))
+    product = g.op("Mul", x, g.op("Add", erf, g.scalar(1)))
+    return g.op("Mul", product, g.scalar(0.5), power=0.425 * x.power)
+
+
+# ---- BERT: Devlin et al. 2019 ----
+
+
+def _bert_layer(g: GraphBuilder, x: Value, mask: Value, heads: int, inner: int) -> Value:
+    with g.scope("attention"):
+        query = g.heads(g.linear(x, x.channels, QUERY_GAIN), heads)
+        key = g.heads(g.linear(x, x.channels), heads, 0, 2, 3, 1)
+        value = g.heads(g.linear(x, x.channels), heads)
+        mixed = g.attention(query, key, value, heads=heads, mask=mask, scale=query.channels**-0.5)
+        x = g.layer_norm(g.add(g.linear(mixed, x.channels), x), epsilon=1e-12)
+    with g.scope("mlp"):
+        y = g.linear(gelu_erf(g, g.linear(x, inner)), x.channels)
+        return g.layer_norm(g.add(y, x), epsilon=1e-12)
+
+
+def bert_base(
+    g: GraphBuilder, layers: int = 12, width: int = 768, heads: int = 12, inner: int = 3072, vocabulary: int = 30522
+) -> None:
+    """BERT-base with its pooler.
+
+    Inputs: int64[batch, sequence] `input_ids`, `attention_mask`, `token_type_ids`; sequences of up to 512 tokens.
+    Outputs: float32[batch, sequence, width] `last_hidden_state`, float32[batch, width] `pooler_output`.
+    """
+    shape = ("batch", "sequence")
+    ids = g.input("input_ids", np.int64, shape, tokens(vocabulary))
+    kept = g.input("attention_mask", np.int64, shape, padding)
+    segments = g.input("token_type_ids", np.int64, shape, zeros)
+    with g.scope("embeddings"):
+        places = g.op("Slice", g.const([range(512)]), g.const([0]), g.unsqueeze(g.dim(ids, 1), 0), g.const([1]))
+        x = g.add(g.embedding(ids, vocabulary, width), g.embedding(segments, 2, width))
+        x = g.layer_norm(g.add(x, g.embedding(places, 512, width)), epsilon=1e-12)
+    mask = additive_padding_mask(g, kept)
+    for layer in range(layers):
+        with g.scope(f"encoder.layer.{layer}"):
+            x = _bert_layer(g, x, mask, heads, inner)
+    with g.scope("pooler"):
+        first = g.op("Gather", x, g.const(0), axis=1)
+        pooled = g.op("Tanh", g.gemm(first, width))
+    g.output("last_hidden_state", x, (*shape, width))
+    g.output("pooler_output", pooled, ("batch", width))
+
+
+# ---- ViT: Dosovitskiy et al. 2021 ----
+
+
+def _vit_block(g: GraphBuilder, x: Value, heads: int, inner: int, branch: float) -> Value:
+    """Normalisation first, one projection for query, key and value (as in timm), GELU as one node."""
+    width, size = x.channels, x.channels // heads
+    with g.scope("attn"):
+        joint = g.linear(g.layer_norm(x, epsilon=1e-6), 3 * width, 2.0)
+        joint = g.transpose(g.reshape(joint, (0, 0, 3, heads, size), size), 2, 0, 3, 1, 4)
+        parts = g.multi_op("Split", joint, g.const([1, 1, 1]), outputs=3, axis=0)
+        query, key, value = (g.op("Squeeze", part, g.const([0])) for part in parts)
+        key = g.transpose(key, 0, 1, 3, 2)
+        mixed = g.attention(query, key, value, heads=heads, scale=size**-0.5)
+        x = g.add(x, g.linear(mixed, width, branch))
+    with g.scope("mlp"):
+        y = g.linear(g.layer_norm(x, epsilon=1e-6), inner)
+        y = g.op("Gelu", y, power=0.425 * y.power)
+        return g.add(x, g.linear(y, width, branch))
+
+
+def vit_b16(
+    g: GraphBuilder,
+    image: int = 224,
+    classes: int = 1000,
+    layers: int = 12,
+    width: int = 768,
+    heads: int = 12,
+    inner: int = 3072,
+) -> None:
+    """ViT-B/16; `image` is a multiple of 16.
+
+    Input: float32[batch, 3, image, image]. Output: float32[batch, classes] logits.
+    """
+    pixels = g.input("pixels", np.float32, ("batch", 3, image, image), photo, channels=3)
+    with g.scope("patch_embed"):
+        patches = g.conv(pixels, width, 16, 16, pad=0)
+        patches = g.transpose(g.reshape(patches, (0, width, -1), width), 0, 2, 1)
+        shape = g.op("Concat", g.op("Shape", pixels, start=0, end=1), g.const([-1, -1]), axis=0)
+        first = g.op("Expand", g.weight("cls_token", (1, 1, width), 1.0), _positive_shape(g, shape))
+        x = g.op("Concat", first, patches, channels=width, power=1.0, axis=1)
+        x = g.add(x, g.weight("pos_embed", (1, (image // 16) ** 2 + 1, width), 0.5))
+    for layer in range(layers):
+        with g.scope(f"blocks.{layer}"):
+            x = _vit_block(g, x, heads, inner, branch=0.25)
+    x = g.op("Gather", g.layer_norm(x, epsilon=1e-6), g.const(0), axis=1)
+    g.output("logits", g.gemm(x, classes), ("batch", classes))
+
+
+def _positive_shape(g: GraphBuilder, shape: Value) -> Value:
+    """torch's expand keeps a dimension that is given as -1; ONNX's wants 1 there, so exporters replace it."""
+    return g.op("Where", g.op("Equal", shape, g.const([-1])), g.const([1]), shape)
+
+
+# ---- T5 encoder: Raffel et al. 2020 ----
+
+BUCKETS = 32  # of relative positions, half of them for each direction
+MAX_DISTANCE = 128
+
+
+def _relative_position_bias(g: GraphBuilder, ids: Value, heads: int) -> Value:
+    """Learned bias of each pair of positions by the logarithmic bucket of their distance, float32[1, heads, S, S].
+
+    The logarithm of distance 0 is -infinity and its conversion to an integer means nothing: `Where` drops it, as in
+    the models that transformers exports.
+    """
+    half, exact = BUCKETS // 2, BUCKETS // 4
+    places = g.op("Range", g.const(0), g.dim(ids, 1), g.const(1))
+    offset = g.op("Sub", g.unsqueeze(places, 0), g.unsqueeze(places, 1))
+    after = g.op("Mul", g.op("Cast", g.op("Greater", offset, g.const(0)), to=7), g.const(half))
+    distance = g.op("Abs", offset)
+    ratio = g.op("Log", g.op("Div", g.op("Cast", distance, to=1), g.scalar(exact)))
+    steps = g.op("Div", ratio, g.scalar(math.log(MAX_DISTANCE / exact)))
+    far = g.op("Cast", g.op("Mul", steps, g.scalar(half - exact)), to=7)
+    far = g.op("Min", g.op("Add", far, g.const(exact)), g.const(half - 1))
+    bucket = g.op("Add", after, g.op("Where", g.op("Less", distance, g.const(exact)), distance, far))
+    return g.unsqueeze(g.transpose(g.embedding(bucket, BUCKETS, heads), 2, 0, 1), 0)
+
+
+def _t5_block(g: GraphBuilder, x: Value, bias: Value, heads: int, inner: int) -> Value:
+    """No biases, no scale of the scores (the weights hold it), ReLU."""
+    size = x.channels // heads
+    with g.scope("SelfAttention"):
+        y = g.rms_norm(x)
+        query = g.heads(g.linear(y, x.channels, QUERY_GAIN / size, bias=False), heads)
+        key = g.heads(g.linear(y, x.channels, bias=False), heads, 0, 2, 3, 1)
+        value = g.heads(g.linear(y, x.channels, bias=False), heads)
+        mixed = g.attention(query, key, value, heads=heads, mask=bias)
+        x = g.add(x, g.linear(mixed, x.channels, 0.25, bias=False))
+    with g.scope("DenseReluDense"):
+        y = g.act(g.linear(g.rms_norm(x), inner, bias=False), "relu")
+        return g.add(x, g.linear(y, x.channels, 0.25, bias=False))
+
+
+def t5_encoder(
+    g: GraphBuilder, layers: int = 6, width: int = 512, heads: int = 8, inner: int = 2048, vocabulary: int = 32128
+) -> None:
+    """T5-small's encoder.
+
+    Inputs: int64[batch, sequence] `input_ids`, `attention_mask`.
+    Output: float32[batch, sequence, width] `last_hidden_state`.
+    """
+    shape = ("batch", "sequence")
+    ids = g.input("input_ids", np.int64, shape, tokens(vocabulary))
+    kept = g.input("attention_mask", np.int64, shape, padding)
+    with g.scope("embed_tokens"):
+        x = g.embedding(ids, vocabulary, width)
+    with g.scope("relative_attention_bias"):
+        bias = g.op("Add", _relative_position_bias(g, ids, heads), additive_padding_mask(g, kept))
+    for layer in range(layers):
+        with g.scope(f"block.{layer}"):
+            x = _t5_block(g, x, bias, heads, inner)
+    with g.scope("final_layer_norm"):
+        g.output("last_hidden_state", g.rms_norm(x), (*shape, width))

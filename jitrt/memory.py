@@ -1,0 +1,92 @@
+"""Memory of runs: aligned blocks, addresses of arrays, and large outputs used again."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import threading
+from collections import OrderedDict, deque
+
+import numpy as np
+
+LARGE = 64 << 10  # bytes from which an output is recycled: below, allocating costs less
+HUGE_PAGE = 2 << 20
+DATA_OFFSET = object.__basicsize__  # where an array object keeps its data address (PyArrayObject: right after the head)
+_SCAN = 8  # blocks of one size that an allocation looks at
+_KEEP = 64  # blocks of one size that are remembered
+
+_probe = np.arange(3)
+_word = np.ndarray((), np.uintp, (memoryview(_probe).cast("B")[:8]))  # any word; only its type matters
+
+
+def allocate(nbytes: int) -> tuple[np.ndarray, int]:
+    """(owner, offset): `nbytes` uninitialised bytes from the offset on, which is a multiple of 64 in memory.
+
+    Large blocks lie on huge pages where the system has them: a page fault every 2 MB, not every 4 KB.
+    """
+    if nbytes >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, nbytes + HUGE_PAGE)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        owner, unit = np.frombuffer(memory, np.uint8), HUGE_PAGE
+    else:
+        owner, unit = np.empty(nbytes + 64, np.uint8), 64
+    return owner, -owner.ctypes.data % unit
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """uint8[nbytes], uninitialised, at a multiple of 64."""
+    owner, offset = allocate(nbytes)
+    return owner[offset : offset + nbytes]
+
+
+def _references(kept: deque[tuple[np.ndarray, int]]) -> int:
+    return sys.getrefcount(kept[0][0])
+
+
+_UNUSED = _references(deque([(np.empty(1), 0)]))  # references to a block that no array of the caller lies on
+
+
+class Recycler:
+    """Memory of large outputs, used again once the caller has dropped every array on it.
+
+    Every view of an output, and everything that borrows its buffer, holds a reference to the block's owner in the
+    end; so a block that only the recycler refers to is free. Remembered blocks are bounded: `limit` bytes in all,
+    those of the least recently wanted sizes go first.
+    """
+
+    def __init__(self, limit: int = 256 << 20) -> None:
+        self.limit, self.held = limit, 0
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[int, deque[tuple[np.ndarray, int]]] = OrderedDict()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
+        """An uninitialised array of `nbytes` bytes."""
+        with self._lock:
+            kept = self._sizes.setdefault(nbytes, deque())
+            self._sizes.move_to_end(nbytes)
+            for _ in range(min(len(kept), _SCAN)):
+                unused = _references(kept) == _UNUSED
+                kept.rotate(-1)
+                if unused:
+                    return np.ndarray(shape, dtype, *kept[-1])
+            block = allocate(nbytes)
+            made = np.ndarray(shape, dtype, *block)
+            self._remember(nbytes, block)
+            return made
+
+    def _remember(self, nbytes: int, block: tuple[np.ndarray, int]) -> None:
+        if nbytes > self.limit:
+            return
+        kept = self._sizes[nbytes]
+        kept.append(block)
+        self.held += nbytes
+        if len(kept) > _KEEP:
+            kept.popleft()
+            self.held -= nbytes
+        while self.held > self.limit:
+            size, oldest = next(iter(self._sizes.items()))
+            if oldest:
+                oldest.popleft()
+                self.held -= size
+            else:
+                del self._sizes[size]
