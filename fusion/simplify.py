@@ -63,16 +63,16 @@ def compose_moves(trace: Trace) -> Trace:
         one = editor.renamed(primitive)
         if isinstance(one, Move):
             composed = _compose(one)
-            if composed is None:
-                editor.substitute(primitive.output, one.input)
+            if isinstance(composed, Tensor):
+                editor.substitute(primitive.output, composed)
                 continue
             one = composed
         editor.keep(primitive, one)
     return prune(editor.result())
 
 
-def _compose(move: Move) -> Move | None:
-    """The move with an earlier one folded in; None if it is the identity."""
+def _compose(move: Move) -> Move | Tensor:
+    """The move with an earlier one folded in; what it is taken of if together they change nothing."""
     source = move.input.source
     how, start = move.how, move.input
     if isinstance(source, Move):
@@ -84,9 +84,9 @@ def _compose(move: Move) -> Move | None:
         elif isinstance(how, Expand) and isinstance(before, Expand):
             start = source.input
     if isinstance(how, Reshape | Expand) and how.shape == start.shape:
-        return None
+        return start
     if isinstance(how, Permute) and how.axes == tuple(range(len(how.axes))):
-        return None
+        return start
     return move if start is move.input else replace(move, how=how, input=start)
 
 
