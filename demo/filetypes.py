@@ -11,7 +11,8 @@ from types import ModuleType
 
 from PIL import Image
 
-from .console import heading, progress, table
+from benchmarks.console import heading, progress, table
+
 from .substitute import import_on
 
 _PYTHON = '''

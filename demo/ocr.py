@@ -9,7 +9,8 @@ from types import ModuleType
 
 import numpy as np
 
-from .console import heading, progress, table
+from benchmarks.console import heading, progress, table
+
 from .picture import LINES, draw
 from .substitute import import_on
 
