@@ -1,49 +1,26 @@
 """The executor: binds a plan's memory to addresses and replays it.
 
-A `Context` is everything one run needs alone: arena, argument blocks, step table, thread scratch. Free contexts wait
-in a list; a run that finds none makes one, so concurrent runs never share memory. Native steps between two host steps
-are one native call (`ops/kernels/replay.py`).
+A `Context` is everything one run needs alone: arena, argument blocks, jobs, thread scratch. Free contexts wait in a
+list; a run that finds none makes one, so concurrent runs never share memory. Native steps between two host steps are
+one job, which is one native call (`ops/kernels/replay.py`).
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Ref, Space, Step, Tensor
-from .ops.kernels.replay import JOB_SCRATCH, stride
+from .memory import DATA_OFFSET, LARGE, Recycler, aligned
+from .ops.kernels import replay
+from .ops.kernels.spec import KernelSpec
 from .pool import HELPER, KERNEL, REPLAY, Pool
 from .store import Progress, Store
 
-_LARGE = 64 << 10  # outputs from this size on are recycled
-_HUGE_PAGE = 2 << 20
-_DATA_OFFSET = 2 * ctypes.sizeof(ctypes.c_void_p)  # PyArrayObject: object header, then the data pointer
-_word_at = ctypes.c_size_t.from_address
-
-
-def _read_address(array: np.ndarray) -> int:
-    """The address of an array's first element."""
-    return _word_at(id(array) + _DATA_OFFSET).value
-
-
-def _slow_address(array: np.ndarray) -> int:
-    return array.ctypes.data
-
-
-_probe = np.arange(4)
-address_of = (
-    _read_address if sys.implementation.name == "cpython" and _read_address(_probe) == _probe.ctypes.data else _slow_address
-)
-try:
-    _YIELD = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
-except (OSError, AttributeError, TypeError):
-    _YIELD = 0
+SCRATCH_ALIGNMENT = 4096  # bytes; threads never write the same page
 
 
 class KernelFault(RuntimeError):
@@ -54,110 +31,85 @@ class KernelFault(RuntimeError):
         self.step, self.message = step, message
 
 
-def aligned(nbytes: int) -> np.ndarray:
-    """`nbytes` bytes that start at a multiple of 64; large ones on huge pages where the system has them."""
-    if nbytes >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, nbytes + _HUGE_PAGE)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        raw, unit = np.frombuffer(memory, np.uint8), _HUGE_PAGE
-    else:
-        raw, unit = np.empty(nbytes + 64, np.uint8), 64
-    start = -raw.ctypes.data % unit
-    return raw[start : start + nbytes]
+@dataclass(frozen=True)
+class Segment:
+    """Steps ``first .. end - 1``: one host step, or native steps. `width`: threads that the widest step can use."""
+
+    first: int
+    end: int
+    width: int
+    host: HostStep | None = None
 
 
-class Recycler:
-    """Memory of large outputs, used again once the caller has dropped every array on it."""
+class Job:
+    """One native segment in one context (see `replay`). `address` is what the native call takes."""
 
-    def __init__(self, keep: int = 3) -> None:
-        self.keep, self.lock = keep, threading.Lock()
-        self.blocks: dict[int, list[np.ndarray]] = {}
+    def __init__(self, context: Context, segment: Segment) -> None:
+        self.context, self.patches = context, []
+        self.statuses: list[tuple[int, Step]] = []
+        steps = context.executor.plan.steps[segment.first : segment.end]
+        self.table = np.array([self._step(step) for step in steps], np.int64)
+        self.patch_table = np.array(self.patches, np.int64)
+        self.status_table = np.array([address for address, _ in self.statuses], np.int64)
+        self.words = words = np.zeros(replay.JOB_WORDS, np.int64)
+        self.address = words.ctypes.data
+        words[replay.STEPS], words[replay.STEP_COUNT] = self.table.ctypes.data, len(steps)
+        words[replay.PATCHES], words[replay.PATCH_COUNT] = self.patch_table.ctypes.data, len(self.patches)
+        words[replay.STATUSES], words[replay.STATUS_COUNT] = self.status_table.ctypes.data, len(self.statuses)
+        words[replay.BUFFERS], words[replay.DATA_OFFSET] = context.buffers.ctypes.data, DATA_OFFSET
+        words[replay.SCRATCH], words[replay.SCRATCH_SIZE] = context.scratch.ctypes.data, context.scratch_size
+        words[replay.WIDTH], words[replay.PLACES] = segment.width, context.executor.pool.threads
+        words[replay.SELF] = self.address
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
-        """An uninitialised array."""
-        with self.lock:
-            kept = self.blocks.setdefault(nbytes, [])
-            for i in range(len(kept)):
-                if sys.getrefcount(kept[i]) == 2:  # the list's and the call's own
-                    return np.ndarray(shape, dtype, kept[i])
-            block = np.empty(nbytes + 64, np.uint8) if nbytes < _HUGE_PAGE else None
-            memory = aligned(nbytes) if block is None else block
-            if block is None:
-                block = memory
-            if len(kept) < self.keep:
-                kept.append(block)
-            offset = -block.ctypes.data % 64 if block.nbytes > nbytes else 0
-        return np.ndarray(shape, dtype, block, offset)
+    def _step(self, step: Step) -> tuple[int, int, int]:
+        block = self._block(step.args)
+        if step.status is not None:
+            self.statuses.append((block + 8 * step.status, step))
+        return self.context.executor.store.address(step.kernel), block, step.tasks
 
-
-class Context:
-    """The memory of one run at a time."""
-
-    def __init__(self, executor: Executor) -> None:
-        plan, self.executor = executor.plan, executor
-        self.arena = aligned(plan.arena_bytes)
-        threads = executor.pool.threads
-        size = -(-max(plan.scratch_bytes, 64) // 4096) * 4096 + 4096
-        self.scratch = aligned(size * threads)
-        self.blocks: list[np.ndarray] = []
-        self.patches: list[tuple[int, int, int]] = []
-        self.status: list[tuple[np.ndarray, int, Step]] = []
-        self.hosts: list[object] = [None] * plan.host_values
-        count = len(plan.inputs) + len(plan.outputs)
-        self.buffers = np.zeros(max(count, 1), np.int64)
-        self.table = np.zeros((max(len(plan.steps), 1), stride(threads)), np.int64)
-        for i, step in enumerate(plan.steps):
-            if isinstance(step, Step):
-                block = self._block(step.args)
-                self.table[i, :3] = executor.store.address(step.kernel), block.ctypes.data, step.tasks
-                if step.status is not None:
-                    self.status.append((block, i, step))
-        self.patch_table = np.array(self.patches or [(0, 0, 0)], np.int64)
-        self.job = np.zeros(JOB_SCRATCH + threads, np.int64)
-        self.job[5] = _YIELD
-        self.job[8:11] = self.patch_table.ctypes.data, self.buffers.ctypes.data, self.job.ctypes.data
-        self.job[JOB_SCRATCH:] = self.scratch.ctypes.data + size * np.arange(threads)
-        self.job_address = self.job.ctypes.data
-        self.solo = self._solo_job()
-        self.epoch = 0
-
-    def _solo_job(self) -> np.ndarray:
-        """The job of a run without helpers: its own table, laid out for one thread."""
-        self.solo_table = np.zeros((len(self.table), stride(1)), np.int64)
-        self.solo_table[:, :3] = self.table[:, :3]
-        job = self.job.copy()
-        job[0], job[3], job[10] = self.solo_table.ctypes.data, 1, job.ctypes.data
-        self.job[0], self.job[3] = self.table.ctypes.data, self.executor.pool.threads
-        return job
-
-    def _block(self, args: Sequence[object]) -> np.ndarray:
-        """An argument block; addresses that each run brings are noted as patches."""
+    def _block(self, args: Sequence[object]) -> int:
+        """The address of an argument block; addresses that each run brings are noted as patches."""
+        executor = self.context.executor
         words = np.zeros(max(len(args), 1), np.int64)
         base = words.ctypes.data
         for i, arg in enumerate(args):
             if isinstance(arg, Ref):
                 space, index = arg.buffer.space, arg.buffer.index
                 if space is Space.ARENA:
-                    words[i] = self.arena.ctypes.data + index + arg.offset
+                    words[i] = self.context.arena.ctypes.data + index + arg.offset
                 elif space is Space.CONSTANT:
-                    words[i] = self.executor.constant_addresses[index] + arg.offset
+                    words[i] = executor.constant_addresses[index] + arg.offset
                 else:
-                    slot = index if space is Space.INPUT else len(self.executor.plan.inputs) + index
+                    slot = index if space is Space.INPUT else len(executor.plan.inputs) + index
                     self.patches.append((base + 8 * i, slot, arg.offset))
             elif isinstance(arg, Block):
-                words[i] = self._block(arg.args).ctypes.data
+                words[i] = self._block(arg.args)
             elif isinstance(arg, Address):
-                words[i] = self.executor.store.address(arg.kernel)
+                words[i] = executor.store.address(arg.kernel)
             elif isinstance(arg, float):
                 words[i : i + 1].view(np.float64)[0] = arg
             else:
                 words[i] = arg
-        self.blocks.append(words)
-        return words
+        self.context.blocks.append(words)
+        return base
+
+
+class Context:
+    """The memory of one run at a time. `buffers`: the run's input and output arrays, by object address."""
+
+    def __init__(self, executor: Executor) -> None:
+        plan, self.executor = executor.plan, executor
+        self.arena = aligned(plan.arena_bytes)
+        self.scratch_size = -(-max(plan.scratch_bytes, 64) // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT + SCRATCH_ALIGNMENT
+        self.scratch = aligned(self.scratch_size * executor.pool.threads)
+        self.blocks: list[np.ndarray] = []
+        self.hosts: list[object] = [None] * plan.host_values
+        self.buffers = np.zeros(len(plan.inputs) + len(plan.outputs) + 1, np.int64)
+        self.jobs = {s.first: Job(self, s) for s in executor.segments if s.host is None}
 
     def __del__(self) -> None:
-        if hasattr(self, "job_address"):
-            self.executor.pool.release(self.job_address)
+        for job in getattr(self, "jobs", {}).values():
+            self.executor.pool.release(job.address)
 
 
 class Executor:
@@ -167,23 +119,22 @@ class Executor:
         plan: what to run.
         store: where kernels come from.
         pool: helper threads; their number is the plan's number of threads.
+        progress: told of each kernel that has to be compiled.
     """
 
     def __init__(self, plan: Plan, store: Store, pool: Pool, progress: Progress | None = None) -> None:
         self.plan, self.store, self.pool = plan, store, pool
         self.constant_addresses = [c.ctypes.data for c in plan.constants]
-        kernels = [REPLAY, *([HELPER] if pool.threads > 1 else []), *_kernels(plan)]
-        store.prepare(kernels, progress)
+        self.segments = list(_segments(plan, pool.threads))
+        store.prepare([REPLAY, HELPER, *_kernels(plan)], progress)
         self.replay = KERNEL(store.address(REPLAY))
         self.free: list[Context] = []
         self.recycler = Recycler()
-        self.segments = _segments(plan)
-        self.output_kinds = [
-            (o.shape, o.dtype, o.ref.buffer.nbytes, i)
+        self.made = [
+            (i, o.shape, o.dtype, o.ref.buffer.nbytes)
             for i, o in enumerate(plan.outputs)
             if isinstance(o, Tensor) and o.ref.buffer.space is Space.OUTPUT
         ]
-        self.simple = len(self.output_kinds) == len(plan.outputs)
 
     def run(self, inputs: Sequence[object], timeline: int = 0, host_seconds: dict[int, float] | None = None) -> list[object]:
         """Run on arrays (C-contiguous, of the plan's dtypes and shapes) and return new outputs.
@@ -201,50 +152,45 @@ class Executor:
             context = Context(self)
         outputs: list[object] = [None] * len(self.plan.outputs)
         buffers, count = context.buffers, len(inputs)
-        for i, value in enumerate(inputs):
-            if type(value) is np.ndarray:
-                buffers[i] = address_of(value)
-        for shape, dtype, nbytes, i in self.output_kinds:
-            made = np.empty(shape, dtype) if nbytes < _LARGE else self.recycler.empty(shape, dtype, nbytes)
-            outputs[i] = made
-            buffers[count + i] = address_of(made)
-        patches = len(context.patches)
-        for first, end, parallel in self.segments:
-            if parallel is None:
-                started = time.perf_counter()
-                self._host(context, self.plan.steps[first], inputs, outputs)
-                if host_seconds is not None:
-                    host_seconds[first] = time.perf_counter() - started
-                continue
-            self._native(context, first, end, parallel, patches, timeline)
-            patches = 0
-            if context.status:
-                self._check(context, first, end)
-        if not self.simple:
-            self._copy_out(context, inputs, outputs)
-        self.free.append(context)
+        for i in range(count):
+            buffers[i] = id(inputs[i])
+        for i, shape, dtype, nbytes in self.made:
+            outputs[i] = array = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
+            buffers[count + i] = id(array)
+        try:
+            for segment in self.segments:
+                if segment.host is None:
+                    self._native(context, segment, timeline)
+                else:
+                    self._host(context, segment, inputs, outputs, host_seconds)
+            if len(self.made) < len(outputs):
+                self._copy_out(context, inputs, outputs)
+        finally:
+            self.free.append(context)
         return outputs
 
-    def _native(self, context: Context, first: int, end: int, parallel: bool, patches: int, timeline: int) -> None:
-        pool = self.pool
-        if parallel and pool.lock.acquire(blocking=False):
-            try:
-                if not pool.alarms:
-                    pool.start(self.store.address(HELPER))
-                job = context.job
-                context.epoch = (context.epoch + 1) & 0x3FFFFFFF
-                job[1], job[2], job[4], job[6], job[7] = first, end, context.epoch, timeline, patches
-                if True in pool.asleep:
-                    pool.wake()
-                self.replay(context.job_address, pool.address, 0)
-            finally:
-                pool.lock.release()
-            return
-        job = context.solo
-        job[1], job[2], job[6], job[7] = first, end, timeline, patches
-        self.replay(address_of(job), 0, 0)
+    def _native(self, context: Context, segment: Segment, timeline: int) -> None:
+        job, pool = context.jobs[segment.first], 0
+        if segment.width > 1:
+            pool = self.pool.address or self.pool.start(self.store.address(HELPER))
+        if timeline:
+            # the loop counts its places from its own first step
+            timeline += 16 * self.pool.threads * segment.first
+        self.replay(job.address, pool, timeline)
+        if job.statuses and job.words[replay.FAULT]:
+            self._raise(job)
 
-    def _host(self, context: Context, step: HostStep, inputs: Sequence[object], outputs: list[object]) -> None:
+    def _raise(self, job: Job) -> None:
+        number = int(job.words[replay.FAULT]) - 1
+        step = job.statuses[number][1]
+        block = next(words for words in job.context.blocks if words.ctypes.data == job.status_table[number] - 8 * step.status)
+        code = int(block[step.status])
+        raise KernelFault(step, step.errors[code - 1] if 0 < code <= len(step.errors) else f"error {code}")
+
+    def _host(
+        self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object], seconds: dict[int, float] | None
+    ) -> None:
+        started, step = time.perf_counter(), segment.host
         values = [None if x is None else self._value(context, x, inputs, outputs) for x in step.inputs]
         results = step.call(values)
         for place, value in zip(step.outputs, results):
@@ -255,6 +201,8 @@ class Executor:
             if array.shape != place.shape:
                 raise RuntimeError(f"{', '.join(step.nodes)}: result has shape {array.shape}, expected {place.shape}")
             self._value(context, place, inputs, outputs)[...] = array
+        if seconds is not None:
+            seconds[segment.first] = time.perf_counter() - started
 
     def _value(self, context: Context, x: Tensor | Buffer, inputs: Sequence[object], outputs: Sequence[object]) -> object:
         """A plan's value as Python sees it; arrays are views of the run's memory."""
@@ -276,18 +224,9 @@ class Executor:
                 outputs[i] = np.array(value) if isinstance(out, Tensor) else value
         context.hosts = [None] * len(context.hosts)
 
-    def _check(self, context: Context, first: int, end: int) -> None:
-        for block, i, step in context.status:
-            if first <= i < end and block[step.status]:
-                code = int(block[step.status])
-                block[step.status] = 0
-                self.free.append(context)
-                message = step.errors[code - 1] if 0 < code <= len(step.errors) else f"error {code}"
-                raise KernelFault(step, message)
 
-
-def _kernels(plan: Plan) -> list:
-    found = []
+def _kernels(plan: Plan) -> list[KernelSpec]:
+    found: list[KernelSpec] = []
 
     def visit(args: Sequence[object]) -> None:
         for arg in args:
@@ -303,16 +242,14 @@ def _kernels(plan: Plan) -> list:
     return found
 
 
-def _segments(plan: Plan) -> list[tuple[int, int, bool | None]]:
-    """(first, end, whether helpers pay) of native runs; (i, i + 1, None) for a host step. A plan without steps has none."""
-    result: list[tuple[int, int, bool | None]] = []
+def _segments(plan: Plan, threads: int) -> Iterator[Segment]:
+    """Host steps and the runs of native steps between them. A plan without steps has none."""
     start = 0
     for i, step in enumerate([*plan.steps, None]):
         if isinstance(step, Step):
             continue
         if i > start:
-            result.append((start, i, any(s.tasks > 1 for s in plan.steps[start:i])))
+            yield Segment(start, i, min(threads, max(s.tasks for s in plan.steps[start:i])))
         if step is not None:
-            result.append((i, i + 1, None))
+            yield Segment(i, i + 1, 1, step)
         start = i + 1
-    return result

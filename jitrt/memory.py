@@ -1,4 +1,4 @@
-"""Memory of runs: aligned blocks, addresses of arrays, and large outputs used again."""
+"""Memory of runs: aligned blocks, and large outputs used again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ HUGE_PAGE = 2 << 20
 DATA_OFFSET = object.__basicsize__  # where an array object keeps its data address (PyArrayObject: right after the head)
 _SCAN = 8  # blocks of one size that an allocation looks at
 _KEEP = 64  # blocks of one size that are remembered
-
-_probe = np.arange(3)
-_word = np.ndarray((), np.uintp, (memoryview(_probe).cast("B")[:8]))  # any word; only its type matters
 
 
 def allocate(nbytes: int) -> tuple[np.ndarray, int]:

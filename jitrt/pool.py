@@ -1,7 +1,7 @@
-"""Helper threads: Python threads that live inside a native loop, one pool a thread count and process.
+"""Helper threads: Python threads that live inside one native loop, one pool a thread count and process.
 
-A run that has parallel work tries to get the pool; another run at the same time goes on alone on its caller's
-thread. Helpers look for the next run for about 200 us, then sleep in a lock without using CPU.
+A run takes the pool if nobody has it; another run at the same time goes on alone on its caller's thread. Helpers look
+for the next run for some 100 us, then sleep in a lock without using CPU. `ops/kernels/replay.py` has the protocol.
 """
 
 from __future__ import annotations
@@ -11,80 +11,76 @@ import os
 import pathlib
 import threading
 import time
-import weakref
 
 import numpy as np
 
-from .ops.kernels.replay import POOL_BUSY
+from .ops.kernels import replay
 from .ops.kernels.spec import handwritten
 
-_SEEN = 256  # pool word where helper t leaves the sequence number that it saw last
-_WORDS = 1024
 MAX_THREADS = 256
 KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 REPLAY = handwritten("replay", "replay:make_replay")
 HELPER = handwritten("helper", "replay:make_helper")
 
 
+def _function(library: ctypes.CDLL, name: str) -> int:
+    """The address of a C function; 0 if the library has none of that name."""
+    found = getattr(library, name, None)
+    return 0 if found is None else ctypes.cast(found, ctypes.c_void_p).value or 0
+
+
 class Pool:
-    """`threads` threads: the caller of a run and ``threads - 1`` helpers, started when they are first needed."""
+    """`threads` threads: the caller of a run and ``threads - 1`` helpers, started when they are first needed.
+
+    `address` is that of the pool's words once the helpers run, 0 before (and for one thread).
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
-        """A fresh pool: at first, and in the child of a fork, where no helper exists."""
-        self.lock = threading.Lock()
-        self.words = np.zeros(_WORDS, np.int64)
-        self.address = self.words.ctypes.data
-        self.words[2] = self.address
-        self.asleep: list[bool] = [False] * self.threads
-        self.alarms: list[threading.Lock] = []
+    def reset(self) -> None:
+        """A pool without helpers: at first, and in the child of a fork, where none exists."""
+        self.address = 0
+        self._starting = threading.Lock()
+        self._words = np.zeros(replay.pool_words(self.threads) + 8, np.int64)
+        self._words = self._words[-self._words.ctypes.data % 64 // 8 :]
+        # helpers may look at the words until the process ends, longer than Python keeps objects
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._words))
 
-    def start(self, helper: int) -> None:
-        """Start the helpers; `helper` is the address of the native loop."""
-        function = KERNEL(helper)
-        for t in range(1, self.threads):
-            alarm = threading.Lock()
-            alarm.acquire()
-            self.alarms.append(alarm)
-            arguments = (weakref.ref(self), function, t, alarm, self.words)
-            threading.Thread(target=_serve, args=arguments, name=f"jitrt-{t}", daemon=True).start()
-
-    def wake(self) -> None:
-        """Wake the helpers that sleep; a run is about to begin."""
-        for t in range(1, self.threads):
-            if self.asleep[t]:
-                self.asleep[t] = False
-                self.alarms[t - 1].release()
+    def start(self, helper: int) -> int:
+        """Start the helpers if they are not there; `helper` is the address of the native loop. Returns `address`."""
+        with self._starting:
+            if self.address or self.threads == 1:
+                return self.address
+            words, address = self._words, self._words.ctypes.data
+            words[replay.SELF], words[replay.BASE], words[replay.THREADS] = address, replay.CLOSED, self.threads
+            words[replay.YIELD] = _function(ctypes.CDLL(None), "sched_yield")
+            words[replay.ACQUIRE] = _function(ctypes.pythonapi, "PyThread_acquire_lock")
+            words[replay.RELEASE] = _function(ctypes.pythonapi, "PyThread_release_lock")
+            for thread in range(1, self.threads):
+                words[replay.seat(thread) + replay.LOCK] = _taken_lock()
+                threading.Thread(target=KERNEL(helper), args=(address, thread, 0), name=f"jitrt-{thread}", daemon=True).start()
+            self.address = address
+        return self.address
 
     def release(self, job: int) -> None:
         """Wait until no helper looks at a job whose memory goes (bounded by one task of a kernel)."""
-        if self.words[1] == job:
-            self.words[1] = 0
-        while job in self.words[POOL_BUSY : POOL_BUSY + self.threads]:
-            time.sleep(0)
+        if self.address:
+            seats = [replay.seat(thread) + replay.BUSY for thread in range(1, self.threads)]
+            while any(self._words[seat] == job for seat in seats):
+                time.sleep(0)
 
 
-def _serve(owner: weakref.ref[Pool], function, thread: int, alarm: threading.Lock, words: np.ndarray) -> None:
-    seen = 0
-    address = words.ctypes.data
-    while True:
-        function(address, thread, seen)
-        seen = int(words[_SEEN + thread])
-        pool = owner()
-        if pool is None:
-            return
-        pool.asleep[thread] = True
-        if words[0] != seen:
-            pool.asleep[thread] = False
-            continue
-        del pool
-        # a pool that is dropped leaves its helpers here for good: they look up from time to time
-        while not alarm.acquire(timeout=60):
-            if owner() is None:
-                return
+_allocate_lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))
+_acquire_lock = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", ctypes.pythonapi))
+
+
+def _taken_lock() -> int:
+    """The address of a new lock of Python's C interface that is taken; a helper sleeps by taking it once more."""
+    lock = _allocate_lock()
+    _acquire_lock(lock, 1)
+    return lock
 
 
 _pools: dict[int, Pool] = {}
@@ -103,7 +99,7 @@ def _after_fork() -> None:
     global _guard
     _guard = threading.Lock()
     for each in _pools.values():
-        each._reset()
+        each.reset()
 
 
 if hasattr(os, "register_at_fork"):

@@ -121,7 +121,7 @@ def _cycles_per_second() -> float:
     from .pool import KERNEL
     from .store import store
 
-    read = KERNEL(store().address(handwritten("cycles", "replay:make_cycles")))
+    read = KERNEL(store().address(handwritten("clock", "replay:make_clock")))
     word = np.zeros(1, np.int64)
     address = word.ctypes.data
     read(address, 0, 0)

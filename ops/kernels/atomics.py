@@ -16,17 +16,17 @@ def _at(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 
 @intrinsic
 def load(typingctx, address):
-    """The word at an address; what was written before it was stored is seen."""
+    """The word at an address, in one total order with all stores (x86: a plain load)."""
 
     def generate(context, builder, sig, args):
-        return builder.load_atomic(_at(builder, args[0]), "acquire", 8)
+        return builder.load_atomic(_at(builder, args[0]), "seq_cst", 8)
 
     return signature(types.int64, types.int64), generate
 
 
 @intrinsic
 def store(typingctx, address, value):
-    """Write a word after everything before it."""
+    """Write a word; no later load is done before it."""
 
     def generate(context, builder, sig, args):
         builder.store_atomic(args[1], _at(builder, args[0]), "seq_cst", 8)
@@ -70,24 +70,25 @@ def pause(typingctx):
 
 
 @intrinsic
-def yield_cpu(typingctx, function):
-    """Call ``int sched_yield(void)`` at an address; nothing if the address is 0."""
+def call_c(typingctx, function, pointer, number):
+    """Call the C function ``f(void *, int)`` at an address; one with fewer parameters ignores the rest. Nothing at 0."""
 
     def generate(context, builder, sig, args):
         with builder.if_then(builder.icmp_signed("!=", args[0], ir.Constant(_WORD, 0))):
-            kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
+            kind = ir.FunctionType(ir.VoidType(), [_WORD, ir.IntType(32)])
+            called = builder.inttoptr(args[0], kind.as_pointer())
+            builder.call(called, [args[1], builder.trunc(args[2], ir.IntType(32))])
         return context.get_dummy_value()
 
-    return signature(types.void, types.int64), generate
+    return signature(types.void, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
 def cycles(typingctx):
-    """The CPU's cycle counter."""
+    """A counter that runs at a steady rate (x86: the time stamp; the cycle counter of ARM is not open to programs)."""
 
     def generate(context, builder, sig, args):
-        function = builder.module.declare_intrinsic("llvm.readcyclecounter", (), ir.FunctionType(_WORD, []))
-        return builder.call(function, [])
+        name = "llvm.readcyclecounter" if "x86" in str(builder.module.triple) else "llvm.readsteadycounter"
+        return builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(_WORD, [])), [])
 
     return signature(types.int64), generate

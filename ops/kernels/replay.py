@@ -1,155 +1,271 @@
-"""The replay loop: one native call walks a range of a plan's steps with every thread that helps.
+"""The replay loop: one native call walks a segment of a plan with every thread that helps.
 
-Memory, in int64 words. Job (what a run hands to its helpers):
+Every task of a parallel run has a number that no other task of the pool's life has: the run's `base` plus its place
+in the segment. Two kinds of counters follow from that, and neither is ever reset:
 
-    0 steps table   1 first step   2 end step   3 threads   4 epoch   5 sched_yield   6 timeline or 0
-    7 patch count   8 patch table   9 buffer addresses   16 + t: scratch of thread t
+* `next` of thread t: all tasks of t's shares below it are taken. A share is a block of a step's tasks that stays with
+  one thread from step to step, so that its data stays in that core's cache. Whoever raises `next` from below n + 1 to
+  n + 1 by compare-and-swap runs task n. Each thread empties its own share first, then helps with the others.
+* `done`: how many tasks are finished. A step may begin once `done` has reached its first number.
 
-Step i lies at ``steps + i * stride(threads) * 8``: 0 kernel, 1 arguments, 2 tasks, 3 tasks done, 8 + t: the next task
-of thread t's share, tagged with the epoch in its upper half. A ticket is taken by compare-and-swap on that word, so a
-thread that wakes up late finds another epoch or nothing left, and leaves. Thread 0, the caller, runs every step that
-has one task, and can finish alone. Pool: 0 sequence number, 1 job, 16 + t: the job that thread t looks at.
+A helper that wakes up late, in a run that is over, finds every ticket of that run taken: it can neither take a task
+of a later run nor wait for anything. The caller (thread 0) can finish alone. It runs the steps of one task itself.
 
-A patch (destination, buffer, offset) writes a buffer's address into an argument block before the first step.
+A job is one segment of one context. Its steps have three words each: kernel, arguments, tasks. A patch (destination,
+buffer, offset) writes an array's data address plus an offset into an argument block; buffers are array objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-JOB_SCRATCH = 16  # first word of the scratch addresses in a job
-POOL_BUSY = 16
-SPINS = 4000  # waits that long before giving the CPU to another thread
-IDLE_SPINS = 6000  # a helper looks that often for the next run before it sleeps: about 200 us
+# int64 words of a job; WIDTH: the largest number of threads that a step can use; PLACES: spans of a step in a timeline;
+# SELF: its own address
+STEPS, STEP_COUNT, PATCHES, PATCH_COUNT, STATUSES, STATUS_COUNT, FAULT, BUFFERS = range(8)
+DATA_OFFSET, SCRATCH, SCRATCH_SIZE, WIDTH, PLACES, SELF = range(8, 14)
+JOB_WORDS = 14
+STEP_WORDS = 3
+
+# words of a pool (SELF as in a job); what different threads write lies on different cache lines
+DONE, BASE, JOB, TIMELINE, OWNER = 0, 8, 9, 10, 16
+THREADS, YIELD, ACQUIRE, RELEASE = range(24, 28)
+SEATS, SEAT_WORDS = 32, 16
+NEXT, BUSY, ASLEEP, LOCK = 0, 8, 9, 10  # words of a thread's seat
+CLOSED = -1  # `base` between runs
+
+SPINS = 2000  # a thread that has waited so long for others offers them its core
+IDLE_SPINS = 8000  # a helper looks so often for the next run before it sleeps
 
 
-def stride(threads: int) -> int:
-    """Words a step."""
-    return 8 + -(-threads // 8) * 8
+def seat(thread: int) -> int:
+    """Index of the first word of a thread's seat in the pool's words."""
+    return SEATS + SEAT_WORDS * thread
+
+
+def pool_words(threads: int) -> int:
+    """Size of a pool in words."""
+    return seat(threads)
 
 
 def make_replay() -> Callable:
-    """``replay(job, 0, 0)``: the calling thread's part of a run."""
-    from .atomics import add, compare_and_swap, load, pause, store, yield_cpu
-    from .simd import block, call_kernel
+    """``replay(job, pool, timeline)``: run a segment, with the pool's helpers if nobody else uses them.
 
-    walk = _make_walk(add, compare_and_swap, load, pause, yield_cpu, block, call_kernel)
+    `pool` is the address of a pool's words or 0; `timeline` that of 2 words a step and thread, or 0.
+    """
+    from .atomics import call_c, compare_and_swap, load, store
+    from .simd import block
 
-    def replay(job, task, scratch):
-        patches = block(job[8])
-        buffers = block(job[9])
-        for i in range(job[7]):
-            place = block(patches[3 * i])
-            place[0] = buffers[patches[3 * i + 1]] + patches[3 * i + 2]
-        threads = job[3]
-        if threads > 1:
-            words = 8 + (threads + 7) // 8 * 8
-            for s in range(job[1], job[2]):
-                step = job[0] + s * words * 8
-                tasks = load(step + 16)
-                for t in range(threads):
-                    store(step + 64 + t * 8, (job[4] << 32) | (t * tasks // threads))
-                store(step + 24, 0)
-            if task:  # the pool's address: the job is published
-                store(task + 8, job[10])
-                store(task, load(task) + 1)
-        walk(job, 0)
+    alone, walk, wake = _alone(), _walk(), _wake(call_c, compare_and_swap, load)
+
+    def replay(job, pool, timeline):
+        buffers = block(job[BUFFERS])
+        patches = block(job[PATCHES])
+        for i in range(job[PATCH_COUNT]):
+            data = block(buffers[patches[3 * i + 1]] + job[DATA_OFFSET])
+            block(patches[3 * i])[0] = data[0] + patches[3 * i + 2]
+        statuses = block(job[STATUSES])
+        for i in range(job[STATUS_COUNT]):
+            block(statuses[i])[0] = 0
+
+        if pool != 0 and compare_and_swap(pool + 8 * OWNER, 0, 1):
+            base = load(pool + 8 * DONE)
+            store(pool + 8 * JOB, job[SELF])
+            store(pool + 8 * TIMELINE, timeline)
+            store(pool + 8 * BASE, base)
+            wake(pool, job[WIDTH])
+            walk(job[SELF], pool, 0, base, timeline)
+            store(pool + 8 * BASE, CLOSED)
+            store(pool + 8 * OWNER, 0)
+        else:
+            alone(job[SELF], timeline)
+
+        job[FAULT] = 0
+        for i in range(job[STATUS_COUNT]):
+            if job[FAULT] == 0 and block(statuses[i])[0] != 0:
+                job[FAULT] = i + 1
 
     return replay
 
 
 def make_helper() -> Callable:
-    """``helper(pool, thread, 0)``: take part in runs until none has come for a while."""
-    from .atomics import add, compare_and_swap, load, pause, store, yield_cpu
-    from .simd import block, call_kernel
+    """``helper(pool, thread, 0)``: take part in runs for ever; sleep when none comes for a while."""
+    from .atomics import call_c, compare_and_swap, load, pause, store
+    from .simd import block
 
-    walk = _make_walk(add, compare_and_swap, load, pause, yield_cpu, block, call_kernel)
+    walk = _walk()
 
-    def helper(pool_words, thread, last):
-        pool = pool_words[2]
-        mine = pool + (16 + thread) * 8
-        seen = last
+    def helper(words, thread, unused):
+        pool = words[SELF]
+        seat = pool + 8 * (SEATS + SEAT_WORDS * thread)
+        seen = CLOSED
         spins = 0
-        while spins < IDLE_SPINS:
-            now = load(pool)
-            if now == seen:
+        while True:
+            base = load(pool + 8 * BASE)
+            if base != CLOSED and base != seen:
+                seen = base
+                job = load(pool + 8 * JOB)
+                timeline = load(pool + 8 * TIMELINE)
+                # the seat keeps the job's memory from being freed; an open run after that means it was not before
+                store(seat + 8 * BUSY, job)
+                if load(pool + 8 * BASE) == base:
+                    walk(job, pool, thread, base, timeline)
+                store(seat + 8 * BUSY, 0)
+                spins = 0
+            elif spins < IDLE_SPINS:
                 pause()
                 spins += 1
-                continue
-            job = load(pool + 8)
-            store(mine, job)
-            if load(pool + 8) == job and job != 0:
-                walk(block(job), thread)
-            store(mine, 0)
-            seen = now
-            spins = 0
-        store(pool + (256 + thread) * 8, seen)
+            else:
+                store(seat + 8 * ASLEEP, 1)
+                base = load(pool + 8 * BASE)
+                quiet = base == CLOSED or base == seen
+                # who finds no flag to take back was woken already, and the lock's release is on its way
+                if quiet or not compare_and_swap(seat + 8 * ASLEEP, 1, 0):
+                    call_c(block(pool)[ACQUIRE], block(seat)[LOCK], 1)
+                spins = 0
 
     return helper
 
 
-def make_cycles() -> Callable:
-    """``cycles(word, 0, 0)``: the cycle counter, for calibration."""
+def make_clock() -> Callable:
+    """``clock(args, 0, 0)``: what the timeline's counter shows now, to ``args[0]``."""
     from .atomics import cycles
 
-    def read(word, task, scratch):
-        word[0] = cycles()
+    def clock(args, task, scratch):
+        args[0] = cycles()
 
-    return read
+    return clock
 
 
-def _make_walk(add, compare_and_swap, load, pause, yield_cpu, block, call_kernel) -> Callable:
-    from numba import njit
+def _wake(call_c, compare_and_swap, load) -> Callable:
+    from .simd import block
+    from .subroutine import subroutine
 
+    @subroutine
+    def wake(pool, width):
+        for thread in range(1, min(width, block(pool)[THREADS])):
+            seat = pool + 8 * (SEATS + SEAT_WORDS * thread)
+            if load(seat + 8 * ASLEEP) == 1 and compare_and_swap(seat + 8 * ASLEEP, 1, 0):
+                call_c(block(pool)[RELEASE], block(seat)[LOCK], 0)
+
+    return wake
+
+
+def _record() -> Callable:
     from .atomics import cycles
+    from .simd import block
+    from .subroutine import subroutine
 
-    @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    def walk(job, thread):
-        threads, epoch = job[3], job[4]
-        words = 8 + (threads + 7) // 8 * 8
-        scratch = job[16 + thread]
-        timeline = job[6]
-        for s in range(job[1], job[2]):
-            address = job[0] + s * words * 8
-            step = block(address)
-            kernel, args, tasks = step[0], step[1], step[2]
+    @subroutine
+    def record(timeline, place, started):
+        block(timeline)[2 * place] = started
+        block(timeline)[2 * place + 1] = cycles()
+
+    return record
+
+
+def _wait() -> Callable:
+    from .atomics import call_c, load, pause
+    from .simd import block
+    from .subroutine import subroutine
+
+    @subroutine
+    def wait(pool, base, number):
+        """Return when `number` tasks are done, or the run with this base is over."""
+        spins = 0
+        while load(pool + 8 * DONE) < number and load(pool + 8 * BASE) == base:
+            if spins < SPINS:
+                pause()
+                spins += 1
+            else:
+                call_c(block(pool)[YIELD], 0, 0)
+
+    return wait
+
+
+def _alone() -> Callable:
+    from .atomics import cycles
+    from .simd import block, call_kernel
+    from .subroutine import subroutine
+
+    record = _record()
+
+    @subroutine
+    def alone(job_address, timeline):
+        job = block(job_address)
+        scratch = job[SCRATCH]
+        for s in range(job[STEP_COUNT]):
+            step = block(job[STEPS] + 8 * STEP_WORDS * s)
             started = 0
             if timeline != 0:
                 started = cycles()
-            if threads == 1:
+            for task in range(step[2]):
+                call_kernel(step[0], step[1], task, scratch)
+            if timeline != 0:
+                record(timeline, s * job[PLACES], started)
+
+    return alone
+
+
+def _walk() -> Callable:
+    from .atomics import add, compare_and_swap, cycles, load
+    from .simd import block, call_kernel
+    from .subroutine import subroutine
+
+    record, wait = _record(), _wait()
+
+    @subroutine
+    def walk(job_address, pool, thread, base, timeline):
+        """One thread's part of the run with this base."""
+        job = block(job_address)
+        scratch = job[SCRATCH] + thread * job[SCRATCH_SIZE]
+        end = base
+        untold = 0  # tasks that the caller has finished and not yet added to `done`
+        for s in range(job[STEP_COUNT]):
+            step = block(job[STEPS] + 8 * STEP_WORDS * s)
+            tasks = step[2]
+            first, end = end, end + tasks
+            parts = min(block(pool)[THREADS], tasks)
+            if thread >= max(parts, 1):
+                continue
+            if tasks > 1:
+                if untold > 0:
+                    add(pool + 8 * DONE, untold)
+                    untold = 0
+                wait(pool, base, first)
+                if load(pool + 8 * BASE) != base:
+                    return
+            started = 0
+            if timeline != 0:
+                started = cycles()
+            taken = tasks
+            if tasks <= 1:
                 for task in range(tasks):
-                    call_kernel(kernel, args, task, scratch)
-            elif tasks == 1:
-                if thread == 0:
-                    call_kernel(kernel, args, 0, scratch)
-                    add(address + 24, 1)
+                    call_kernel(step[0], step[1], task, scratch)
+                untold += tasks
             else:
-                for k in range(threads):
-                    share = (thread + k) % threads
-                    counter = address + 64 + share * 8
-                    end = (share + 1) * tasks // threads
+                taken = 0
+                for k in range(parts):
+                    share = thread + k
+                    if share >= parts:
+                        share -= parts
+                    counter = pool + 8 * (SEATS + SEAT_WORDS * share + NEXT)
+                    low, high = first + share * tasks // parts, first + (share + 1) * tasks // parts
+                    before = taken
                     while True:
                         ticket = load(counter)
-                        if ticket >> 32 != epoch:
-                            return
-                        task = ticket & 0xFFFFFFFF
-                        if task >= end:
+                        number = max(ticket, low)
+                        if number >= high:
                             break
-                        if compare_and_swap(counter, ticket, ticket + 1):
-                            call_kernel(kernel, args, task, scratch)
-                            add(address + 24, 1)
-            if timeline != 0:
-                record = block(timeline + (s * threads + thread) * 16)
-                record[0] = started
-                record[1] = cycles()
-            if threads > 1:
-                spins = 0
-                while load(address + 24) < tasks:
-                    if thread != 0 and job[4] != epoch:
-                        return
-                    pause()
-                    spins += 1
-                    if spins > SPINS:
-                        yield_cpu(job[5])
+                        if compare_and_swap(counter, ticket, number + 1):
+                            call_kernel(step[0], step[1], number - first, scratch)
+                            taken += 1
+                    if taken > before and add(pool + 8 * DONE, taken - before) + taken - before == end:
+                        break
+            if timeline != 0 and taken > 0:
+                record(timeline, s * job[PLACES] + thread, started)
+            if thread == 0 and tasks > 1:
+                wait(pool, base, end)
+        if untold > 0:
+            add(pool + 8 * DONE, untold)
 
     return walk

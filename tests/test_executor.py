@@ -1,0 +1,208 @@
+"""Runs on threads: concurrent runs, forks, exits, faults, idle helpers, and memory that outputs are made in."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import jitrt as ort
+from jitrt.memory import HUGE_PAGE, LARGE, Recycler, aligned
+
+
+def session(text: str, threads: int = 2) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]>{text}'), options)
+
+
+WORK = "g (float[N, M] x, float[M, M] w) => (float[N, M] y) { h = MatMul (x, w) t = Tanh (h) s = Softmax (t) y = Add (s, x) }"
+
+
+def work_feeds(rows: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {"x": rng.standard_normal((rows, 96), np.float32), "w": rng.standard_normal((96, 96), np.float32) / 10}
+
+
+def work_expected(feeds: dict[str, np.ndarray]) -> np.ndarray:
+    t = np.tanh(feeds["x"].astype(np.float64) @ feeds["w"])
+    e = np.exp(t - t.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True) + feeds["x"]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_any_number_of_threads_gives_the_same_result(threads):
+    feeds = work_feeds(513, 0)
+    (y,) = session(WORK, threads).run(None, feeds)
+    np.testing.assert_allclose(y, work_expected(feeds), rtol=1e-5, atol=1e-5)
+
+
+def test_many_threads_run_one_session_and_several():
+    sessions = [session(WORK) for _ in range(3)]
+    cases = [(work_feeds(rows, rows), rows) for rows in (1, 37, 300, 512)]
+    expected = [work_expected(feeds) for feeds, _ in cases]
+    wrong: list[object] = []
+
+    def hammer(k: int) -> None:
+        try:
+            for i in range(40):
+                number = (i + k) % len(cases)
+                (y,) = sessions[(i * 7 + k) % len(sessions)].run(None, cases[number][0])
+                if not np.allclose(y, expected[number], 1e-5, 1e-5):
+                    wrong.append((k, i))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=hammer, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_sleeping_helpers_wake_for_every_run():
+    one, feeds = session(WORK), work_feeds(400, 3)
+    expected = work_expected(feeds)
+    for pause in (0, 0, 1e-5, 1e-4, 2e-4, 1e-3, 5e-3) * 20:
+        time.sleep(pause)
+        (y,) = one.run(None, feeds)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dropped_plans_leave_no_helper_in_freed_memory():
+    for seed in range(60):
+        feeds = work_feeds(200 + seed % 3, seed)
+        (y,) = session(WORK).run(None, feeds)
+        gc.collect()
+        np.testing.assert_allclose(y, work_expected(feeds), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_runs_with_helpers_of_its_own():
+    one, feeds = session(WORK), work_feeds(400, 5)
+    one.run(None, feeds)
+    child = os.fork()
+    if child == 0:
+        (y,) = one.run(None, feeds)
+        os._exit(0 if np.allclose(y, work_expected(feeds), 1e-5, 1e-5) else 1)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hung")
+    assert status == 0
+    (y,) = one.run(None, feeds)
+    np.testing.assert_allclose(y, work_expected(feeds), rtol=1e-5, atol=1e-5)
+
+
+SCRIPT = """
+    import os, threading, time
+    import numpy as np, onnx.parser, jitrt
+    model = onnx.parser.parse_model('''<ir_version: 10, opset_import: ["": 20]>
+        g (float[N, M] x) => (float[N, M] y) { t = Tanh (x) y = Exp (t) }''')
+    options = jitrt.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = jitrt.InferenceSession(model, options)
+    x = np.ones((300, 300), np.float32)
+    session.run(None, {"x": x})
+"""
+
+
+def run_script(more: str) -> subprocess.CompletedProcess:
+    text = textwrap.dedent(SCRIPT) + textwrap.dedent(more)
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+
+
+def test_the_process_ends_while_threads_run():
+    done = run_script("""
+        def forever():
+            while True:
+                session.run(None, {"x": x})
+        threading.Thread(target=forever, daemon=True).start()
+        time.sleep(0.2)
+        print("end")
+    """)
+    assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr
+
+
+def test_an_idle_process_uses_no_cpu():
+    done = run_script("""
+        time.sleep(0.1)
+        before = sum(os.times()[:2])
+        time.sleep(1.0)
+        print(sum(os.times()[:2]) - before)
+    """)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.05
+
+
+def test_a_fault_names_its_node_and_later_runs_are_right():
+    one = session("g (float[5] x, int64[K] i) => (float[K] y) { [pick] y = Gather <axis = 0> (x, i) }")
+    x = np.arange(5, dtype=np.float32)
+    for _ in range(3):
+        with pytest.raises(ort.InvalidArgument, match="pick"):
+            one.run(None, {"x": x, "i": np.array([1, 7])})
+        np.testing.assert_array_equal(one.run(None, {"x": x, "i": np.array([1, -1])})[0], [1, 4])
+
+
+def test_a_failing_host_step_leaves_the_session_usable():
+    one = session("g (float[N] x, int64[K] s) => (float[?] y) { t = Relu (x) y = Reshape (t, s) }")
+    x = np.arange(6, dtype=np.float32)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="Reshape"):
+            one.run(None, {"x": x, "s": np.array([4, 2])})
+        assert one.run(None, {"x": x, "s": np.array([3, 2])})[0].shape == (3, 2)
+
+
+# -- memory
+@pytest.mark.parametrize("nbytes", [1, 63, LARGE, HUGE_PAGE + 5])
+def test_blocks_are_aligned(nbytes):
+    block = aligned(nbytes)
+    assert block.nbytes == nbytes
+    assert block.ctypes.data % 64 == 0
+    block[:] = 1
+
+
+def test_a_block_is_reused_only_when_every_view_is_gone():
+    recycler, shape, size = Recycler(), (1000, 100), 400_000
+    first = recycler.empty(shape, np.dtype(np.float32), size)
+    view, where = first[3:, ::2].T, first.ctypes.data
+    del first
+    second = recycler.empty(shape, np.dtype(np.float32), size)
+    assert second.ctypes.data != where
+    shared = memoryview(view)
+    del view
+    third = recycler.empty(shape, np.dtype(np.float32), size)
+    assert third.ctypes.data != where
+    del shared
+    assert recycler.empty(shape, np.dtype(np.float32), size).ctypes.data == where
+
+
+def test_remembered_memory_is_bounded():
+    recycler = Recycler(limit=10 * LARGE)
+    kept = [recycler.empty((LARGE + 64 * i,), np.dtype(np.uint8), LARGE + 64 * i) for i in range(40)]
+    assert recycler.held <= recycler.limit
+    assert len({a.ctypes.data for a in kept}) == 40
+
+
+def test_outputs_of_earlier_runs_stay_as_they_were():
+    one = session("g (float[N] x) => (float[N] y, float[N] z) { y = Neg (x) z = Identity (x) }")
+    x = np.arange(100_000, dtype=np.float32)
+    results = [one.run(None, {"x": x + k}) for k in range(6)]
+    for k, (y, z) in enumerate(results):
+        np.testing.assert_array_equal(y, -(x + k))
+        np.testing.assert_array_equal(z, x + k)
+    assert not any(np.shares_memory(z, x) for _, z in results)
