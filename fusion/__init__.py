@@ -1,0 +1,1 @@
+"""From a model to a plan: importer, graph, rewrites, tracer, grouping, code generation, memory."""

@@ -32,12 +32,12 @@ def max_pool(
 
 @op("AveragePool", since=1)
 def average_pool(
-    t: Builder, X: Tensor, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, dilations=None, pads=None, strides=None
+    t: Builder, X: Tensor, *,
+    kernel_shape, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, dilations=None, pads=None, strides=None,
 ) -> Tensor:  # fmt: skip
     """The mean of each window, over the image or over image and border."""
-    return _pool(t, X, "average", kernel_shape, auto_pad, ceil_mode, dilations, pads, strides, include_pad=bool(count_include_pad))[
-        0
-    ]
+    include_pad = bool(count_include_pad)
+    return _pool(t, X, "average", kernel_shape, auto_pad, ceil_mode, dilations, pads, strides, include_pad=include_pad)[0]
 
 
 @op("LpPool", since=1)

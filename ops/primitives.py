@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from .kernels.image import Opaque as Address
     from .kernels.launch import Launch
 
 Shape = tuple[int, ...]
@@ -226,7 +227,7 @@ class Join:
 class Operand:
     """A tensor as a kernel sees it: opaque address of element 0, dtype, shape and byte strides."""
 
-    address: object
+    address: Address
     dtype: np.dtype
     shape: Shape
     strides: tuple[int, ...]
@@ -238,17 +239,18 @@ class LaunchContext(Protocol):
     inputs: Sequence[Operand | None]
     outputs: Sequence[Operand]
     threads: int
-    # the contraction's tail: bias is per output channel, residual is of the output's shape, low/high clip, epilogue is an opaque (kernel address, argument block) pair or None
+    # the contraction's tail: bias is per output channel, residual of the output's shape, low and high clip, epilogue is
+    # an opaque (kernel address, argument block) pair or None
     bias: Operand | None
     residual: Operand | None
     low: float
     high: float
-    epilogue: tuple[object, object] | None
+    epilogue: tuple[Address, Address] | None
 
-    def alloc(self, nbytes: int) -> object:
+    def alloc(self, nbytes: int) -> Address:
         """Address of workspace that lives while the kernel's launches run."""
 
-    def packed(self, tensor: np.ndarray, key: object, make: Callable[[np.ndarray], np.ndarray]) -> object:
+    def packed(self, tensor: np.ndarray, key: object, make: Callable[[np.ndarray], np.ndarray]) -> Address:
         """Address of ``make(tensor)``; made once a session for the same constant and key, shared by its plans."""
 
 

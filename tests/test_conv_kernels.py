@@ -149,7 +149,8 @@ def test_nan_passes_the_clip():
     x, w = problem(16, 32, 1, WINDOWS[2])
     x[0, 0, 0, 0] = np.nan
     got, _ = convolve(x, w, WINDOWS[2], 1, low=0.0)
-    assert np.isnan(got[0, :, 0, 0]).all() and np.isnan(got).sum() == 32
+    assert np.isnan(got[0, :, 0, 0]).all()
+    assert np.isnan(got).sum() == 32
 
 
 def test_output_may_be_part_of_a_wider_buffer():
@@ -163,7 +164,8 @@ def test_output_may_be_part_of_a_wider_buffer():
     source = native(x.astype(np.float32))
     run(dense.conv("f32", image(source), packed, image(y), [1, 1], [1, 1], [1, 1], alloc=memory.alloc, threads=2))
     assert relative_error(y, convolution(x, w, *window[1:], 1)) < TOLERANCE["f32"]
-    assert (wide[..., :30] == 7).all() and (wide[..., 70:] == 7).all()
+    assert (wide[..., :30] == 7).all()
+    assert (wide[..., 70:] == 7).all()
 
 
 EPILOGUE = """
@@ -312,11 +314,10 @@ def test_other_targets(name, features):
 def test_impossible_shapes_are_refused():
     memory = Memory()
     packed = dense.pack_weights(np.zeros((8, 4, 3, 3), np.float32), 1)
+    few, x, y = (image(np.zeros(shape, np.float32)) for shape in [(1, 3, 5, 5), (1, 4, 5, 5), (1, 8, 3, 3)])
     with pytest.raises(ValueError, match="input"):
-        dense.conv("f32", image(np.zeros((1, 3, 5, 5), np.float32)), packed, image(np.zeros((1, 8, 3, 3), np.float32)), [1, 1], [1, 1],
-                   [0, 0], alloc=memory.alloc)  # fmt: skip
+        dense.conv("f32", few, packed, y, [1, 1], [1, 1], [0, 0], alloc=memory.alloc)
     with pytest.raises(ValueError, match="groups"):
         dense.pack_weights(np.zeros((8, 4, 3, 3), np.float32), 3)
     with pytest.raises(ValueError, match="epilogue"):
-        dense.conv("f32", image(np.zeros((1, 4, 5, 5), np.float32)), packed, image(np.zeros((1, 8, 3, 3), np.float32)), [1, 1], [1, 1],
-                   [0, 0], epilogue=(1, 1), alloc=memory.alloc)  # fmt: skip
+        dense.conv("f32", x, packed, y, [1, 1], [1, 1], [0, 0], epilogue=(1, 1), alloc=memory.alloc)

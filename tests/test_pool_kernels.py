@@ -111,7 +111,9 @@ def test_nan_is_the_maximum_of_every_window_that_holds_it():
     y = empty(x.shape, np.float32)
     window = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
     run(pool("f32", "max", image(x), image(y), window, alloc=Memory().alloc))
-    assert np.isnan(y[0, 3, 3:6, 3:6]).all() and np.isnan(y[0, 18, :2, :2]).all() and np.isnan(y).sum() == 13
+    assert np.isnan(y[0, 3, 3:6, 3:6]).all()
+    assert np.isnan(y[0, 18, :2, :2]).all()
+    assert np.isnan(y).sum() == 13
 
 
 def test_empty_batch_needs_no_launch():

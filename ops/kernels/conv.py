@@ -125,7 +125,7 @@ def conv(
             residual = wide
     else:
         out, after = native_output(dtype, y, epilogue, alloc, threads, label)
-        residual = native_input(dtype, residual, before, alloc, threads, label)
+        residual = residual and native_input(dtype, residual, before, alloc, threads, label)
     main = product(work, image, weights, out.volume(), residual and residual.volume(), steps, dils, threads,
                       (bias, float(low), float(high), *(epilogue or (0, 0))), label)  # fmt: skip
     return [*before, main, *after]
@@ -176,7 +176,7 @@ _SINGLES = (14, 7, 4, 2, 1)
 @lru_cache(maxsize=4096)
 def split_row(width: int) -> tuple[int, int, int, int]:
     """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""
-    best = None
+    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
     for first in heights():
         for second in (0, *heights()):
             count = width // first
@@ -185,7 +185,7 @@ def split_row(width: int) -> tuple[int, int, int, int]:
                 if rest == 0 or (second and rest % second == 0):
                     others = rest // second if rest else 0
                     cost = count * _tile_cost(first) + others * _tile_cost(second)
-                    if best is None or cost < best[0]:
+                    if cost < best[0]:
                         best = (cost, (first, count, second, count + others))
                     break
                 count -= 1
@@ -225,7 +225,7 @@ def _share(
 ) -> tuple[int, int, int, int]:
     """(tiles of a task, row blocks, panels of a task, panel blocks) with even shares and little memory traffic."""
     most = max(1, _A_BYTES // max(1, tile_bytes))
-    best = None
+    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
     for row_blocks in range(1, min(tiles, max(2 * tasks, -(-tiles // most))) + 1):
         of_tiles = -(-tiles // row_blocks)
         if row_blocks != -(-tiles // of_tiles) or (of_tiles > most and row_blocks < tiles):
@@ -238,7 +238,7 @@ def _share(
             waves = -(-number // threads) * of_tiles * of_panels / (images * tiles * panels / threads)
             traffic = row_blocks * panels * panel_bytes + panel_blocks * tiles * tile_bytes
             cost = waves + 0.02 * traffic / (panels * panel_bytes + tiles * tile_bytes) + 0.002 * number / threads
-            if best is None or cost < best[0]:
+            if cost < best[0]:
                 best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
     return best[1]
 
@@ -259,7 +259,7 @@ def product(
     other = residual or y
     if kernel == [1, 1, 1]:
         seen, y, other = merge_rows(seen, y, other)
-    segments = (*kernel, c)
+    segments = (kernel[0], kernel[1], kernel[2], c)
     if groups == 1 and (kernel[2] == 1 or (dils[2] == 1 and x.strides[4] == c * size)):
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
     n, _, od, oh, ow = y.shape

@@ -35,10 +35,10 @@ class Phase:
         offset: bytes from the start of the packed weights.
     """
 
-    remainder: tuple[int, int, int]
-    taps: tuple[int, int, int]
-    shift: tuple[int, int, int]
-    dilation: tuple[int, int, int]
+    remainder: tuple[int, ...]
+    taps: tuple[int, ...]
+    shift: tuple[int, ...]
+    dilation: tuple[int, ...]
     offset: int
 
 
@@ -140,7 +140,7 @@ def conv_transpose(
             residual = wide
     else:
         out, after = native_output(dtype, y, None, alloc, threads, label)
-        residual = native_input(dtype, residual, before, alloc, threads, label)
+        residual = residual and native_input(dtype, residual, before, alloc, threads, label)
     out, other = out.volume(), residual.volume() if residual else None
     parts = [part for part in (_part(phase, weights, out, crop) for phase in weights.phases) if part]
     image, begin = _padded(dtype, work, x.volume(), parts, before, alloc, threads, label)

@@ -101,7 +101,7 @@ def depthwise(
     else:
         first = []
     out, last = native_output(dtype, y, epilogue, alloc, threads, label)
-    extra = native_input(dtype, residual, first, alloc, threads, label)
+    extra = residual and native_input(dtype, residual, first, alloc, threads, label)
     x3, y3 = x.volume(), out.volume()
     r3 = (extra or out).volume()
     n, c, od, oh, ow = y3.shape
@@ -155,10 +155,10 @@ def native_output(dtype: str, y: Image, epilogue: object, alloc: Alloc, threads:
     return out, pad_copy(dtype, out, dtype, y, threads=threads, label=f"{label}: layout")
 
 
-def native_input(dtype: str, x: Image | None, launches: list[Launch], alloc: Alloc, threads: int, label: str) -> Image | None:
+def native_input(dtype: str, x: Image, launches: list[Launch], alloc: Alloc, threads: int, label: str) -> Image:
     """x, or a channels-last copy of it that is made by a launch added to `launches`."""
     size = SIZES[dtype]
-    if x is None or x.channels_last(size):
+    if x.channels_last(size):
         return x
     copy = channels_last(alloc(int(np.prod(x.shape)) * size), x.shape, size)
     launches.extend(pad_copy(dtype, x, dtype, copy, threads=threads, label=f"{label}: layout"))
@@ -266,9 +266,9 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
 
 
 def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: int) -> Callable:
-    """``tile(args, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other)``: `pixels` outputs of `count` vectors of
-    channels, `wide` vectors at a time while they last, or of the first `count` lanes of one vector (wide = 0).
+    """``tile(args, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other)``: `pixels` outputs of some channels.
 
+    `count` vectors of channels, `wide` at a time while they last, or the first `count` lanes of one vector (wide = 0).
     x and filters point at the first tap of the first pixel; nd, nh, nw count the taps; pixel, out and other are bytes
     between the pixels of x (unless `stride` is compiled in), y and residual: along a row, or down a column.
     """

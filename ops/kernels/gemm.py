@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .conv import PackedWeights, conv, panel_width
-from .image import SIZES, Alloc, Image
+from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch
 from .padcopy import pad_copy
 
@@ -20,7 +20,7 @@ from .padcopy import pad_copy
 class Matrix:
     """A batch of matrices in memory: opaque address (bytes may be added), (batch, rows, columns), their byte strides."""
 
-    address: object
+    address: Opaque
     shape: tuple[int, int, int]
     strides: tuple[int, int, int]
 
@@ -38,14 +38,14 @@ def pack(b: np.ndarray) -> np.ndarray:
 def matmul(
     dtype: str,
     a: Matrix,
-    b: Matrix | object,
+    b: Matrix | Opaque,
     c: Matrix,
     *,
-    bias: object = 0,
+    bias: Opaque = 0,
     residual: Matrix | None = None,
     low: float = -np.inf,
     high: float = np.inf,
-    epilogue: tuple[object, object] | None = None,
+    epilogue: tuple[Opaque, Opaque] | None = None,
     alloc: Alloc,
     threads: int = 1,
     label: str = "matmul",
@@ -59,14 +59,14 @@ def matmul(
 
     Any of the sizes may be 0; with K = 0 the product is bias and residual alone.
     """
-    batch, m, n = c.shape
+    batch, _, n = c.shape
     k = a.shape[2]
     if 0 in c.shape:
         return []
     launches: list[Launch] = []
     weights = _weights(dtype, b, k, n, batch, launches, alloc, threads, label)
     launches += conv(
-        dtype, _image(a), weights, _image(c), [1], [1], [0], bias=bias, residual=residual and _image(residual),
+        dtype, _image(a), weights, _image(c), [1], [1], [0], bias=bias, residual=_image(residual) if residual else None,
         low=low, high=high, epilogue=epilogue, alloc=alloc, threads=threads, label=label,
     )  # fmt: skip
     return launches
@@ -79,7 +79,7 @@ def _image(x: Matrix) -> Image:
 
 
 def _weights(
-    dtype: str, b: Matrix | object, k: int, n: int, batch: int, launches: list[Launch], alloc: Alloc, threads: int, label: str
+    dtype: str, b: Matrix | Opaque, k: int, n: int, batch: int, launches: list[Launch], alloc: Alloc, threads: int, label: str
 ) -> PackedWeights:
     size = SIZES[dtype]
     width = panel_width(size)

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-# an address that only the executor can turn into a number (a plan's Ref), or an int64 address
-Opaque = object
+
+class Opaque(Protocol):
+    """An address that only the executor can turn into a number (a plan's place in memory), or an int64 address."""
+
+    def __add__(self, nbytes: int, /) -> Opaque:
+        """The address of what lies `nbytes` further on."""
+
+
 # alloc(nbytes): workspace that lives as long as the node's launches, 64-byte aligned
 Alloc = Callable[[int], Opaque]
 
@@ -59,8 +66,9 @@ class Image:
 
 def channels_last(address: Opaque, shape: Sequence[int], itemsize: int) -> Image:
     """A dense channels-last image of logical shape (N, C, *spatial) at `address`."""
-    n, c, *spatial = shape
-    strides, step = [], c * itemsize
+    _, c, *spatial = shape
+    strides: list[int] = []
+    step = c * itemsize
     for size in reversed(spatial):
         strides.insert(0, step)
         step *= size
@@ -69,7 +77,8 @@ def channels_last(address: Opaque, shape: Sequence[int], itemsize: int) -> Image
 
 def channels_first(address: Opaque, shape: Sequence[int], itemsize: int) -> Image:
     """A C-contiguous image of logical shape (N, C, *spatial) at `address`."""
-    strides, step = [], itemsize
+    strides: list[int] = []
+    step = itemsize
     for size in reversed(shape):
         strides.insert(0, step)
         step *= size
@@ -81,7 +90,8 @@ def triple(values: Sequence[int], fill: int) -> tuple[int, int, int]:
     given = tuple(int(v) for v in values)
     if not 1 <= len(given) <= 3:
         raise ValueError(f"{len(given)} spatial dimensions: expected 1 to 3")
-    return (fill,) * (3 - len(given)) + given
+    d, h, w = (fill,) * (3 - len(given)) + given
+    return d, h, w
 
 
 def merge_rows(*images: Image) -> list[Image]:

@@ -57,7 +57,7 @@ def pad_copy(
     bits = _bits(destination, value)
     if source == destination:
         source = destination = f"u{8 * SIZES[source]}"
-    n, c, d, h, w = y.shape
+    n, _, d, h, w = y.shape
     pieces = max(1, min(-(-elements // _TASK_ELEMENTS), 4 * threads))
     row_blocks = max(1, min(h, -(-pieces // (n * d))))
     col_blocks = max(1, min(-(-w // 16), -(-pieces // (n * d * row_blocks))))

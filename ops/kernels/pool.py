@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, channels_last, triple
 from .launch import Launch
 from .spec import handwritten
+
+if TYPE_CHECKING:
+    from .emit import E
+    from .window import Code
 
 _TASK_BYTES = 64 << 10  # a task costs the executor about a microsecond
 _WIDE = 4  # vectors of channels that are pooled together
@@ -240,22 +245,22 @@ def _tile(dtype: str, mode: str, lanes: int) -> Callable:
     return window.leaf("x y place index nd nh nw count channels", dtype, lanes, body)
 
 
-def _initial(code: object, mode: str) -> object:
+def _initial(code: Code, mode: str) -> E:
     """The value that a window without taps has."""
     from . import emit
 
-    lowest = 0
+    lowest: float = 0
     if mode in ("max", "indices"):
         bits = emit.BITS[code.kind]
         lowest = -np.inf if emit.is_float(code.kind) else -(1 << (bits - 1)) if emit.is_signed(code.kind) else 0
     return emit.constant(code.builder, code.kind, code.lanes, lowest)
 
 
-def _combine(code: object, mode: str, total: object, value: object, p: object) -> object:
+def _combine(code: Code, mode: str, total: E, value: E, p: E) -> E:
     return total + (value if mode == "average" else _power(code, value.abs(), p))
 
 
-def _power(code: object, base: object, exponent: object) -> object:
+def _power(code: Code, base: E, exponent: E) -> E:
     """base ** exponent for an integer exponent of at least 0."""
     result = code.variable(base.like(1))
     with code.loop(exponent):
@@ -263,7 +268,7 @@ def _power(code: object, base: object, exponent: object) -> object:
     return result.get()
 
 
-def _finish(code: object, mode: str, total: object, count: object, p: object) -> object:
+def _finish(code: Code, mode: str, total: E, count: E, p: E) -> E:
     from . import emit
 
     if mode == "average":
@@ -271,7 +276,7 @@ def _finish(code: object, mode: str, total: object, count: object, p: object) ->
     return _root(code, total, p) if mode == "lp" else total
 
 
-def _root(code: object, total: object, p: object) -> object:
+def _root(code: Code, total: E, p: E) -> E:
     """total ** (1 / p) by Newton's method from the exponent divided by p; 0, infinity and NaN stay."""
     from . import emit
 

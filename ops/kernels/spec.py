@@ -54,7 +54,7 @@ class KernelSpec:
 
         filename = f"<jitrt {self.name} {self.key[:12]}>"
         linecache.cache[filename] = (len(self.text), None, self.text.splitlines(True), filename)
-        scope = dict(simd.namespace())
+        scope: dict = dict(simd.namespace())
         exec(compile(self.text, filename, "exec"), scope)
         return scope["kernel"]
 

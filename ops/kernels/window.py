@@ -157,8 +157,9 @@ def leaf(names: str, dtype: str, lanes: int, body: Callable) -> Callable:
 
 
 def over_channels(code: Code, count: E, body: Callable[[E, int, E | None], None], wide: int = 1) -> None:
-    """`body(byte offset, vectors, lanes left or None)` over `count` channels: groups of `wide` vectors, single
-    vectors, the rest.
+    """`body(byte offset, vectors, lanes left or None)` over `count` channels, most of them `wide` vectors at a time.
+
+    Single vectors follow, then the rest of the lanes.
     """
     step, done = code.lanes * code.size, code.word(0)
     rest = count

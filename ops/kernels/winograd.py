@@ -100,7 +100,7 @@ def winograd(
         return []
     launches: list[Launch] = []
     source = native_input("f32", x, launches, alloc, threads, label)
-    other = native_input("f32", residual, launches, alloc, threads, label)
+    other = residual and native_input("f32", residual, launches, alloc, threads, label)
     out, after = native_output("f32", y, epilogue, alloc, threads, label)
     n, _, height, width = y.shape
     rows, cols = -(-height // _TILE), -(-width // _TILE)
@@ -209,9 +209,7 @@ def output_factory() -> Callable:
 
     def body(code, block, m, plane, y):
         # columns of the patch first: 6 values become 4
-        columns = []
-        for j in range(_PATCH):
-            columns.append(_outputs([code.load(m + plane * (i * _PATCH + j)) for i in range(_PATCH)]))
+        columns = [_outputs([code.load(m + plane * (i * _PATCH + j)) for i in range(_PATCH)]) for j in range(_PATCH)]
         for i, line in enumerate(zip(*columns)):
             for j, value in enumerate(_outputs(list(line))):
                 code.store(y + (i * _TILE + j) * lanes * 4, value)
