@@ -267,16 +267,16 @@ class _Planner:
                 break
             except loops.NotDense as problem:
                 i = problem.index
+                order = _foldable(space, axes, layouts[len(places)].strides if targets else Layout.contiguous(space, 1).strides)
                 if i < len(places):
                     x = work.reads[i]
                     lead = (1,) * (len(space) - x.rank) + x.shape
                     shape = tuple(n if d in axes else m for d, (n, m) in enumerate(zip(space, lead)))
-                    order = sorted(range(len(space)), key=lambda d: -abs(layouts[len(places)].strides[d]) if targets else d)
                     places[i] = self._dense(x, places[i], shape, nodes, order)
                 else:
                     w = work.writes[i - len(places)]
                     final = targets[i - len(places)]
-                    own = Place(self._arena(w.size * w.dtype.itemsize), Layout.contiguous(w.shape, w.dtype.itemsize))
+                    own = Place(self._arena(w.size * w.dtype.itemsize), Layout.contiguous(w.shape, w.dtype.itemsize, order))
                     targets[i - len(places)] = own
                     after.append((w, own, final))
         self._emit_loop(made, nodes, work)
@@ -629,6 +629,15 @@ def _addresses(args: Sequence[object]) -> list[At]:
 
 def _nodes(members: Sequence[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for p in members for name in p.nodes if name))
+
+
+def _foldable(space: Sequence[int], axes: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """The order of dimensions that the strides have; the folded ones last if others lie between them."""
+    order = sorted(range(len(space)), key=lambda d: -abs(strides[d]))
+    folded = [i for i, d in enumerate(d for d in order if space[d] != 1) if d in axes]
+    if folded and folded[-1] - folded[0] >= len(folded):
+        order.sort(key=lambda d: d in axes)
+    return order
 
 
 def _dense_in(layout: Layout, order: Sequence[int], itemsize: int) -> bool:
