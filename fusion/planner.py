@@ -486,7 +486,7 @@ class _Tail:
         orders = self.call.kernel.output_orders
         order = orders[0] if orders and orders[0] is not None else tuple(range(x.rank))
         if not order or x.shape[order[-1]] <= 1 or place.layout.strides[order[-1]] == x.dtype.itemsize:
-            if self.call.kernel.tail is Tail.EPILOGUE and _rows_collapse(place.layout, self.call.kernel):
+            if any(self.call.kernel.matrix) and _rows_collapse(place.layout, self.call.kernel):
                 return place
         if _dense_in(place.layout, order, x.dtype.itemsize):
             return place

@@ -269,8 +269,9 @@ class Kernel:
         name: for people.
         orders: per input, the order of dimensions (outermost first) that it must be dense in, or None for any strides.
         output_orders: per output, the order of dimensions in memory (None: as they are).
-        tail: whether later elementwise operators may be fused; the first output's matrix shape is `matrix`, that is
-            how its dimensions split into (batch..., rows, columns) for the epilogue.
+        tail: whether later elementwise operators may be fused.
+        matrix: how the first output's dimensions split into four groups, the last of them contiguous: (batch..., rows,
+            columns) for the epilogue. A kernel that states it writes any layout in which each group has one stride.
         bias: whether a vector added to the rows may become the launch context's `bias`.
         flops: arithmetic operations.
         errors: what the kernel's status codes 1, 2 ... mean.
