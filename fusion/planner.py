@@ -79,7 +79,7 @@ class _Planner:
     def __init__(self, trace: Trace, threads: int, weights: Weights) -> None:
         self.trace, self.threads, self.weights = trace, threads, weights
         self.units = group(trace)
-        self.orders = Orders(trace.outputs)
+        self.orders = Orders(trace)
         self.in_join = placements(self.units, trace)
         self.places: dict[int, Place] = {}
         self.opaque: dict[int, Memory] = {}
@@ -368,7 +368,7 @@ class _Planner:
         inputs = [self._host_input(x, host.nodes) for x in host.inputs]
         outputs = []
         for x in host.outputs:
-            if isinstance(x, Opaque):
+            if isinstance(x, Opaque) or x.dtype == object:
                 outputs.append(self._slot(x))
             else:
                 layout = Layout.contiguous(x.shape, x.dtype.itemsize)
@@ -381,7 +381,7 @@ class _Planner:
                 value.ref.memory.touch(step)
         self.drafts.append(HostStep(host.call, tuple(inputs), tuple(outputs), host.nodes, host.reason))
 
-    def _slot(self, x: Opaque) -> Memory:
+    def _slot(self, x: Tensor | Opaque) -> Memory:
         memory = Memory(Space.HOST, 0, self.host_slots)
         self.host_slots += 1
         self.opaque[id(x)] = memory
@@ -390,7 +390,7 @@ class _Planner:
     def _host_input(self, x: Tensor | Opaque | None, nodes: tuple[str, ...]) -> object:
         if x is None:
             return None
-        if isinstance(x, Opaque):
+        if id(x) in self.opaque:
             return self.opaque[id(x)]
         return self._plan_tensor(x, nodes)
 
@@ -427,7 +427,7 @@ class _Planner:
 
     def _output(self, i: int, x: Tensor | Opaque) -> PlanTensor | Memory:
         """Output i; one that lies in another output's array is copied."""
-        if isinstance(x, Opaque):
+        if id(x) in self.opaque:
             return self.opaque[id(x)]
         made = self._plan_tensor(x, ())
         memory = made.ref.memory
