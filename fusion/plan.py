@@ -7,7 +7,6 @@ and the executor binds buffers to addresses.
 from __future__ import annotations
 
 import enum
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -87,6 +86,10 @@ class Step:
     status: int | None = None
     errors: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        work = f"{self.tasks} tasks, {self.bytes / 1024:.1f} KB, {self.flops / 1e6:.2f} MFLOP"
+        return f"<Step {self.kernel.name} {self.shape}: {work}: {_shorten(self.nodes)}>"
+
     @property
     def source(self) -> str:
         """Python source of the kernel, headed by the nodes that the step covers."""
@@ -109,6 +112,9 @@ class Tensor:
     shape: tuple[int, ...]
     ref: Ref
 
+    def __str__(self) -> str:
+        return f"{self.name}: {'string' if self.dtype == object else self.dtype}[{','.join(map(str, self.shape))}]"
+
 
 @dataclass(frozen=True)
 class HostStep:
@@ -124,6 +130,9 @@ class HostStep:
     outputs: tuple[Tensor | Buffer, ...]
     nodes: tuple[str, ...] = ()
     reason: str = ""
+
+    def __repr__(self) -> str:
+        return f"<HostStep {_shorten(self.nodes)}: {self.reason}>"
 
 
 @dataclass(frozen=True)
@@ -164,13 +173,21 @@ class Plan:
                 rows.append((str(i), s.kernel.name, s.shape, str(s.tasks), size, work, _shorten(s.nodes)))
         widths = [max(len(r[c]) for r in rows) for c in range(6)]
         lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(r, widths)), r[6]]).rstrip() for r in rows]
-        constants = sum(c.nbytes for c in self.constants)
-        total = f"{len(self.steps)} steps, arena {self.arena_bytes / 1e6:.2f} MB, constants {constants / 1e6:.2f} MB"
-        return "\n".join([*lines, total])
+        return "\n".join([*lines, self.summary])
 
-    def _repr_html_(self) -> str:
-        """The table for notebooks."""
-        return f"<pre>{html.escape(str(self))}</pre>"
+    def __repr__(self) -> str:
+        return f"<Plan for {self.signature}: {self.summary}>"
+
+    @property
+    def signature(self) -> str:
+        """Names, dtypes and shapes of the inputs that the plan is for."""
+        return ", ".join(str(x) if isinstance(x, Tensor) else x.space.value for x in self.inputs) or "no inputs"
+
+    @property
+    def summary(self) -> str:
+        """Number of steps and sizes of memory, in one line."""
+        constants = sum(c.nbytes for c in self.constants)
+        return f"{len(self.steps)} steps, arena {self.arena_bytes / 1e6:.2f} MB, constants {constants / 1e6:.2f} MB"
 
 
 def _shorten(nodes: tuple[str, ...]) -> str:

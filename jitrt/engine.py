@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import display  # noqa: F401  graphs, plans and steps get their look in notebooks
 from .executor import Executor
 from .fusion.graph import Graph
 from .fusion.plan import HostStep, Plan, Step

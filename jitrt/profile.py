@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import statistics
 import time
@@ -12,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .display import Svg, bars, table, timeline
 from .executor import Executor
 from .fusion.plan import HostStep, Plan
 
@@ -35,6 +35,11 @@ class StepTime:
     gflops: float
     gbytes: float
 
+    @property
+    def label(self) -> str:
+        """Kernel and nodes, for charts."""
+        return f"{self.name} {', '.join(self.nodes)}"
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -48,16 +53,44 @@ class Profile:
     run_seconds: float
     spans: tuple[tuple[int, int, float, float], ...]
 
+    def slowest(self) -> list[StepTime]:
+        """The steps, slowest first."""
+        return sorted(self.steps, key=lambda s: -s.seconds)
+
+    def bars(self, limit: int = 20) -> Svg:
+        """A chart of the slowest steps' times, and one bar for all others together."""
+        ordered = self.slowest()
+        rows = [(s.label, s.seconds, f"{s.seconds * 1e3:.3f} ms  {s.share:.1%}") for s in ordered[:limit]]
+        rest = sum(s.seconds for s in ordered[limit:])
+        if ordered[limit:]:
+            rows.append((f"{len(ordered) - limit} other steps", rest, f"{rest * 1e3:.3f} ms"))
+        return bars(rows, f"Time per step, of {self.run_seconds * 1e3:.3f} ms a run")
+
+    def timeline(self) -> Svg:
+        """What each thread did in the last run. Steps that Python runs are gaps."""
+        spans = [(self.steps[i].label, thread, start, end) for i, thread, start, end in self.spans]
+        return timeline(spans, max((thread for _, thread, _, _ in self.spans), default=0) + 1, "Timeline of the last run")
+
     def __str__(self) -> str:
         """Steps, slowest first."""
         lines = [f"{'ms':>9} {'share':>6} {'GFLOP/s':>8} {'GB/s':>6}  kernel, shape, nodes"]
-        for s in sorted(self.steps, key=lambda s: -s.seconds):
+        for s in self.slowest():
             what = f"{s.name}  {s.shape}  {', '.join(s.nodes[:3])}"
             lines.append(f"{s.seconds * 1e3:9.4f} {s.share:6.1%} {s.gflops:8.1f} {s.gbytes:6.1f}  {what}")
         return "\n".join([*lines, f"run: {self.run_seconds * 1e3:.3f} ms"])
 
+    def __repr__(self) -> str:
+        return f"<Profile of {len(self.steps)} steps: {self.run_seconds * 1e3:.3f} ms a run>"
+
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        columns = (">#", ">ms", ">share", ">GFLOP/s", ">GB/s", "kernel", "shape", "nodes")
+        rows = [
+            (s.index, f"{s.seconds * 1e3:.4f}", f"{s.share:.1%}", f"{s.gflops:.1f}", f"{s.gbytes:.1f}", s.name, s.shape,
+             ", ".join(s.nodes))
+            for s in self.slowest()
+        ]  # fmt: skip
+        caption = f"<b>profile</b>: median of the runs {self.run_seconds * 1e3:.3f} ms"
+        return self.bars().text + self.timeline().text + table(columns, rows, caption)
 
     def chrome_trace(self) -> str:
         """The last run as JSON for a trace viewer (chrome://tracing, Perfetto)."""
@@ -86,9 +119,8 @@ def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10) -> P
         executor.run(inputs, record.ctypes.data, host)
         runs.append(time.perf_counter() - started)
         spans = _spans(record, rate)
-        for i in range(len(plan.steps)):
-            mine = [(a, b) for step, _, a, b in spans if step == i]
-            durations[i].append(host.get(i, max((b for _, b in mine), default=0.0) - min((a for a, _ in mine), default=0.0)))
+        for i, seconds in enumerate(_durations(spans, len(plan.steps))):
+            durations[i].append(host.get(i, seconds))
     medians = [statistics.median(d) for d in durations]
     total = sum(medians) or 1.0
     return Profile(plan, tuple(_step(plan, i, m, total) for i, m in enumerate(medians)), statistics.median(runs), tuple(spans))
@@ -100,6 +132,14 @@ def _step(plan: Plan, i: int, seconds: float, total: float) -> StepTime:
         return StepTime(i, "(host)", step.nodes, step.reason, seconds, seconds / total, 0.0, 0.0)
     per = 1e9 * max(seconds, 1e-9)
     return StepTime(i, step.kernel.name, step.nodes, step.shape, seconds, seconds / total, step.flops / per, step.bytes / per)
+
+
+def _durations(spans: Sequence[tuple[int, int, float, float]], steps: int) -> list[float]:
+    """Per step, from the first thread's start to the last one's end; 0 for a step that no thread ran."""
+    first, last = [float("inf")] * steps, [0.0] * steps
+    for step, _, start, end in spans:
+        first[step], last[step] = min(first[step], start), max(last[step], end)
+    return [max(b - a, 0.0) for a, b in zip(first, last)]
 
 
 def _spans(record: np.ndarray, rate: float) -> list[tuple[int, int, float, float]]:
