@@ -177,7 +177,8 @@ def _nest(space: Dims, axes: Dims, layouts: Sequence[Layout], first_write: int, 
     folded = sorted((d for d in levels if d in axes), key=lambda d: -abs(primary[d]))
     none: Level = (1, [0] * count)
     outer = _collapse([levels[d] for d in free])
-    fold = _collapse([levels[d] for d in folded])
+    # nothing is walked along a fold of nothing, whatever the strides
+    fold = [(0, [0] * count)] if any(space[d] == 0 for d in folded) else _collapse([levels[d] for d in folded])
     if len(fold) > 1:
         raise NotDense(_culprit(fold))
     if not axes:

@@ -1,21 +1,35 @@
 """Storage: where every stored value of a trace lies. Memory layout is strides, and nothing else.
 
-- `Orders` says in which order of dimensions a value prefers to be dense: kernels state theirs (channels-last for
-  convolutions), elementwise work keeps its input's, the plan's outputs are row-major.
+- `Orders` says in which order of dimensions a value prefers to be dense.
 - `placements` lets what feeds a join be written in the join's own memory.
 - `Memory` is a buffer whose life (first and last step) is noted as steps use it; `assign` then packs the arena.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..ops.primitives import Join, Kernel, Layout, Map, Move, Opaque, Permute, Reduce, Reshape, Shape, Tensor, Trace
+from ..ops.primitives import (
+    Join,
+    Kernel,
+    Layout,
+    Map,
+    Move,
+    Movement,
+    Permute,
+    Primitive,
+    Reduce,
+    Reshape,
+    Shape,
+    Tensor,
+    Trace,
+)  # fmt: skip
 from .group import Call, Loop, Unit
 from .plan import Space
 
 ALIGNMENT = 64
+Order = tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -59,17 +73,34 @@ class Place:
 
 
 class Orders:
-    """The preferred order of dimensions in memory, outermost first."""
+    """The preferred order of dimensions in memory, outermost first.
 
-    def __init__(self, row_major: Iterable[Tensor | Opaque]) -> None:
-        self.row_major = {id(x) for x in row_major}
-        self.known: dict[int, tuple[int, ...]] = {}
+    1. The plan's outputs are row-major.
+    2. What is read through a permutation and then a reshape (attention's heads, put side by side) is stored so that
+       the two are a view, if the innermost dimension stays what it is.
+    3. Kernels state theirs (channels-last for convolutions); elementwise work, reductions and joins keep their
+       input's, seen through the views between.
+    """
 
-    def stored(self, x: Tensor) -> tuple[int, ...]:
+    def __init__(self, trace: Trace) -> None:
+        self.row_major = {id(x) for x in trace.outputs}
+        self.known: dict[int, Order] = {}
+        self.readers: dict[int, list[Primitive | None]] = {}
+        for p in trace.primitives:
+            for x in p.inputs:
+                if x is not None:
+                    self.readers.setdefault(id(x), []).append(p)
+        for x in trace.outputs:
+            self.readers.setdefault(id(x), []).append(None)
+
+    def stored(self, x: Tensor) -> Order:
         """The order that `x` is stored in if it gets a buffer of its own."""
-        return tuple(range(x.rank)) if id(x) in self.row_major else self.preferred(x)
+        if id(x) in self.row_major:
+            return tuple(range(x.rank))
+        order = self.preferred(x)
+        return self._asked(x, order) or order
 
-    def preferred(self, x: Tensor) -> tuple[int, ...]:
+    def preferred(self, x: Tensor) -> Order:
         """The order that the work on x would like, whether or not x is an output."""
         chain = []
         while id(x) not in self.known:
@@ -82,8 +113,9 @@ class Orders:
             self.known[id(x)] = self._own(x)
         order = self.known[id(x)]
         for y in reversed(chain):
-            order = self._through(y, order)
+            order = self._through(y, x, order)
             self.known[id(y)] = order
+            x = y
         return order
 
     def _follows(self, x: Tensor) -> Tensor | None:
@@ -95,11 +127,11 @@ class Orders:
             return p.input
         if isinstance(p, Join):
             return max(p.inputs, key=lambda y: y.size if y.constant is None else -1)
-        if isinstance(p, Move) and (isinstance(p.how, Permute) or (p.input.rank == x.rank and not isinstance(p.how, Reshape))):
+        if isinstance(p, Move) and (isinstance(p.how, Permute | Reshape) or p.input.rank == x.rank):
             return p.input
         return None
 
-    def _own(self, x: Tensor) -> tuple[int, ...]:
+    def _own(self, x: Tensor) -> Order:
         if isinstance(x.source, Kernel):
             i = next(i for i, out in enumerate(x.source.outputs) if out is x)
             orders = x.source.output_orders
@@ -107,11 +139,47 @@ class Orders:
                 return orders[i]
         return tuple(range(x.rank))
 
-    def _through(self, x: Tensor, order: tuple[int, ...]) -> tuple[int, ...]:
-        if isinstance(x.source, Move) and isinstance(x.source.how, Permute):
-            axes = x.source.how.axes
-            return tuple(axes.index(d) for d in order)
-        return order
+    def _through(self, x: Tensor, before: Tensor, order: Order) -> Order:
+        """The order of x, whose `_follows` is `before` with this order."""
+        if not isinstance(x.source, Move) or not isinstance(x.source.how, Permute | Reshape):
+            return order
+        layout = x.source.how.layout(Layout.contiguous(before.shape, 1, order))
+        return tuple(range(x.rank)) if layout is None else _order_of(layout)
+
+    def _asked(self, x: Tensor, order: Order) -> Order | None:
+        """Rule 2: the order in which the views that alone read x are all expressed by strides."""
+        moves: list[Move] = []
+        layout: Layout | None = Layout.contiguous(x.shape, 1, order)
+        y = x
+        while layout is not None:
+            readers = self.readers.get(id(y), [])
+            if len(readers) != 1 or not isinstance(readers[0], Move) or not isinstance(readers[0].how, Permute | Reshape):
+                return None
+            moves.append(readers[0])
+            y, layout = moves[-1].output, moves[-1].how.layout(layout)
+        layout = Layout.contiguous(moves[-1].input.shape, 1)
+        for move in reversed(moves[:-1]):
+            layout = _inverse(move).layout(layout)
+            if layout is None:
+                return None
+        asked = _order_of(layout)
+        return asked if _innermost(asked, x.shape) == _innermost(order, x.shape) else None
+
+
+def _inverse(move: Move) -> Movement:
+    """The view that leads back from a permutation or reshape."""
+    if isinstance(move.how, Permute):
+        return Permute(tuple(move.how.axes.index(d) for d in range(len(move.how.axes))))
+    return Reshape(move.input.shape)
+
+
+def _order_of(layout: Layout) -> Order:
+    """The dimensions from the largest stride to the smallest; those of size 1 come first."""
+    return tuple(sorted(range(len(layout.shape)), key=lambda d: (layout.shape[d] != 1, -layout.strides[d])))
+
+
+def _innermost(order: Order, shape: Shape) -> int | None:
+    return next((d for d in reversed(order) if shape[d] != 1), None)
 
 
 def placements(units: Sequence[Unit], trace: Trace) -> dict[int, tuple[Join, Shape]]:
