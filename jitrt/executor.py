@@ -192,6 +192,9 @@ class Executor:
     ) -> None:
         started, step = time.perf_counter(), segment.host
         values = [None if x is None else self._value(context, x, inputs, outputs) for x in step.inputs]
+        if any(isinstance(place, Buffer) for place in step.outputs):
+            # a sequence may keep what it is given, the arena does not
+            values = [np.array(v) if _in_arena(x) else v for x, v in zip(step.inputs, values)]
         results = step.call(values)
         for place, value in zip(step.outputs, results):
             if isinstance(place, Buffer):
@@ -223,6 +226,10 @@ class Executor:
                 value = self._value(context, out, inputs, outputs)
                 outputs[i] = np.array(value) if isinstance(out, Tensor) else value
         context.hosts = [None] * len(context.hosts)
+
+
+def _in_arena(x: Tensor | Buffer | None) -> bool:
+    return isinstance(x, Tensor) and x.ref.buffer.space is Space.ARENA
 
 
 def _kernels(plan: Plan) -> list[KernelSpec]:
