@@ -98,7 +98,7 @@ def reduce(fold: Fold, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
             result = x.prod(axes, dtype=x.dtype, keepdims=True)
         else:
             result = (x.min if fold is Fold.MIN else x.max)(axes, keepdims=True, initial=_identity(fold, x.dtype))
-        return result.astype(dtype)
+        return np.asarray(result.astype(dtype))
 
 
 def _identity(fold: Fold, dtype: np.dtype) -> object:
