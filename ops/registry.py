@@ -27,7 +27,7 @@ from .builder import OperatorError
 Lowering = Callable[..., object]
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
-    "quant", "control", "sequence", "resize",
+    "quant", "control", "sequence", "resize", "rnn",
 )  # fmt: skip
 
 
