@@ -164,7 +164,7 @@ class Slice:
 
     def layout(self, old: Layout) -> Layout:
         """The view's layout."""
-        offset = sum(b * s for b, s, n in zip(self.starts, old.strides, self.sizes) if n)
+        offset = 0 if 0 in self.sizes else sum(b * s for b, s in zip(self.starts, old.strides))
         return Layout(self.sizes, tuple(s * k for s, k in zip(old.strides, self.steps)), old.offset + offset)
 
 
