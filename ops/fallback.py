@@ -252,12 +252,25 @@ def _function(schema, proto, inputs: Sequence[Value | None], version: int):
     return FunctionProto.FromString(raw) if raw else None
 
 
-def _graph(function, proto, schema, opsets: Mapping[str, int]) -> Graph:
-    """The function applied to the node, through the importer, which inlines a model's local functions."""
+def _graph(function, proto, schema, opsets: Mapping[str, int]) -> Graph | None:
+    """The function applied to the node, through the importer, which inlines a model's local functions.
+
+    None if the body leaves out an output that the node has.
+    """
     from onnx import TypeProto, helper
 
     from ..fusion.importer import load
 
+    wanted = list(proto.output)
+    made = {*function.input, *(out for node in function.node for out in node.output)}
+    if any(outside and inside not in made for inside, outside in zip(function.output, wanted)):
+        return None
+    # a body that depends on the node's context still lists the outputs that it does not make
+    pairs = [(inside, outside) for inside, outside in zip(function.output, wanted) if inside in made]
+    function.ClearField("output")
+    function.output.extend(inside for inside, _ in pairs)
+    proto.ClearField("output")
+    proto.output.extend(outside for _, outside in pairs)
     given = {a.name for a in proto.attribute}
     for name, attribute in schema.attributes.items():
         if name not in given and attribute.default_value.name:
@@ -272,7 +285,7 @@ def _graph(function, proto, schema, opsets: Mapping[str, int]) -> Graph:
     call = helper.make_graph([proto], "body", inputs, outputs)
     graph = load(helper.make_model(call, opset_imports=imports, functions=[function])).graph
     graph.inputs = list(proto.input)
-    graph.outputs = [name if name else "" for name in proto.output]
+    graph.outputs = wanted
     for node in graph.nodes:
         node.attributes = {k: v for k, v in node.attributes.items() if v is not None}
     return graph
