@@ -19,64 +19,14 @@ import time
 
 import numpy as np
 import onnx
-import onnx.helper as oh
 import onnxruntime
 from kernel_driver import Memory, Replay
+from layers import MOBILENET, RESNET, VGG, Layer, conv_model, weights
 
 from jitrt.ops.kernels import image
 
 THREADS = 2
 ROUNDS = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A convolution: input [1, cin, size, size], cout filters of kernel x kernel."""
-
-    cin: int
-    cout: int
-    size: int
-    kernel: int
-    stride: int = 1
-    groups: int = 1
-
-    @property
-    def pad(self) -> int:
-        """Border that keeps the size at stride 1."""
-        return self.kernel // 2
-
-    @property
-    def out(self) -> int:
-        """Output size."""
-        return (self.size + 2 * self.pad - self.kernel) // self.stride + 1
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions."""
-        return 2 * self.out**2 * self.cout * self.cin // self.groups * self.kernel**2
-
-
-RESNET = [
-    Layer(3, 64, 224, 7, 2),
-    Layer(64, 64, 56, 1), Layer(64, 64, 56, 3), Layer(64, 256, 56, 1), Layer(256, 64, 56, 1),
-    Layer(256, 128, 56, 1), Layer(128, 128, 56, 3, 2), Layer(128, 512, 28, 1), Layer(256, 512, 56, 1, 2),
-    Layer(512, 128, 28, 1), Layer(128, 128, 28, 3),
-    Layer(512, 256, 28, 1), Layer(256, 256, 28, 3, 2), Layer(256, 1024, 14, 1), Layer(512, 1024, 28, 1, 2),
-    Layer(1024, 256, 14, 1), Layer(256, 256, 14, 3),
-    Layer(1024, 512, 14, 1), Layer(512, 512, 14, 3, 2), Layer(512, 2048, 7, 1), Layer(1024, 2048, 14, 1, 2),
-    Layer(2048, 512, 7, 1), Layer(512, 512, 7, 3),
-]  # fmt: skip
-VGG = [
-    Layer(3, 64, 224, 3), Layer(64, 64, 224, 3), Layer(64, 128, 112, 3), Layer(128, 128, 112, 3),
-    Layer(128, 256, 56, 3), Layer(256, 256, 56, 3), Layer(256, 512, 28, 3), Layer(512, 512, 28, 3), Layer(512, 512, 14, 3),
-]  # fmt: skip
-MOBILENET = [
-    Layer(32, 32, 112, 3, 1, 32), Layer(96, 96, 112, 3, 2, 96), Layer(144, 144, 56, 3, 1, 144),
-    Layer(144, 144, 56, 3, 2, 144), Layer(192, 192, 28, 3, 1, 192), Layer(192, 192, 28, 3, 2, 192),
-    Layer(384, 384, 14, 3, 1, 384), Layer(576, 576, 14, 3, 1, 576), Layer(576, 576, 14, 3, 2, 576),
-    Layer(960, 960, 7, 3, 1, 960), Layer(240, 240, 28, 5, 1, 240), Layer(672, 672, 14, 5, 1, 672),
-    Layer(1152, 1152, 7, 5, 1, 1152), Layer(96, 96, 56, 7, 1, 96),
-]  # fmt: skip
 
 
 class Peer:
@@ -106,17 +56,6 @@ class Peer:
         ]
 
 
-def conv_model(layer: Layer, w: np.ndarray) -> onnx.ModelProto:
-    """A model of one Conv node."""
-    pads = [layer.pad] * 4
-    node = oh.make_node("Conv", ["x", "w"], ["y"], strides=[layer.stride] * 2, pads=pads, group=layer.groups)
-    float_ = onnx.TensorProto.FLOAT
-    x = oh.make_tensor_value_info("x", float_, [1, layer.cin, layer.size, layer.size])
-    y = oh.make_tensor_value_info("y", float_, [1, layer.cout, layer.out, layer.out])
-    graph = oh.make_graph([node], "conv", [x], [y], [onnx.numpy_helper.from_array(w, "w")])
-    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 17)], ir_version=9)
-
-
 def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tuple[Replay, np.ndarray]:
     """The layer's launches ready to run, and its output as [1, cout, out, out]."""
     from jitrt.ops.kernels import conv, depthwise
@@ -141,7 +80,7 @@ def measure(layer: Layer) -> tuple[float, float, float]:
     """Seconds of ours and of onnxruntime's, and the largest difference relative to the largest output."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, layer.cin, layer.size, layer.size), np.float32)
-    w = rng.standard_normal((layer.cout, layer.cin // layer.groups, layer.kernel, layer.kernel), np.float32)
+    w = weights(layer, rng)
     memory = Memory()
     replay, out = our_conv(layer, x, w, memory)
     model = conv_model(layer, w)
@@ -163,14 +102,13 @@ def measure(layer: Layer) -> tuple[float, float, float]:
 def main(names: list[str]) -> None:
     """Print the table of the named networks."""
     tables = {"resnet": RESNET, "vgg": VGG, "mobilenet": MOBILENET}
-    print(f"{'network':10} {'layer':28} {'ours':>9} {'ort':>9} GFLOP/s  {'ratio':>5}  error")
+    print(f"{'network':10} {'layer':38} {'ours':>9} {'ort':>9} GFLOP/s  {'ratio':>5}  error")
     for name in names or tables:
         start, ratios = time.time(), []
         for layer in tables[name]:
             ours, theirs, error = measure(layer)
-            label = f"{layer.cin}x{layer.size}x{layer.size} -> {layer.cout}, {layer.kernel}x{layer.kernel}/{layer.stride}"
             ratios.append(theirs / ours)
-            print(f"{name:10} {label:28} {layer.flops / ours / 1e9:9.1f} {layer.flops / theirs / 1e9:9.1f} "
+            print(f"{name:10} {layer!s:38} {layer.flops / ours / 1e9:9.1f} {layer.flops / theirs / 1e9:9.1f} "
                   f"         {theirs / ours:5.2f}  {error:.1e}  {ours * 1e6:8.1f} us", flush=True)  # fmt: skip
         print(f"{name:10} geometric mean {np.exp(np.mean(np.log(ratios))):.3f} ({time.time() - start:.0f} s)")
 

@@ -1,0 +1,114 @@
+"""The catalogue: every model that is measured beside onnxruntime, by name, and what has been promised of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import onnx
+
+from . import layers, micro, real, zoo
+
+Feeds = dict[str, np.ndarray]
+GROUPS = {
+    "zoo": "Networks of the zoo",
+    "real": "Models of real packages",
+    "light": "Light models of the onnx wheel",
+    "product": "Matrix products, float32",
+    "conv": "Convolution layers",
+    "pattern": "Single operators and patterns",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with inputs.
+
+    Attributes:
+        name: unique in its group.
+        group: a key of `GROUPS`.
+        make: builds or loads the model and its inputs.
+        least: the ratio to onnxruntime's speed that it must reach, if one has been promised.
+        longest: the seconds that a run may take, if a time has been promised.
+    """
+
+    name: str
+    group: str
+    make: Callable[[], tuple[onnx.ModelProto, Feeds]]
+    least: float | None = None
+    longest: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.name}"
+
+
+def _from_zoo(name: str, **sizes: int) -> tuple[onnx.ModelProto, Feeds]:
+    return zoo.build(name), zoo.inputs(name, **sizes)
+
+
+def _zoo() -> list[Case]:
+    least = {"resnet50": 0.8, "bert_base": 0.8, "vgg19": 0.8}
+    whole = [Case(name, "zoo", partial(_from_zoo, name), least.get(name)) for name in zoo.NAMES]
+    return [
+        *whole,
+        Case("resnet50, batch 8", "zoo", partial(_from_zoo, "resnet50", batch=8)),
+        Case("bert_base, batch 8", "zoo", partial(_from_zoo, "bert_base", batch=8)),
+        Case("gpt2, prompt of 128", "zoo", partial(_from_zoo, "gpt2", sequence=128, past_sequence=0)),
+    ]
+
+
+def _real() -> list[Case]:
+    """Those whose packages are installed."""
+    found = [Case(f"PP-OCRv4 {part}", "real", partial(real.ocr, part)) for part in real.OCR if real.ocr_path(part)]
+    if real.magika_path():
+        found += [Case(f"magika, {batch} files", "real", partial(real.magika, batch)) for batch in (1, 16)]
+    return found
+
+
+def _products() -> list[Case]:
+    def name(sizes: tuple[int, ...]) -> str:
+        return "x".join(map(str, sizes))
+
+    least = {(1024, 1024, 1024): 0.95, (197, 768, 3072): 0.95}
+    return [
+        *(Case(name(s), "product", partial(micro.product, *s), least.get(s)) for s in micro.PRODUCTS),
+        Case("1024x1024x1024, both inputs", "product", partial(micro.product_of_inputs, 1024, 1024, 1024)),
+        *(Case(name((1, *s)), "product", partial(micro.product, 1, *s)) for s in micro.VECTORS),
+    ]
+
+
+def _layers() -> list[Case]:
+    networks = {"ResNet-50": layers.RESNET, "VGG-19": layers.VGG, "MobileNet": layers.MOBILENET}
+    return [Case(f"{name}: {x}", "conv", partial(micro.convolution, x)) for name, group in networks.items() for x in group]
+
+
+def _patterns() -> list[Case]:
+    return [
+        Case("softmax 4096x1024", "pattern", partial(micro.softmax, 4096, 1024), 1.2),
+        Case("layer norm 4096x768", "pattern", partial(micro.layer_norm, 4096, 768), 1.2),
+        Case("20 elementwise ops 64x256x1024", "pattern", partial(micro.chain, 64, 256, 1024), 5.0),
+        Case("300 tiny ops", "pattern", partial(micro.tiny_nodes, 300), 1.0),
+        Case("one node, 4 numbers", "pattern", micro.one_node, longest=20e-6),
+    ]
+
+
+CASES: tuple[Case, ...] = (
+    *_zoo(),
+    *_real(),
+    *(Case(name, "light", partial(real.light, name)) for name in real.light_paths()),
+    *_products(),
+    *_layers(),
+    *_patterns(),
+)
+
+
+def chosen(words: str) -> list[Case]:
+    """The cases whose group and name hold every word of `words`; all for none."""
+    return [case for case in CASES if all(word in str(case).lower() for word in words.lower().split())]
+
+
+def find(text: str) -> Case:
+    """The case that prints as `text`."""
+    return next(case for case in CASES if str(case) == text)

@@ -1,0 +1,94 @@
+"""Models of a single operator or of one pattern: matrix products, convolution layers, normalisation, chains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, parser
+
+from . import layers
+
+Feeds = dict[str, np.ndarray]
+
+PRODUCTS = ((1024, 1024, 1024), (197, 768, 3072), (128, 768, 768), (512, 512, 512), (64, 64, 64), (37, 1000, 53))
+VECTORS = ((4096, 4096), (768, 3072), (512, 1000))
+CHAIN = (
+    "Add (@, b)", "Mul (@, c)", "Sigmoid (@)", "Sub (@, d)", "Abs (@)", "Sqrt (@)", "Mul (@, b)", "Tanh (@)", "Add (@, c)",
+    "Neg (@)", "Relu (@)", "Add (@, d)", "Mul (@, @)", "Add (@, c)", "Reciprocal (@)", "Sub (@, b)", "Exp (@)", "Min (@, d)",
+    "Div (@, e)", "Max (@, c)",
+)  # fmt: skip
+
+
+def build(body: str, weights: Mapping[str, np.ndarray] | None = None) -> onnx.ModelProto:
+    """A model written in ONNX's text format, with initializers."""
+    model = parser.parse_model(f'<ir_version: 9, opset_import: ["": 20]> micro {body}')
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in (weights or {}).items())
+    return model
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Standard normal float32."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def product(m: int, k: int, n: int) -> tuple[onnx.ModelProto, Feeds]:
+    """float32[m, k] times a constant float32[k, n]."""
+    model = build(f"(float[{m},{k}] x) => (float[{m},{n}] y) {{ y = MatMul (x, w) }}", {"w": normal(k, n, seed=1)})
+    return model, {"x": normal(m, k)}
+
+
+def product_of_inputs(m: int, k: int, n: int) -> tuple[onnx.ModelProto, Feeds]:
+    """float32[m, k] times float32[k, n], both given to the run."""
+    model = build(f"(float[{m},{k}] x, float[{k},{n}] w) => (float[{m},{n}] y) {{ y = MatMul (x, w) }}")
+    return model, {"x": normal(m, k), "w": normal(k, n, seed=1)}
+
+
+def convolution(layer: layers.Layer) -> tuple[onnx.ModelProto, Feeds]:
+    """One Conv."""
+    rng = np.random.default_rng(0)
+    model = layers.conv_model(layer, layers.weights(layer, rng))
+    return model, {"x": rng.standard_normal((1, layer.cin, layer.size, layer.size), np.float32)}
+
+
+def softmax(rows: int, columns: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Softmax over the last axis."""
+    shape = f"float[{rows},{columns}]"
+    return build(f"({shape} x) => ({shape} y) {{ y = Softmax <axis = -1> (x) }}"), {"x": normal(rows, columns)}
+
+
+def layer_norm(rows: int, columns: int) -> tuple[onnx.ModelProto, Feeds]:
+    """LayerNormalization over the last axis."""
+    shape = f"float[{rows},{columns}]"
+    weights = {"gain": 1 + normal(columns, seed=1) / 10, "shift": normal(columns, seed=2)}
+    model = build(f"({shape} x) => ({shape} y) {{ y = LayerNormalization <axis = -1> (x, gain, shift) }}", weights)
+    return model, {"x": normal(rows, columns)}
+
+
+def chain(*shape: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Twenty elementwise operators in a row; their second operands are scalars, a row, and a channel's values."""
+    channel = np.full((shape[-2], 1), 1.25, np.float32)
+    row = 1 + np.abs(normal(shape[-1], seed=1))
+    weights = {"b": np.float32(0.5), "c": row, "d": channel, "e": np.float32(0.5)}
+    lines = [f"v{i + 1} = {text.replace('@', f'v{i}')}" for i, text in enumerate(CHAIN)]
+    lines[-1] = lines[-1].replace(f"v{len(CHAIN)} =", "y =")
+    body = " ".join(lines)
+    size = ",".join(map(str, shape))
+    model = build(f"(float[{size}] v0) => (float[{size}] y) {{ {body} }}", {k: np.asarray(v) for k, v in weights.items()})
+    return model, {"v0": normal(*shape)}
+
+
+def tiny_nodes(count: int) -> tuple[onnx.ModelProto, Feeds]:
+    """`count` nodes on a few numbers each: transposed products, sums, reductions and shuffles that no loop can fuse whole."""
+    kinds = ("MatMul (@, w)", "Add (@, b)", "Transpose <perm = [1, 0]> (@)", "Softmax <axis = -1> (@)", "Mul (@, b)", "Tanh (@)")
+    lines = [f"v{i + 1} = {kinds[i % len(kinds)].replace('@', f'v{i}')}" for i in range(count)]
+    model = build(
+        f"(float[8,8] v0) => (float[8,8] v{count}) {{ {' '.join(lines)} }}", {"w": normal(8, 8, seed=1), "b": normal(8, seed=2)}
+    )
+    return model, {"v0": normal(8, 8)}
+
+
+def one_node() -> tuple[onnx.ModelProto, Feeds]:
+    """A single Add on four numbers: what is left is the overhead of `run`."""
+    return build("(float[4] x) => (float[4] y) { y = Add (x, x) }"), {"x": normal(4)}

@@ -1,0 +1,142 @@
+"""Figures of whole processes beside onnxruntime's: first runs, new sizes, memory, and what an idle process costs.
+
+Every figure comes from fresh processes (`probe.py`). A store that is empty at first is filled by one process; the next
+ones find it full. Processes of the two runtimes alternate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from . import zoo
+from .compare import Show
+
+ROUNDS = 3  # processes of each runtime with a full store
+ROOT = Path(__file__).resolve().parent.parent
+START_LIMIT = 8.0  # seconds
+NEW_SIZE_LIMIT = 0.1  # seconds
+IDLE_LIMIT = 0.01  # of one CPU
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model of the zoo: `build` sizes, `start` inputs, inputs of `new` sizes by what they are called."""
+
+    name: str
+    title: str
+    build: dict[str, object] = field(default_factory=dict)
+    start: dict[str, int] = field(default_factory=dict)
+    new: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+SUBJECTS = (
+    Subject("resnet50", "ResNet-50", {"image": None}, {}, {"batch 4": {"batch": 4}, "image 256x256": {"image": 256}}),
+    Subject("bert_base", "BERT-base", {}, {}, {"sequence 77": {"sequence": 77}, "batch 3": {"batch": 3}}),
+    Subject("vgg19", "VGG-19"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table: what, jitrt's and onnxruntime's figure, what was promised and whether it is kept."""
+
+    what: str
+    ours: str
+    theirs: str
+    promised: str = ""
+    kept: bool | None = None
+
+
+def chosen(words: str) -> list[Subject]:
+    """The subjects whose names hold every word of `words` ("process" is part of all names); all for none."""
+    return [s for s in SUBJECTS if all(word in f"process: {s.name}" for word in words.lower().split())]
+
+
+def measure(subject: Subject, threads: int, show: Show) -> list[Figure]:
+    """All figures of one model; `show` tells of progress."""
+    with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as name:
+        folder = Path(name)
+        with show(f"{subject.title}: building"):
+            files = _prepare(subject, folder)
+
+        def probe(runtime: str, *arguments: Path) -> dict:
+            return _probe(runtime, folder / "store", [folder / "model.onnx", threads, *arguments])
+
+        with show(f"{subject.title}: a process with an empty store"):
+            empty = probe("jitrt", files[0])
+        with show(f"{subject.title}: {ROUNDS} processes of each runtime, full store"):
+            pairs = [(probe("jitrt", files[0]), probe("onnxruntime", files[0])) for _ in range(ROUNDS)]
+        with show(f"{subject.title}: new sizes"):
+            news = (probe("jitrt", *files)["new"], probe("onnxruntime", *files)["new"]) if subject.new else ([], [])
+    full, others = zip(*pairs, strict=True)
+    return [*_starts(subject, empty, full, others), *_sizes(subject, *news), *_costs(subject, empty, full, others)]
+
+
+def _prepare(subject: Subject, folder: Path) -> list[Path]:
+    """Write model.onnx and the inputs' files: those to start with, then those of new sizes."""
+    (folder / "model.onnx").write_bytes(zoo.build(subject.name, **subject.build).SerializeToString())
+    files = []
+    for sizes in (subject.start, *subject.new.values()):
+        files.append(folder / f"feeds{len(files)}.npz")
+        np.savez(files[-1], **zoo.inputs(subject.name, **(subject.build | sizes)))
+    return files
+
+
+def _probe(runtime: str, store: Path, arguments: list[object]) -> dict:
+    environment = os.environ | {"JITRT_CACHE_DIR": str(store), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "benchmarks.probe", runtime, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{runtime}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _middle(found: tuple[dict, ...], key: str) -> float:
+    return statistics.median(each[key] for each in found)
+
+
+def _starts(subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[dict, ...]) -> Iterator[Figure]:
+    first, again, other = empty["seconds"], _middle(full, "seconds"), _middle(others, "seconds")
+    what = f"{subject.title}: import to first result"
+    yield Figure(f"{what}, empty store", f"{first:.2f} s", f"{other:.2f} s", f"{START_LIMIT:.0f} s", first <= START_LIMIT)
+    imported = sorted({name for each in full for name in each["imported"]})
+    also = f", imports {' and '.join(imported)}" if imported else ", no numba"
+    kept = again <= 2 * other and "numba" not in imported
+    yield Figure(f"{what}, full store", f"{again:.2f} s{also}", f"{other:.2f} s", "2 times onnxruntime's, no numba", kept)
+
+
+def _sizes(subject: Subject, ours: list[dict], theirs: list[dict]) -> Iterator[Figure]:
+    for name, mine, other in zip(subject.new, ours, theirs, strict=True):
+        extra = mine["first"] - mine["later"]
+        text = f"{mine['first'] * 1e3:.0f} ms ({extra * 1e3:.0f} ms more than later), {mine['compiled']} compiled"
+        kept = extra < NEW_SIZE_LIMIT and not mine["compiled"]
+        promised = f"{NEW_SIZE_LIMIT * 1e3:.0f} ms more, none compiled"
+        yield Figure(f"{subject.title}: first run of {name}", text, f"{other['first'] * 1e3:.0f} ms", promised, kept)
+
+
+def _costs(subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[dict, ...]) -> Iterator[Figure]:
+    other = max(each["peak"] for each in others)
+
+    def row(what: str, peak: int) -> Figure:
+        text = f"{_megabytes(peak)} ({peak / other:.2f})"
+        return Figure(f"{subject.title}: peak memory, {what}", text, _megabytes(other), "1.3 times", peak <= 1.3 * other)
+
+    yield row("full store", max(each["peak"] for each in full))
+    yield row("empty store (compiling)", empty["peak"])
+    share, other_share = _middle(full, "idle"), _middle(others, "idle")
+    kept = share <= IDLE_LIMIT
+    yield Figure(f"{subject.title}: CPU used in the 2 s after a run", f"{share:.1%}", f"{other_share:.1%}", "none", kept)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"
