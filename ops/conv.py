@@ -1,9 +1,9 @@
-"""Convolution: Conv, ConvInteger, ConvTranspose, on `kernels/conv` and `kernels/depthwise`. Channels-last in memory."""
+"""Convolution: Conv, ConvInteger, ConvTranspose. Channels-last in memory; `_algorithm` says which kernel computes what."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
 from .kernels import conv as dense
+from .kernels import convtranspose as transposed
 from .kernels import depthwise as light
+from .kernels import winograd as fast
 from .kernels.image import Image
 from .primitives import LaunchContext, Operand, Tail, Tensor
 from .registry import op
@@ -45,55 +47,90 @@ def conv(
     return _conv(t, X, W, B, steps, dils, begin, group, size)
 
 
+@dataclass(frozen=True)
+class _Algorithm:
+    """One way to compute a convolution.
+
+    Attributes:
+        name: for people, and part of the key under which packed filters are shared.
+        pack: the filters in the kernel's order; weights: their description for an address.
+        launch: ``launch(dtype, image, weights, output, **rest)``; rest is what all algorithms take.
+    """
+
+    name: str
+    pack: Callable[[np.ndarray], np.ndarray]
+    weights: Callable[[object], object]
+    launch: Callable[..., list]
+
+
+def _is_depthwise(W: Tensor, group: int) -> bool:
+    return W.shape[1] == 1 and group > 1
+
+
+def _algorithm(
+    X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], group: int, size: tuple[int, ...], threads: int
+) -> _Algorithm:
+    """Depthwise for groups of one channel; Winograd for 3 x 3 where it is expected to win; else direct."""
+    steps, dils, begin = geometry
+    if _is_depthwise(W, group):
+        return _Algorithm(
+            "depthwise", lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(W.shape, group, at),
+            lambda d, x, w, y, **rest: light.depthwise(d, x, w, y, steps, dils, begin, **rest),
+        )  # fmt: skip
+    plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.constant is not None
+    if plain and fast.profitable(X.shape[0], X.shape[1], W.shape[0], *size, threads):
+        return _Algorithm(
+            "winograd", fast.pack_winograd, lambda at: fast.WinogradWeights(W.shape[:2], at),
+            lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
+        )  # fmt: skip
+    return _Algorithm(
+        "direct", lambda w: dense.pack_weights(w, group), lambda at: dense.PackedWeights.of(W.shape, group, at),
+        lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
+    )  # fmt: skip
+
+
 def _conv(
     t: Builder, X: Tensor, W: Tensor, B: Tensor | None, steps: Sequence[int], dils: Sequence[int], begin: Sequence[int],
     group: int, size: tuple[int, ...],
 ) -> Tensor:  # fmt: skip
-    n, o = X.shape[0], W.shape[0]
-    shape = (n, o, *size)
-    is_light = W.shape[1] == 1 and group == X.shape[1] and group > 1
-    weights = W if W.constant is not None else _packed_at_run_time(t, W, group, is_light)
+    shape = (X.shape[0], W.shape[0], *size)
+    packed = None if W.constant is not None else _packed_at_run_time(t, W, group)
 
     def launch(x: LaunchContext) -> list:
-        packed = _weights(x, W, group, is_light, None if W.constant is not None else x.inputs[1])
-        call = light.depthwise if is_light else dense.conv
-        return call(
-            evaluate.memory_name(X.dtype), _image(x.inputs[0]), packed, _image(x.outputs[0]), steps, dils, begin,
-            bias=x.inputs[2].address if x.inputs[2] else x.bias.address if x.bias else 0,
-            residual=x.residual and _image(x.residual), low=x.low, high=x.high, epilogue=x.epilogue, alloc=x.alloc,
-            threads=x.threads, label=_label(X, W, steps, group, is_light),
+        way = _algorithm(X, W, (steps, dils, begin), group, size, x.threads)
+        address = x.inputs[1].address if packed is not None else x.packed(W.constant, (way.name, group), way.pack)
+        return way.launch(
+            evaluate.memory_name(X.dtype), _image(x.inputs[0]), way.weights(address), _image(x.outputs[0]),
+            epilogue=x.epilogue, label=f"{way.name} {_label(X, W, steps, group)}", **_shared_arguments(x),
         )  # fmt: skip
 
-    order = (0, *range(2, len(shape)), 1)
-    matrix = ((0,), (), tuple(range(2, len(shape))), (1,))
-    inputs = (X, None if W.constant is not None else weights, B)
-    orders = (None, tuple(range(weights.rank)), (0,))
-    flops = 2 * prod(shape) * prod(W.shape[1:])
-    name = "depthwise" if is_light else "conv"
     return t.kernel(
-        name, inputs, [(X.dtype, shape)], launch, orders=orders, output_orders=(order,), tail=Tail.EPILOGUE, bias=B is None,
-        matrix=matrix, flops=flops,
+        "conv", (X, packed, B), [(X.dtype, shape)], launch, orders=(None, packed and tuple(range(packed.rank)), (0,)),
+        output_orders=(_channels_last(len(shape)),), tail=Tail.EPILOGUE, bias=B is None,
+        matrix=((0,), (), tuple(range(2, len(shape))), (1,)), flops=2 * prod(shape) * prod(W.shape[1:]),
     )[0]  # fmt: skip
 
 
-def _weights(x: LaunchContext, W: Tensor, group: int, is_light: bool, made: Operand | None):
-    """The packed filters with their address: packed once from a constant, or by the steps before this one."""
-    like = np.broadcast_to(np.zeros((), W.dtype), W.shape)
-    pack = light.pack_depthwise if is_light else dense.pack_weights
-    if made is not None:
-        return replace(pack(like, group), address=made.address)
-    address = x.packed(W.constant, ("conv", group, is_light), lambda w: pack(w, group).data)
-    return replace(pack(like, group), address=address)
+def _channels_last(rank: int) -> tuple[int, ...]:
+    """The order of an image's dimensions in memory."""
+    return (0, *range(2, rank), 1)
 
 
-def _packed_at_run_time(t: Builder, W: Tensor, group: int, is_light: bool) -> Tensor:
+def _shared_arguments(x: LaunchContext) -> dict[str, object]:
+    """What a launch is told of bias, residual and clip, and of the run."""
+    bias = x.inputs[2] or x.bias
+    tail = {"residual": x.residual and _image(x.residual), "low": x.low, "high": x.high}
+    return {"bias": bias.address if bias else 0, **tail, "alloc": x.alloc, "threads": x.threads}
+
+
+def _packed_at_run_time(t: Builder, W: Tensor, group: int) -> Tensor:
     """The order of `pack_weights` or `pack_depthwise`, made of moves, for weights that only the run knows."""
     kernel = (1,) * (5 - W.rank) + W.shape[2:]
-    if is_light:
+    if _is_depthwise(W, group):
         flat = t.reshape(W, (W.shape[0], prod(kernel)))
-        target_ = light.pack_depthwise(np.broadcast_to(np.zeros((), W.dtype), W.shape), group).data
-        spare = target_.shape[-1] - W.shape[0]
-        return t.reshape(t.transpose(t.pad(flat, (0, 0), (spare, 0)), (1, 0)), target_.shape)
+        channels = light.padded_channels(W.shape[0], W.dtype.itemsize)
+        padded = t.pad(flat, (0, 0), (channels - W.shape[0], 0))
+        return t.reshape(t.transpose(padded, (1, 0)), (*kernel, channels))
     width, each = dense.panel_width(W.dtype.itemsize), W.shape[0] // group
     panels = -(-each // width)
     x = t.reshape(W, (group, each, W.shape[1], *kernel))
@@ -135,6 +172,41 @@ def conv_transpose(
     full = [(n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in zip(inner, steps, kernel, dils, extra)]
     begin, end = _transposed_padding(auto_pad, pads, output_shape, full, inner, steps)
     size = tuple(f - b - e for f, b, e in zip(full, begin, end))
+    wide = np.float64 if X.dtype == np.float64 else np.float32
+    image, weights, bias = (None if x is None else t.cast(x, wide) for x in (X, W, B))
+    if W.constant is not None and all(begin[i] >= 0 and end[i] >= 0 for i in range(spatial)):
+        return t.cast(_by_phases(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)
+    return t.cast(_by_spreading(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)
+
+
+def _by_phases(
+    t: Builder, X: Tensor, W: Tensor, B: Tensor | None, steps: Sequence[int], dils: Sequence[int], begin: Sequence[int],
+    group: int, size: tuple[int, ...],
+) -> Tensor:  # fmt: skip
+    """`kernels/convtranspose`; the filters are constant."""
+    shape = (X.shape[0], W.shape[1] * group, *size)
+
+    def launch(x: LaunchContext) -> list:
+        key = ("transposed", group, tuple(steps), tuple(dils))
+        address = x.packed(W.constant, key, lambda w: transposed.pack_transposed(w, group, steps, dils))
+        weights = transposed.TransposedWeights.of(W.shape, W.dtype.itemsize, group, steps, dils, address)
+        return transposed.conv_transpose(
+            evaluate.memory_name(X.dtype), _image(x.inputs[0]), weights, _image(x.outputs[0]), begin,
+            label=f"transposed {_label(X, W, steps, group)}", **_shared_arguments(x),
+        )  # fmt: skip
+
+    return t.kernel(
+        "conv_transpose", (X, None, B), [(X.dtype, shape)], launch, orders=(None, None, (0,)),
+        output_orders=(_channels_last(len(shape)),), flops=2 * X.size * prod(W.shape[1:]),
+    )[0]  # fmt: skip
+
+
+def _by_spreading(
+    t: Builder, X: Tensor, W: Tensor, B: Tensor | None, steps: Sequence[int], dils: Sequence[int], begin: Sequence[int],
+    group: int, size: tuple[int, ...],
+) -> Tensor:  # fmt: skip
+    """A convolution of the image spread by the strides with the reversed filters, which only the run knows."""
+    kernel, spatial = W.shape[2:], W.rank - 2
     # filters [C, O/g, k] as those of the equivalent convolution [O, C/g, k reversed]
     c, each = W.shape[0] // group, W.shape[1]
     w = t.reshape(W, (group, c, each, *kernel))
@@ -145,9 +217,7 @@ def conv_transpose(
     # output pixel p reads spread pixels p + begin - (k - 1) d + ... ; negative borders crop
     before = [(k - 1) * d - b for k, d, b in zip(kernel, dils, begin)]
     after = [s + (k - 1) * d - have - bf for s, k, d, have, bf in zip(size, kernel, dils, image.shape[2:], before)]
-    image = _border(t, image, before, after)
-    attributes = {"group": group, "dilations": list(dils)}
-    return conv(t, image, w, B, **attributes)
+    return conv(t, _border(t, image, before, after), w, B, group=group, dilations=list(dils))
 
 
 def _spread(t: Builder, x: Tensor, steps: Sequence[int]) -> Tensor:
@@ -213,8 +283,8 @@ def _image(x: Operand) -> Image:
     return Image(x.address, x.shape, x.strides)
 
 
-def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int, is_light: bool) -> str:
+def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int) -> str:
     kernel = "x".join(map(str, W.shape[2:]))
     stride = f"/{steps[0]}" if max(steps) > 1 else ""
-    groups = "" if group == 1 or is_light else f" g{group}"
+    groups = "" if group == 1 or _is_depthwise(W, group) else f" g{group}"
     return f"{X.shape[1]}->{W.shape[0]} {kernel}{stride}{groups} on {'x'.join(map(str, X.shape[2:]))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from kernel_problems import Memory, convolution, empty, image, native, output_sh
 
 from jitrt.ops.kernels import conv as dense
 from jitrt.ops.kernels import convtranspose, depthwise
+from jitrt.ops.kernels.convtranspose import TransposedWeights
 from jitrt.ops.kernels.padcopy import pad_copy
 from jitrt.ops.kernels.spec import KernelSpec
 
@@ -36,6 +36,13 @@ WINDOWS = [
 SIZES = {1: (29,), 2: (9, 17), 3: (4, 5, 6)}
 
 
+def pack(w: np.ndarray, groups: int, memory: Memory) -> dense.PackedWeights | depthwise.DepthwiseWeights:
+    """Packed filters in memory."""
+    if w.shape[1] == 1 and groups > 1:
+        return depthwise.DepthwiseWeights.of(w.shape, groups, memory.keep(depthwise.pack_depthwise(w, groups)))
+    return dense.PackedWeights.of(w.shape, groups, memory.keep(dense.pack_weights(w, groups)))
+
+
 def convolve(
     x: np.ndarray, w: np.ndarray, window: tuple, groups: int, dtype: str = "f32", bias: bool = True, residual: bool = True,
     x_last: bool = True, y_last: bool = True, low: float = -np.inf, threads: int = 2,
@@ -49,8 +56,7 @@ def convolve(
     vector = RNG.standard_normal(w.shape[0]).astype(weight)
     other = native(RNG.standard_normal(y.shape).astype(kind))
     separate = w.shape[1] == 1 and groups > 1
-    packed = (depthwise.pack_depthwise if separate else dense.pack_weights)(w, groups)
-    packed = dataclasses.replace(packed, address=memory.keep(packed.data))
+    packed = pack(w, groups, memory)
     source = native(x) if x_last else x
     launches = (depthwise.depthwise if separate else dense.conv)(
         dtype, image(source), packed, image(y), strides, dilations, [*begin, *end], bias=memory.keep(vector) if bias else 0,
@@ -139,8 +145,7 @@ def test_residual_may_be_the_output_itself_when_k_is_split():
     x, w = native(RNG.standard_normal((1, 1700, 3, 5)).astype(np.float32)), RNG.standard_normal((40, 1700, 1, 1)).astype(np.float32)
     y = native(RNG.standard_normal((1, 40, 3, 5)).astype(np.float32))
     expected = convolution(x, w, (1, 1), (1, 1), (0, 0), (0, 0), 1) + y
-    packed = dense.pack_weights(w, 1)
-    packed = dataclasses.replace(packed, address=memory.keep(packed.data))
+    packed = pack(w, 1, memory)
     run(dense.conv("f32", image(x), packed, image(y), [1, 1], [1, 1], [0, 0], residual=image(y), alloc=memory.alloc, threads=2))
     assert relative_error(y, expected) < 5e-6
 
@@ -159,8 +164,7 @@ def test_output_may_be_part_of_a_wider_buffer():
     x, w = problem(20, 40, 1, window)
     wide = np.full((2, 9, 17, 100), 7, np.float32)
     y = np.moveaxis(wide[..., 30:70], -1, 1)
-    packed = dense.pack_weights(w.astype(np.float32), 1)
-    packed = dataclasses.replace(packed, address=memory.keep(packed.data))
+    packed = pack(w.astype(np.float32), 1, memory)
     source = native(x.astype(np.float32))
     run(dense.conv("f32", image(source), packed, image(y), [1, 1], [1, 1], [1, 1], alloc=memory.alloc, threads=2))
     assert relative_error(y, convolution(x, w, *window[1:], 1)) < TOLERANCE["f32"]
@@ -196,9 +200,8 @@ def test_epilogue_sees_every_element_once(channels, outputs, groups, window):
     counts = np.zeros((y.shape[0], pixels, outputs), np.int32)
     args = block((y.ctypes.data, y.strides[0], y.strides[3], counts.ctypes.data, pixels, outputs))
     epilogue = (address_of(KernelSpec("double", EPILOGUE)), memory.keep(args))
-    build, pack = (depthwise.depthwise, depthwise.pack_depthwise) if groups == channels else (dense.conv, dense.pack_weights)
-    packed = pack(w, groups)
-    packed = dataclasses.replace(packed, address=memory.keep(packed.data))
+    build = depthwise.depthwise if groups == channels else dense.conv
+    packed = pack(w, groups, memory)
     run(build("f32", image(x), packed, image(y), window[1], window[2], window[3], epilogue=epilogue, alloc=memory.alloc, threads=2))
     assert (counts == 1).all()
     assert relative_error(y, 2 * convolution(x, w, *window[1:], groups)) < 5e-6
@@ -230,8 +233,8 @@ def transposed(
     other = native(RNG.standard_normal(expected.shape).astype(kind))
     y = empty(expected.shape, kind, y_last)
     source = native(x)
-    packed = convtranspose.pack_transposed(w, groups, strides, dilations)
-    packed = dataclasses.replace(packed, address=memory.keep(packed.data))
+    data = convtranspose.pack_transposed(w, groups, strides, dilations)
+    packed = TransposedWeights.of(w.shape, w.itemsize, groups, strides, dilations, memory.keep(data))
     launches = convtranspose.conv_transpose(
         dtype, image(source), packed, image(y), pads, bias=memory.keep(vector), residual=image(other), low=-1.0,
         alloc=memory.alloc, threads=2,
@@ -313,7 +316,7 @@ def test_other_targets(name, features):
 
 def test_impossible_shapes_are_refused():
     memory = Memory()
-    packed = dense.pack_weights(np.zeros((8, 4, 3, 3), np.float32), 1)
+    packed = dense.PackedWeights.of((8, 4, 3, 3), 1)
     few, x, y = (image(np.zeros(shape, np.float32)) for shape in [(1, 3, 5, 5), (1, 4, 5, 5), (1, 8, 3, 3)])
     with pytest.raises(ValueError, match="input"):
         dense.conv("f32", few, packed, y, [1, 1], [1, 1], [0, 0], alloc=memory.alloc)

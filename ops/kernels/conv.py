@@ -34,18 +34,21 @@ class PackedWeights:
     """Filters in the order in which the kernel reads them.
 
     Attributes:
-        data: [groups * panels, kD, kH, kW, C / groups, NR], NR = two vectors; zeros behind the last channel.
         shape: (O, C / groups, kD, kH, kW).
         groups: of the convolution.
-        address: where the executor finds `data`; set by the caller (`dataclasses.replace`).
+        address: of [groups * panels, kD, kH, kW, C / groups, NR], NR = two vectors; zeros behind the last channel.
         image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
     """
 
-    data: np.ndarray
     shape: tuple[int, ...]
     groups: int
     address: Opaque = 0
     image_stride: int = 0
+
+    @staticmethod
+    def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> PackedWeights:
+        """The packed weights at an address that were w[O, C / groups, *kernel]."""
+        return PackedWeights((*shape[:2], *triple(shape[2:], 1)), groups, address)
 
 
 def panel_width(itemsize: int) -> int:
@@ -53,8 +56,8 @@ def panel_width(itemsize: int) -> int:
     return 2 * target.current().lanes * 4 // itemsize
 
 
-def pack_weights(w: np.ndarray, groups: int) -> PackedWeights:
-    """Pack w[O, C / groups, *kernel] (float32 or float64; 1 to 3 kernel dimensions).
+def pack_weights(w: np.ndarray, groups: int) -> np.ndarray:
+    """w[O, C / groups, *kernel] (float32 or float64; 1 to 3 kernel dimensions) in the order of `PackedWeights`.
 
     Raises:
         ValueError: O is not a multiple of groups.
@@ -67,7 +70,7 @@ def pack_weights(w: np.ndarray, groups: int) -> PackedWeights:
     padded = np.zeros((groups, panels * width, w.shape[1], *kernel), w.dtype)
     padded[:, :each] = w.reshape(groups, each, w.shape[1], *kernel)
     data = padded.reshape(groups * panels, width, w.shape[1], *kernel).transpose(0, 3, 4, 5, 2, 1)
-    return PackedWeights(np.ascontiguousarray(data), (w.shape[0], w.shape[1], *kernel), groups)
+    return np.ascontiguousarray(data)
 
 
 def conv(

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .conv import PackedWeights, pack_weights, product
+from .conv import PackedWeights, pack_weights, panel_width, product
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
 from .launch import Launch
@@ -47,19 +47,39 @@ class TransposedWeights:
     """Packed filters of all phases, one behind the other.
 
     Attributes:
-        data: one-dimensional.
         shape: (O, C / groups, kD, kH, kW) of the whole filter.
-        strides, dilations: that it was packed for.
-        address: where the executor finds `data`; set by the caller (`dataclasses.replace`).
+        strides: that it was packed for.
+        address: of what `pack_transposed` gives.
     """
 
-    data: np.ndarray
     shape: tuple[int, ...]
     groups: int
     strides: tuple[int, int, int]
-    dilations: tuple[int, int, int]
     phases: tuple[Phase, ...]
     address: Opaque = 0
+
+    @staticmethod
+    def of(
+        shape: Sequence[int], itemsize: int, groups: int, strides: Sequence[int], dilations: Sequence[int], address: Opaque = 0
+    ) -> TransposedWeights:
+        """The packed weights at an address that were w[C, O / groups, *kernel] of elements of `itemsize` bytes."""
+        kernel, steps = triple(shape[2:], 1), triple(strides, 1)
+        each, out = shape[0] // groups, shape[1]
+        phases, offset = [], 0
+        for remainder, found in _phases(kernel, steps, triple(dilations, 1)):
+            taps = tuple(max(1, len(chosen)) for chosen, _, _ in found)
+            shift, dilation = tuple(f[1] for f in found), tuple(f[2] for f in found)
+            phases.append(Phase(remainder, taps, shift, dilation, offset))
+            width = panel_width(itemsize)
+            offset += groups * -(-out // width) * width * each * math.prod(taps) * itemsize
+        return TransposedWeights((groups * out, each, *kernel), groups, steps, tuple(phases), address)
+
+
+def _phases(kernel: tuple[int, ...], steps: tuple[int, ...], dils: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], list]]:
+    """Each remainder with what `_taps` gives for its dimensions; all empty if one of them is."""
+    for remainder in itertools.product(*map(range, steps)):
+        found = [_taps(*values) for values in zip(kernel, steps, dils, remainder)]
+        yield remainder, found if all(taps for taps, _, _ in found) else [([], 0, 1)] * 3
 
 
 def _taps(kernel: int, stride: int, dilation: int, remainder: int) -> tuple[list[int], int, int]:
@@ -69,8 +89,8 @@ def _taps(kernel: int, stride: int, dilation: int, remainder: int) -> tuple[list
     return chosen, shift, dilation // math.gcd(stride, dilation)
 
 
-def pack_transposed(w: np.ndarray, groups: int, strides: Sequence[int], dilations: Sequence[int]) -> TransposedWeights:
-    """Pack w[C, O / groups, *kernel] (float32 or float64) of ONNX ConvTranspose.
+def pack_transposed(w: np.ndarray, groups: int, strides: Sequence[int], dilations: Sequence[int]) -> np.ndarray:
+    """w[C, O / groups, *kernel] (float32 or float64) of ONNX ConvTranspose as packed filters of all phases in a row.
 
     Raises:
         ValueError: C is not a multiple of groups.
@@ -81,21 +101,12 @@ def pack_transposed(w: np.ndarray, groups: int, strides: Sequence[int], dilation
     each, out = w.shape[0] // groups, w.shape[1]
     # [groups, C / groups, O / groups, ...] to [O, C / groups, ...]
     filters = w.reshape(groups, each, out, *kernel).swapaxes(1, 2).reshape(groups * out, each, *kernel)
-    parts, phases, offset = [], [], 0
-    for remainder in itertools.product(*map(range, steps)):
-        found = [_taps(*values) for values in zip(kernel, steps, dils, remainder)]
-        if all(taps for taps, _, _ in found):
-            chosen = filters[np.ix_(range(groups * out), range(each), *[taps[::-1] for taps, _, _ in found])]
-        else:
-            found = [([0], 0, 1)] * 3
-            chosen = np.zeros((groups * out, each, 1, 1, 1), w.dtype)
-        packed = pack_weights(chosen, groups).data
-        parts.append(packed.ravel())
-        shift, dilation = tuple(f[1] for f in found), tuple(f[2] for f in found)
-        phases.append(Phase(remainder, chosen.shape[2:], shift, dilation, offset))
-        offset += packed.nbytes
-    shape = (groups * out, each, *kernel)
-    return TransposedWeights(np.concatenate(parts), shape, groups, steps, dils, tuple(phases))
+    parts = []
+    for _, found in _phases(kernel, steps, dils):
+        chosen = filters[np.ix_(range(groups * out), range(each), *[taps[::-1] for taps, _, _ in found])]
+        chosen = chosen if chosen.size else np.zeros((groups * out, each, 1, 1, 1), w.dtype)
+        parts.append(pack_weights(chosen, groups).ravel())
+    return np.concatenate(parts)
 
 
 def conv_transpose(
@@ -207,6 +218,6 @@ def _phase(
     out, y_skip = outputs(y)
     other, r_skip = outputs(residual) if residual else (None, 0)
     x_skip = sum((at + b) * s for at, b, s in zip(part.source, begin, x.strides[2:]))
-    packed = PackedWeights(weights.data, (o, c, *phase.taps), groups, weights.address)
+    packed = PackedWeights((o, c, *phase.taps), groups, weights.address)
     return product(work, x, packed, out, other, (1, 1, 1), phase.dilation, threads, finish, label,
                    (x_skip, y_skip, phase.offset, r_skip))  # fmt: skip

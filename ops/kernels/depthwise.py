@@ -31,22 +31,31 @@ class DepthwiseWeights:
     """Filters in the kernel's order.
 
     Attributes:
-        data: [kD, kH, kW, channels rounded up to whole vectors].
         channels: output channels.
         multiplier: output channels per input channel.
         kernel: (kD, kH, kW).
-        address: where the executor finds `data`; set by the caller.
+        address: of [kD, kH, kW, channels rounded up to whole vectors].
     """
 
-    data: np.ndarray
     channels: int
     multiplier: int
     kernel: tuple[int, int, int]
     address: Opaque = 0
 
+    @staticmethod
+    def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> DepthwiseWeights:
+        """The packed weights at an address that were w[O, 1, *kernel]."""
+        return DepthwiseWeights(shape[0], shape[0] // groups, triple(shape[2:], 1), address)
 
-def pack_depthwise(w: np.ndarray, groups: int) -> DepthwiseWeights:
-    """Pack w[O, 1, *kernel] (1 to 3 kernel dimensions) of a convolution whose groups have one input channel.
+
+def padded_channels(channels: int, itemsize: int) -> int:
+    """Channels rounded up to whole vectors."""
+    lanes = target.current().lanes * 4 // itemsize
+    return -(-channels // lanes) * lanes
+
+
+def pack_depthwise(w: np.ndarray, groups: int) -> np.ndarray:
+    """w[O, 1, *kernel] of a convolution whose groups have one input channel, in the order of `DepthwiseWeights`.
 
     Raises:
         ValueError: a group has more than one input channel, or O is not a multiple of groups.
@@ -54,11 +63,9 @@ def pack_depthwise(w: np.ndarray, groups: int) -> DepthwiseWeights:
     if w.shape[1] != 1 or groups == 0 or w.shape[0] % groups:
         raise ValueError(f"depthwise weights {w.shape} of {groups} groups: expected [multiple of groups, 1, ...]")
     kernel = triple(w.shape[2:], 1)
-    lanes = target.current().lanes * 4 // w.dtype.itemsize
-    padded = -(-w.shape[0] // lanes) * lanes
-    data = np.zeros((*kernel, padded), w.dtype)
+    data = np.zeros((*kernel, padded_channels(w.shape[0], w.dtype.itemsize)), w.dtype)
     data[..., : w.shape[0]] = np.moveaxis(w.reshape(w.shape[0], *kernel), 0, -1)
-    return DepthwiseWeights(data, w.shape[0], w.shape[0] // groups, kernel)
+    return data
 
 
 def depthwise(
@@ -92,7 +99,7 @@ def depthwise(
     Raises:
         ValueError: y is not channels-last and there is an epilogue.
     """
-    size = SIZES[dtype]
+    size, work = SIZES[dtype], "f64" if dtype == "f64" else "f32"
     if weights.multiplier > 1 or not x.channels_last(size):
         shape = (x.shape[0], weights.channels, *x.shape[2:])
         copy = channels_last(alloc(int(np.prod(shape)) * size), shape, size)
@@ -113,14 +120,15 @@ def depthwise(
     chunk, rows = _blocking(weights, x3.shape[4], steps, (n * od, oh), flops, threads, size)
     chunks, row_blocks = -(-c // chunk), -(-oh // rows)
     address, block = epilogue or (0, 0)
+    tap = padded_channels(c, SIZES[work]) * SIZES[work]
     args = (x3.address, y3.address, weights.address, bias, extra.address if extra else 0, float(low), float(high),
             address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
             c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
-            weights.data.shape[-1] * weights.data.itemsize)  # fmt: skip
+            tap)  # fmt: skip
     unrolled = (weights.kernel[2], steps[2]) if dils[2] == 1 else (0, 0)
     width, stride = unrolled if unrolled in _UNROLLED else (0, 0)
     kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype, width=width, stride=stride)
-    moved = size * (n * c * (x3.pixels + y3.pixels)) + weights.data.nbytes
+    moved = size * (n * c * (x3.pixels + y3.pixels)) + taps * tap
     return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 0, label, flops, moved), *last]
 
 

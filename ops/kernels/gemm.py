@@ -84,9 +84,7 @@ def _weights(
     size = SIZES[dtype]
     width = panel_width(size)
     panels = -(-n // width)
-    # `conv` reads shapes and sizes of the packed data only; the contents are where the address says
-    like = np.broadcast_to(np.zeros((), f"f{size}"), (panels, 1, 1, 1, k, width))
-    made = PackedWeights(like, (n, k, 1, 1, 1), 1)
+    made = PackedWeights((n, k, 1, 1, 1), 1)
     if not isinstance(b, Matrix):
         return replace(made, address=b)
     shared = batch == 1 or b.strides[0] == 0

@@ -117,9 +117,9 @@ def make_helper() -> Callable:
             else:
                 store(seat + 8 * ASLEEP, 1)
                 base = load(pool + 8 * BASE)
-                quiet = base == CLOSED or base == seen  # noqa: SIM109 (numba would make a set)
+                fresh = base != CLOSED and base != seen
                 # who finds no flag to take back was woken already, and the lock's release is on its way
-                if quiet or not compare_and_swap(seat + 8 * ASLEEP, 1, 0):
+                if not fresh or not compare_and_swap(seat + 8 * ASLEEP, 1, 0):
                     call_c(block(pool)[ACQUIRE], block(seat)[LOCK], 1)
                 spins = 0
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import target
-from .conv import PackedWeights, conv, pack_weights
+from .conv import PackedWeights, conv, pack_weights, panel_width
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
@@ -36,22 +36,20 @@ class WinogradWeights:
     """Transformed filters.
 
     Attributes:
-        data: [36, panels, C, NR]: one set of packed weights for each product.
         shape: (O, C).
-        address: where the executor finds `data`; set by the caller (`dataclasses.replace`).
+        address: of [36, panels, C, NR]: one set of packed weights for each product.
     """
 
-    data: np.ndarray
     shape: tuple[int, int]
     address: Opaque = 0
 
 
-def pack_winograd(w: np.ndarray) -> WinogradWeights:
-    """Transform and pack w[O, C, 3, 3] (float32)."""
+def pack_winograd(w: np.ndarray) -> np.ndarray:
+    """w[O, C, 3, 3] (float32) transformed, in the order of `WinogradWeights`."""
     o, c = w.shape[:2]
     transformed = np.einsum("ik,ockl,jl->ijoc", _G, w.astype(np.float64), _G).reshape(_PRODUCTS, o, c).astype(w.dtype)
-    packed = [pack_weights(part[:, :, None], 1).data for part in transformed]
-    return WinogradWeights(np.stack(packed).reshape(_PRODUCTS, packed[0].shape[0], c, -1), (o, c))
+    packed = [pack_weights(part[:, :, None], 1) for part in transformed]
+    return np.stack(packed).reshape(_PRODUCTS, packed[0].shape[0], c, -1)
 
 
 def profitable(batch: int, channels: int, outputs: int, height: int, width: int, threads: int = 1) -> bool:
@@ -108,7 +106,8 @@ def winograd(
     v, m = (_planes(alloc, tiles, channels) for channels in (c, o))
     shape = (rows, cols, tiles)
     launches.append(_input_launch(source, v, shape, pads, threads, label))
-    packed = PackedWeights(weights.data, (o, c, 1, 1, 1), 1, weights.address, weights.data[0].nbytes)
+    panel = panel_width(4)
+    packed = PackedWeights((o, c, 1, 1, 1), 1, weights.address, -(-o // panel) * panel * c * 4)
     launches += conv("f32", v, packed, m, [1], [1], [0], alloc=alloc, threads=threads, label=f"{label}: products")
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
     launches.append(_output_launch(m, out, other, shape, finish, threads, label))
