@@ -65,7 +65,10 @@ Attribute = object
 
 @dataclass
 class Node:
-    """One use of an operator. An absent optional input or output is ``""``."""
+    """One use of an operator. An absent optional input or output is ``""``.
+
+    `version` is the opset version that gives the node its meaning; 0: the graph's.
+    """
 
     op: str
     inputs: list[str]
@@ -73,6 +76,7 @@ class Node:
     attributes: dict[str, Attribute] = field(default_factory=dict)
     name: str = ""
     domain: str = ""
+    version: int = 0
 
     def __str__(self) -> str:
         shown = [f"{k}={_short(v)}" for k, v in self.attributes.items()]
@@ -130,13 +134,12 @@ class Graph:
 
     def captured(self) -> list[str]:
         """Names that the graph (a body) uses from outside it, in order of first use."""
-        known = {*self.inputs, *self.constants}
-        found: dict[str, None] = {}
+        known = {*self.inputs, *self.constants, *(out for node in self.nodes for out in node.outputs)}
+        used: list[str] = []
         for node in self.nodes:
-            used = [*node.inputs, *(name for body in node.subgraphs() for name in body.captured())]
-            found.update(dict.fromkeys(name for name in used if name and name not in known))
-            known.update(node.outputs)
-        found.update(dict.fromkeys(name for name in self.outputs if name not in known))
+            used += node.inputs
+            used += [name for body in node.subgraphs() for name in body.captured()]
+        found = dict.fromkeys(name for name in [*used, *self.outputs] if name and name not in known)
         return list(found)
 
 

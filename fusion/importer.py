@@ -1,39 +1,28 @@
 """ModelProto -> Graph.
 
 1. The file is parsed without its external data; external tensors are memory-mapped, never outside the model's folder.
-2. Constant nodes and initializers become constants; initializers that are also inputs may be overridden by a run.
-3. Model-local functions are inlined: each call's inner names get the call's name in front.
-4. What cannot be a graph (unknown names, duplicate names, missing opsets) is an `InvalidModel`, in a sentence.
+2. Constant nodes and initializers become constants; initializers that are also inputs may be overridden by a run (from
+   IR version 4 on).
+3. Model-local functions are inlined: each call's inner names, in its bodies too, get the call's name in front.
+4. What cannot be a graph (unknown names, duplicate names, cycles, missing opsets) is an `InvalidModel`, in a sentence.
+
+Whether nodes fit their operators' schemas is the question of `check`, which a session asks first.
 """
 
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .graph import Attribute, Dim, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type
+from .invalid import InvalidModel, Kind
+from .modelfile import read
+from .tensors import Folder, numpy_dtype, sparse_to_array, text, to_array
 
-_NUMPY = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "object", 9: "bool", 10: "float16",
-    11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128",
-}  # fmt: skip
-_EXTENDED = {
-    16: "bfloat16", 17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", 21: "uint4",
-    22: "int4", 23: "float4_e2m1fn", 24: "float8_e8m0fnu", 25: "uint2", 26: "int2",
-}  # fmt: skip
-_EXTERNAL = 1
-
-
-class InvalidModel(ValueError):
-    """The model is no valid ONNX graph."""
-
-
-class BadFile(ValueError):
-    """The bytes are not a serialized ModelProto."""
+_IMPLIED = {"ai.onnx.ml": None, "com.microsoft": 1}  # domains that a model need not import, and their version (None: newest)
 
 
 @dataclass
@@ -54,153 +43,192 @@ def load(source: str | os.PathLike | bytes | object) -> Model:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BadFile: it is not an ONNX model.
-        InvalidModel: its graph is not valid.
+        InvalidModel: it is not an ONNX model, or its graph is not valid.
+        TypeError: the source is none of these.
     """
-    from onnx import onnx_ml_pb2
-
-    folder = pathlib.Path()
-    if isinstance(source, onnx_ml_pb2.ModelProto):
-        proto = source
-    else:
-        if isinstance(source, bytes | bytearray | memoryview):
-            data = bytes(source)
-        else:
-            path = pathlib.Path(source)
-            if not path.is_file():
-                raise FileNotFoundError(f"Load model from {path} failed: File doesn't exist")
-            folder, data = path.parent, path.read_bytes()
-        proto = _parse(data, onnx_ml_pb2)
-    if not proto.HasField("graph"):
-        raise BadFile("the file holds no ONNX graph")
-    return _Importer(proto, folder).model()
+    return build(*read(source))
 
 
-def _parse(data: bytes, pb) -> object:
-    from google.protobuf.message import DecodeError
+def build(proto, folder: Folder, given: Mapping[str, np.ndarray] | None = None) -> Model:
+    """A parsed model as a graph.
 
-    proto = pb.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except DecodeError as error:
-        raise BadFile("the bytes are not a serialized ONNX model (protobuf parsing failed)") from error
-    return proto
-
-
-def numpy_dtype(element: int) -> np.dtype:
-    """The numpy dtype of an ONNX element type; strings are `object`.
+    Args:
+        given: initializers that the caller gives in place of the model's, whose data is not read then.
 
     Raises:
-        InvalidModel: no such element type.
+        InvalidModel: its graph is not valid.
     """
-    if element in _NUMPY:
-        return np.dtype(_NUMPY[element])
-    if element in _EXTENDED:
-        import ml_dtypes
+    return _Importer(proto, folder, given or {}).model()
 
-        return np.dtype(getattr(ml_dtypes, _EXTENDED[element]))
-    raise InvalidModel(f"unknown tensor element type {element}")
+
+def opsets_of(proto) -> dict[str, int]:
+    """domain -> version of a model's or a function's imports; ``""`` is ai.onnx."""
+    return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
+
+
+class _Scope:
+    """What the names in a function's call mean outside it. The model's own graph and its bodies keep their names.
+
+    Attributes:
+        prefix: stands before the names that the call makes; empty outside functions.
+        names: inner name -> name in the graph (``""``: an optional input that the call leaves out).
+        attributes: the values of the call's attributes.
+    """
+
+    def __init__(self, prefix: str, names: Mapping[str, str], attributes: Mapping[str, Attribute]) -> None:
+        self.prefix, self.names, self.attributes = prefix, dict(names), attributes
+
+    def __call__(self, name: str) -> str:
+        return self.names.get(name, self.prefix + name) if name else ""
+
+    def body(self, names: Iterable[str]) -> _Scope:
+        """The scope of a body that defines these names itself."""
+        return _Scope(self.prefix, {**self.names, **{n: self.prefix + n for n in names}} if self.prefix else {}, self.attributes)
 
 
 class _Importer:
-    def __init__(self, proto, folder: pathlib.Path) -> None:
-        self.proto, self.folder = proto, folder
-        self.opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
+    def __init__(self, proto, folder: Folder, given: Mapping[str, np.ndarray]) -> None:
+        self.proto, self.folder, self.given = proto, folder, given
+        self.opsets = opsets_of(proto)
         if proto.ir_version < 3 and not self.opsets:
             self.opsets = {"": 1}
         if not self.opsets:
             raise InvalidModel("the model imports no operator set")
-        self.references: dict[str, object] = {}  # attribute name -> its value in the function call being inlined
-        self.scopes: set[str] = set()
-        self.functions = {(f.domain, f.name, f.overload): f for f in proto.functions}
+        self.prefixes: set[str] = set()
+        self.calls: list[tuple[str, str, str]] = []  # the functions that are being inlined
+        self.functions = {}
+        for f in proto.functions:
+            if self.functions.setdefault(_identity(f), f) is not f:
+                raise InvalidModel(f"two functions of the model are named {f.domain}::{f.name}")
 
     def model(self) -> Model:
         """The whole model."""
         proto = self.proto
-        graph = self.graph(proto.graph, set(), self.opsets)
+        graph = self.graph(proto.graph, self.opsets, _Scope("", {}, {}))
+        if proto.ir_version < 4:
+            graph.overridable = []
         _check(graph, set())
         metadata = {p.key: p.value for p in proto.metadata_props}
         return Model(
             graph, proto.producer_name, proto.domain, proto.doc_string, proto.graph.doc_string, proto.model_version, metadata
         )
 
-    def graph(self, proto, outer: set[str], opsets: Mapping[str, int]) -> Graph:
-        """A graph or a body; `outer` are the names that it may use from around it."""
+    def graph(self, proto, opsets: Mapping[str, int], scope: _Scope) -> Graph:
+        """A graph or a body."""
         constants: dict[str, np.ndarray] = {}
         for tensor in proto.initializer:
-            if tensor.name in constants:
-                raise InvalidModel(f"two initializers are named {tensor.name!r}")
-            constants[tensor.name] = self.tensor(tensor)
+            if scope(tensor.name) not in constants:
+                constants[scope(tensor.name)] = self._initializer(tensor, scope)
         for sparse in proto.sparse_initializer:
-            constants[sparse.values.name] = self.sparse(sparse)
-        declared = [v.name for v in proto.input]
-        types = {v.name: t for v in [*proto.input, *proto.output, *proto.value_info] if (t := value_type(v.type)) is not None}
+            constants.setdefault(scope(sparse.values.name), sparse_to_array(sparse, self.folder))
+        declared = [scope(v.name) for v in proto.input]
+        stated = [*proto.input, *proto.output, *proto.value_info]
+        types = {scope(v.name): t for v in stated if (t := value_type(v.type)) is not None}
         overridable = [n for n in declared if n in constants]
         graph = Graph(
-            [n for n in declared if n not in constants], [v.name for v in proto.output], [], constants, types, dict(opsets),
-            overridable, proto.name,
+            [n for n in declared if n not in constants], [scope(v.name) for v in proto.output], [], constants, types,
+            dict(opsets), overridable, proto.name,
         )  # fmt: skip
-        self.nodes(proto.node, graph, opsets, "", {})
+        for name in overridable:
+            _check_default(name, constants[name], types.get(name))
+            types.setdefault(name, TensorType(constants[name].dtype, constants[name].shape))
+        self.nodes(proto.node, graph, opsets, scope)
         return graph
 
+    def _initializer(self, tensor, scope: _Scope) -> np.ndarray:
+        given = None if scope.prefix else self.given.get(tensor.name)
+        if given is None:
+            return to_array(tensor, self.folder)
+        if given.dtype != numpy_dtype(tensor.data_type) or given.shape != tuple(tensor.dims):
+            expected = TensorType(numpy_dtype(tensor.data_type), tuple(tensor.dims))
+            raise InvalidModel(f"initializer {tensor.name!r}: {expected} expected, {given.dtype}{list(given.shape)} given")
+        return given
+
     # -- nodes
-    def nodes(self, protos: Iterable, graph: Graph, opsets: Mapping[str, int], scope: str, names: dict[str, str]) -> None:
-        """Append nodes; `names` maps a function's inner names to the graph's."""
+    def nodes(self, protos: Iterable, graph: Graph, opsets: Mapping[str, int], scope: _Scope) -> None:
+        """Append nodes."""
+        names: set[str] = set()
         for proto in protos:
-            function = self.functions.get((proto.domain, proto.op_type, proto.overload))
-            inputs = [self._name(n, scope, names) for n in proto.input]
-            outputs = [self._name(n, scope, names) for n in proto.output]
-            label = scope + (proto.name or "")
-            if function is not None:
-                self._call(function, proto, inputs, outputs, graph, label or f"{scope}{proto.op_type}", opsets)
-                continue
-            attributes = {a.name: self.attribute(a, opsets, scope, names) for a in proto.attribute}
-            attributes = {k: v for k, v in attributes.items() if v is not None}
+            if proto.name and proto.name in names and not scope.prefix:
+                raise InvalidModel(f"two nodes are named {proto.name!r}")
+            names.add(proto.name)
+            label = scope.prefix + (proto.name or (proto.op_type if scope.prefix else ""))
             domain = "" if proto.domain == "ai.onnx" else proto.domain
-            if domain not in opsets:
-                if domain and domain not in ("com.microsoft",):
-                    raise InvalidModel(f"{proto.op_type} {label!r} is of domain {domain!r}, which the model does not import")
-                opsets = {**opsets, domain: 1}
-                graph.opsets.setdefault(domain, 1)
+            function = self.functions.get((domain, proto.op_type, proto.overload))
+            version = self._version(proto, domain, opsets, label)
+            if function is not None:
+                self._call(function, proto, graph, label or proto.op_type, opsets, scope)
+                continue
+            inputs, outputs = [scope(n) for n in proto.input], [scope(n) for n in proto.output]
+            attributes = {a.name: v for a in proto.attribute if (v := self.attribute(a, opsets, scope)) is not None}
             if proto.op_type == "Constant" and domain == "":
+                if outputs[0] in graph.constants:
+                    raise InvalidModel(f"Constant {label!r}: the name {outputs[0]!r} is defined twice")
                 graph.constants[outputs[0]] = self._constant(attributes, label)
                 continue
-            graph.nodes.append(Node(proto.op_type, inputs, outputs, attributes, label, domain))
+            node = Node(proto.op_type, inputs, outputs, attributes, label, domain)
+            if graph.opsets.setdefault(domain, version) != version and _differs(node, version, graph.opsets[domain]):
+                node.version = version
+            graph.nodes.append(node)
 
-    def _name(self, name: str, scope: str, names: dict[str, str]) -> str:
-        if not name or not scope:
-            return name
-        return names.setdefault(name, scope + name)
+    def _version(self, proto, domain: str, opsets: Mapping[str, int], label: str) -> int:
+        found = opsets.get(domain)
+        if found is None:
+            if domain not in _IMPLIED:
+                raise InvalidModel(
+                    f"{proto.op_type} {label!r} is of domain {domain or 'ai.onnx'!r}, which the model does not import", Kind.GRAPH
+                )
+            found = _IMPLIED[domain] or newest(domain)
+        return found
 
-    def _call(self, function, call, inputs, outputs, graph: Graph, label: str, opsets: Mapping[str, int]) -> None:
+    def _call(self, function, call, graph: Graph, label: str, opsets: Mapping[str, int], scope: _Scope) -> None:
         """Inline one call of a model-local function (rule 3)."""
-        scope = self._scope(label)
-        given = {a.name: a for a in call.attribute}
-        defaults = {a.name: a for a in function.attribute_proto}
-        names = dict(zip(function.input, inputs))
-        names.update(dict.fromkeys(list(function.input)[len(inputs) :], ""))
-        names.update({n: o for n, o in zip(function.output, outputs) if o})
-        inner = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
-        outer = self.references
-        resolved = {k: outer.get(a.ref_attr_name) if a.ref_attr_name else a for k, a in {**defaults, **given}.items()}
-        self.references = {k: a for k, a in resolved.items() if a is not None}
+        identity, name = _identity(function), f"{function.domain}::{function.name}"
+        if identity in self.calls:
+            raise InvalidModel(f"the function {name} calls itself", Kind.GRAPH)
+        for what, given, taken in (("inputs", call.input, function.input), ("outputs", call.output, function.output)):
+            if len(given) > len(taken):
+                raise InvalidModel(f"{label!r} has {len(given)} {what}, the function {name} has {len(taken)}")
+        inner = self._inner_scope(function, call, label, opsets, scope)
+        self.calls.append(identity)
         try:
-            self.nodes(function.node, graph, {**opsets, **inner}, scope, names)
+            self.nodes(function.node, graph, {**opsets, **opsets_of(function)}, inner)
         finally:
-            self.references = outer
-        through = [(n, names[n]) for n in function.output if n in set(function.input)]
-        for n, target in through:
-            source = dict(zip(function.input, inputs))[n]
-            graph.nodes.append(Node("Identity", [source], [target], {}, label))
+            self.calls.pop()
+        for inside, outside in zip(function.output, call.output):
+            if inside in function.input and outside:  # an input that is handed through
+                graph.nodes.append(Node("Identity", [inner(inside)], [scope(outside)], {}, label))
 
-    def _scope(self, label: str) -> str:
-        """A prefix for the inner names of a call that no other call has."""
-        scope, count = f"{label}/", 1
-        while scope in self.scopes:
+    def _inner_scope(self, function, call, label: str, opsets: Mapping[str, int], scope: _Scope) -> _Scope:
+        """Inputs and outputs of a function are the call's, its attributes the call's or their defaults."""
+        inputs = [*call.input, *[""] * (len(function.input) - len(call.input))]
+        names = {inside: scope(outside) for inside, outside in zip(function.input, inputs)}
+        names.update({i: scope(o) for i, o in zip(function.output, call.output) if o and i not in names})
+        attributes = {a.name: self.attribute(a, opsets, scope) for a in call.attribute}
+        for default in function.attribute_proto:
+            if attributes.get(default.name) is None:
+                attributes[default.name] = self.attribute(default, opsets, scope)
+        made = {out for node in function.node for out in node.output} | set(function.input)
+        for out in function.output:
+            if out not in made:
+                raise InvalidModel(
+                    f"no node of the function {function.domain}::{function.name} makes its output {out!r}", Kind.ARGUMENT
+                )
+        return _Scope(self._prefix(label), names, attributes)
+
+    def _prefix(self, label: str) -> str:
+        """A prefix for the inner names of a call that neither another call nor the model's graph uses."""
+        if not self.prefixes:
+            g = self.proto.graph
+            used = [o for n in g.node for o in n.output] + [v.name for v in [*g.input, *g.initializer]]
+            self.prefixes.update(name[: i + 1] for name in used for i, letter in enumerate(name) if letter == "/")
+            self.prefixes.add("")
+        prefix, count = f"{label}/", 1
+        while prefix in self.prefixes:
             count += 1
-            scope = f"{label}:{count}/"
-        self.scopes.add(scope)
-        return scope
+            prefix = f"{label}:{count}/"
+        self.prefixes.add(prefix)
+        return prefix
 
     def _constant(self, attributes: Mapping[str, Attribute], label: str) -> np.ndarray:
         kinds = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
@@ -214,94 +242,52 @@ class _Importer:
         raise InvalidModel(f"Constant {label!r} has no value")
 
     # -- attributes
-    def attribute(self, a, opsets: Mapping[str, int], scope: str = "", names: dict[str, str] | None = None) -> Attribute:
-        """An attribute as a Python value."""
+    def attribute(self, a, opsets: Mapping[str, int], scope: _Scope) -> Attribute:
+        """An attribute as a Python value; None if it refers to an attribute that the function's call leaves out."""
         if a.ref_attr_name:
-            a = self.references.get(a.ref_attr_name)
-            if a is None:
-                return None
-        kind = a.type
-        if kind == 1:
-            return a.f
-        if kind == 2:
-            return a.i
-        if kind == 3:
-            return _text(a.s)
-        if kind == 4:
-            return self.tensor(a.t)
-        if kind == 5:
-            return self._body(a.g, opsets, scope, names)
-        if kind == 6:
-            return list(a.floats)
-        if kind == 7:
-            return list(a.ints)
-        if kind == 8:
-            return [_text(s) for s in a.strings]
-        if kind == 9:
-            return [self.tensor(t) for t in a.tensors]
-        if kind == 10:
-            return [self._body(g, opsets, scope, names) for g in a.graphs]
-        if kind == 11:
-            return self.sparse(a.sparse_tensor)
-        if kind == 13:
-            return value_type(a.tp)
-        if kind == 14:
-            return [value_type(t) for t in a.type_protos]
-        return _untyped(a)
+            return scope.attributes.get(a.ref_attr_name)
+        read = _READERS.get(a.type)
+        if read is not None:
+            return read(a)
+        if a.type == 4:
+            return to_array(a.t, self.folder)
+        if a.type == 5:
+            return self._body(a.g, opsets, scope)
+        if a.type == 9:
+            return [to_array(t, self.folder) for t in a.tensors]
+        if a.type == 10:
+            return [self._body(g, opsets, scope) for g in a.graphs]
+        if a.type == 11:
+            return sparse_to_array(a.sparse_tensor, self.folder)
+        return self._untyped(a)
 
-    def _body(self, proto, opsets: Mapping[str, int], scope: str, names: dict[str, str] | None) -> Graph:
-        body = self.graph(proto, set(), opsets)
-        if scope and names is not None:
-            own = {*body.inputs, *body.constants, *(o for n in body.nodes for o in n.outputs)}
-            _rename(body, {k: v for k, v in names.items() if k not in own})
-        return body
+    def _untyped(self, a) -> Attribute:
+        """Before IR version 3 attributes do not state their type: take what is there."""
+        if a.HasField("t"):
+            return to_array(a.t, self.folder)
+        for name in ("f", "i", "s"):
+            if a.HasField(name):
+                return text(a.s) if name == "s" else getattr(a, name)
+        for name in ("floats", "ints", "strings"):
+            if len(getattr(a, name)):
+                return [text(v) if name == "strings" else v for v in getattr(a, name)]
+        return []
 
-    # -- tensors
-    def tensor(self, t) -> np.ndarray:
-        """A TensorProto as an array; raw data is not copied, external data is mapped."""
-        dtype = numpy_dtype(t.data_type)
-        shape = tuple(t.dims)
-        if t.data_location == _EXTERNAL:
-            return self._external(t, dtype, shape)
-        if dtype == object:
-            return np.array([_text(s) for s in t.string_data], object).reshape(shape)
-        if t.HasField("raw_data") and t.data_type not in (21, 22, 23, 25, 26):
-            return _from_bytes(t.raw_data, dtype, shape, t.name)
-        from onnx import numpy_helper
+    def _body(self, proto, opsets: Mapping[str, int], scope: _Scope) -> Graph:
+        own = [v.name for v in [*proto.input, *proto.initializer]] + [o for n in proto.node for o in n.output if o]
+        return self.graph(proto, opsets, scope.body(own))
 
-        return np.ascontiguousarray(numpy_helper.to_array(t)).reshape(shape)
 
-    def _external(self, t, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        info = {e.key: e.value for e in t.external_data}
-        where = info.get("location", "")
-        folder = self.folder.resolve()
-        path = (folder / where).resolve()
-        if not where or os.path.isabs(where) or folder not in path.parents:
-            raise InvalidModel(f"initializer {t.name!r}: external data {where!r} lies outside the model's folder")
-        if not path.is_file():
-            raise InvalidModel(f"initializer {t.name!r}: external data file {where!r} does not exist")
-        offset = int(info.get("offset", 0))
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if t.data_type in (21, 22, 23, 25, 26):
-            from onnx import numpy_helper
-
-            return numpy_helper.to_array(t, str(folder))
-        if offset < 0 or offset + size > path.stat().st_size or int(info.get("length", size)) < size:
-            raise InvalidModel(f"initializer {t.name!r}: external data {where!r} is shorter than {offset} + {size} bytes")
-        if size == 0:
-            return np.zeros(shape, dtype)
-        return np.memmap(path, np.uint8, "r", offset, (size,)).view(np.ndarray).view(dtype).reshape(shape)
-
-    def sparse(self, s) -> np.ndarray:
-        """A sparse tensor as a dense one."""
-        shape = tuple(s.dims)
-        values, indices = self.tensor(s.values), self.tensor(s.indices)
-        dense = np.zeros(shape, values.dtype)
-        if indices.ndim == 1:
-            dense.reshape(-1)[indices] = values
-        elif len(indices):
-            dense[tuple(indices.T)] = values
-        return dense
+_READERS = {
+    1: lambda a: a.f,
+    2: lambda a: a.i,
+    3: lambda a: text(a.s),
+    6: lambda a: list(a.floats),
+    7: lambda a: list(a.ints),
+    8: lambda a: [text(s) for s in a.strings],
+    13: lambda a: value_type(a.tp),
+    14: lambda a: [value_type(t) for t in a.type_protos],
+}
 
 
 def value_type(proto) -> Type | None:
@@ -322,6 +308,22 @@ def value_type(proto) -> Type | None:
     return None
 
 
+def newest(domain: str) -> int:
+    """The newest version of a domain's operator set that the installed onnx knows; 0: it does not know the domain."""
+    from onnx import defs
+
+    return defs.onnx_opset_version() if domain == "" else _domain_versions().get(domain, 0)
+
+
+def _domain_versions() -> dict[str, int]:
+    from onnx import helper
+
+    versions: dict[str, int] = {}
+    for domain, version in helper.OP_SET_ID_VERSION_MAP:
+        versions[domain] = max(version, versions.get(domain, 0))
+    return versions
+
+
 def _dim(d) -> Dim:
     kind = d.WhichOneof("value")
     if kind == "dim_value":
@@ -329,70 +331,91 @@ def _dim(d) -> Dim:
     return d.dim_param or None if kind == "dim_param" else None
 
 
-def _from_bytes(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str) -> np.ndarray:
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(raw) != size:
-        raise InvalidModel(f"initializer {name!r} has {len(raw)} bytes, its shape {list(shape)} of {dtype} needs {size}")
-    return np.frombuffer(raw, dtype).reshape(shape)
+def _identity(function) -> tuple[str, str, str]:
+    return ("" if function.domain == "ai.onnx" else function.domain, function.name, function.overload)
 
 
-def _text(raw: bytes) -> str | bytes:
+def _differs(node: Node, version: int, other: int) -> bool:
+    """Whether the operator means something else at another version."""
+    from onnx import defs
+
     try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
+        found = [defs.get_schema(node.op, max_inclusive_version=v, domain=node.domain).since_version for v in (version, other)]
+    except defs.SchemaError:
+        return True
+    return found[0] != found[1]
 
 
-def _untyped(a) -> Attribute:
-    """Before IR version 3 attributes do not state their type: take what is there."""
-    for name in ("f", "i", "s", "t"):
-        if a.HasField(name):
-            return {"f": a.f, "i": a.i, "s": _text(a.s)}.get(name)
-    for name in ("floats", "ints", "strings"):
-        if len(getattr(a, name)):
-            return [_text(v) if name == "strings" else v for v in getattr(a, name)]
-    return []
-
-
-def _rename(graph: Graph, names: Mapping[str, str]) -> None:
-    """Rename what a body uses from outside it."""
-    for node in graph.nodes:
-        node.inputs = [names.get(n, n) for n in node.inputs]
-        for body in node.subgraphs():
-            _rename(body, {k: v for k, v in names.items() if k not in body.inputs})
-    graph.outputs = [names.get(n, n) for n in graph.outputs]
+def _check_default(name: str, array: np.ndarray, kind: Type | None) -> None:
+    """An initializer fits the type that the input of the same name declares."""
+    if not isinstance(kind, TensorType):
+        return
+    if kind.dtype != array.dtype:
+        raise InvalidModel(f"initializer {name!r} has elements of type {array.dtype}, the input of that name {kind.dtype}")
+    shape = kind.shape
+    if shape is not None and (len(shape) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(shape, array.shape))):
+        raise InvalidModel(f"initializer {name!r} has the shape {list(array.shape)}, the input of that name {kind}")
 
 
 def _check(graph: Graph, outer: set[str]) -> None:
-    """Every name is defined once, before it is used."""
-    known = outer | set(graph.inputs) | set(graph.constants)
-    own = set(graph.inputs) | set(graph.constants)
-    if len(graph.inputs) != len(set(graph.inputs)):
-        raise InvalidModel("two inputs of the graph have the same name")
-    pending = list(graph.nodes)
+    """Every name is defined once; nodes are put in an order in which every name is defined before it is used."""
+    own = [*graph.inputs, *graph.constants]
+    if len(own) != len(set(own)):
+        raise InvalidModel(f"two inputs of the graph are named {next(n for n in own if own.count(n) > 1)!r}")
+    known = outer.union(own)
+    made = _makers(graph, set(own))
     ordered: list[Node] = []
-    while pending:
-        rest = []
-        for node in pending:
-            needs = [n for n in [*node.inputs, *(c for b in node.subgraphs() for c in b.captured())] if n and n not in known]
-            if needs:
-                rest.append(node)
-                continue
-            for body in node.subgraphs():
-                _check(body, known)
-            for out in node.outputs:
-                if out and out in own:
-                    raise InvalidModel(f"{node.label}: the name {out!r} is defined twice (the graph must be in SSA form)")
-                if out:
-                    known.add(out)
-                    own.add(out)
-            ordered.append(node)
-        if len(rest) == len(pending):
-            node = rest[0]
-            missing = next(n for n in [*node.inputs, *(c for b in node.subgraphs() for c in b.captured())] if n and n not in known)
-            raise InvalidModel(f"{node.label}: input {missing!r} is no graph input, initializer or output of an earlier node")
-        pending = rest
+    waiting: dict[str, list[tuple[Node, set[str]]]] = {}  # name -> nodes that wait for it
+    left = len(graph.nodes)
+    for node in graph.nodes:
+        needs = {n for n in _reads(node) if n and n not in known}
+        for name in needs - made:
+            kind = Kind.ARGUMENT if name in node.inputs else Kind.GRAPH
+            raise InvalidModel(f"{node.label}: input {name!r} is no graph input, initializer, or output of a node", kind)
+        ready = [node] if not needs else []
+        for name in needs:
+            waiting.setdefault(name, []).append((node, needs))
+        while ready:
+            done = ready.pop()
+            ordered.append(done)
+            left -= 1
+            for out in done.outputs:
+                known.add(out)
+                for other, needed in waiting.pop(out, ()):
+                    needed.discard(out)
+                    if not needed:
+                        ready.append(other)
+    if left:
+        stuck = next(node for pairs in waiting.values() for node, _ in pairs)
+        raise InvalidModel(f"the graph is not acyclic: {stuck.label} needs a value that is made from its own result")
     graph.nodes = ordered
     for out in graph.outputs:
-        if out not in known:
-            raise InvalidModel(f"graph output {out!r} is produced by no node")
+        if out not in known or not out:
+            raise InvalidModel(f"the graph's output {out!r} is produced by no node")
+    _check_bodies(graph, outer.union(own), known)
+
+
+def _check_bodies(graph: Graph, before: set[str], known: set[str]) -> None:
+    """As `_check`, for the bodies of a graph's nodes; `before` are the names that exist before its nodes."""
+    for node in graph.nodes:
+        for body in node.subgraphs():
+            for name in (o for n in body.nodes for o in n.outputs if o and o in before):
+                raise InvalidModel(f"{node.label}: its body defines the name {name!r} again", Kind.GRAPH)
+            _check(body, known)
+        before.update(node.outputs)
+
+
+def _makers(graph: Graph, own: set[str]) -> set[str]:
+    """The names that nodes define."""
+    made: set[str] = set()
+    for node in graph.nodes:
+        for out in node.outputs:
+            if out and (out in made or out in own):
+                raise InvalidModel(f"{node.label}: duplicate definition of name {out!r}")
+            if out:
+                made.add(out)
+    return made
+
+
+def _reads(node: Node) -> list[str]:
+    return [*node.inputs, *(c for body in node.subgraphs() for c in body.captured())]

@@ -159,7 +159,7 @@ class Tracer(Builder):
                     value.name = name
 
     def _lower(self, node: Node, inputs: list[Value | None]) -> tuple[Value, ...]:
-        version = self.opsets.get(node.domain, 1)
+        version = node.version or self.opsets.get(node.domain, 1)
         row = registry.find(node.domain, node.op, version)
         native = all(not isinstance(x, Tensor) or evaluate.is_native(x.dtype) for x in inputs)
         mark = len(self.primitives)
@@ -171,7 +171,7 @@ class Tracer(Builder):
                 return made if isinstance(made, tuple) else (made,)
             except Declined:
                 del self.primitives[mark:]
-        body = fallback.function_body(node, inputs, self.opsets) if native and row is None else None
+        body = fallback.function_body(node, inputs, {**self.opsets, node.domain: version}) if native and row is None else None
         made = self.try_inline(body, dict(zip(body.inputs, inputs))) if body is not None else None
         return made if made is not None else fallback.lower(self, node, inputs, version)
 

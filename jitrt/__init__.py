@@ -9,16 +9,21 @@ _root = _pathlib.Path(__file__).resolve().parent.parent
 if (_root / "fusion" / "plan.py").is_file() and (_root / "ops" / "kernels").is_dir():
     __path__.append(str(_root))
 
+from .binding import IOBinding, OrtDevice, OrtValue  # noqa: E402
 from .errors import (  # noqa: E402
+    DeviceReset,
     EngineError,
     EPFail,
     Fail,
     InvalidArgument,
     InvalidGraph,
     InvalidProtobuf,
+    ModelLoadCanceled,
     ModelLoaded,
+    ModelRequiresCompilation,
     NoModel,
     NoSuchFile,
+    NotFound,
     NotImplemented,
     RuntimeException,
 )
@@ -29,7 +34,7 @@ from .options import (  # noqa: E402
     RunOptions,
     SessionOptions,
 )
-from .session import InferenceSession, ModelMetadata, NodeArg, OrtValue  # noqa: E402
+from .session import InferenceSession, ModelMetadata, NodeArg  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -47,6 +52,16 @@ def get_all_providers() -> list[str]:
 def get_device() -> str:
     """The CPU."""
     return "CPU"
+
+
+def get_version_string() -> str:
+    """jitrt's version."""
+    return __version__
+
+
+def get_build_info() -> str:
+    """What runs here."""
+    return f"jitrt {__version__}: ONNX on CPUs, compiled by numba"
 
 
 def set_default_logger_severity(level: int) -> None:
@@ -73,22 +88,28 @@ def set_seed(seed: int) -> None:
 
 
 __all__ = [
+    "DeviceReset",
     "EPFail",
     "EngineError",
     "ExecutionMode",
     "ExecutionOrder",
     "Fail",
     "GraphOptimizationLevel",
+    "IOBinding",
     "InferenceSession",
     "InvalidArgument",
     "InvalidGraph",
     "InvalidProtobuf",
+    "ModelLoadCanceled",
     "ModelLoaded",
     "ModelMetadata",
+    "ModelRequiresCompilation",
     "NoModel",
     "NoSuchFile",
     "NodeArg",
+    "NotFound",
     "NotImplemented",
+    "OrtDevice",
     "OrtValue",
     "RunOptions",
     "RuntimeException",
@@ -97,7 +118,9 @@ __all__ = [
     "enable_telemetry_events",
     "get_all_providers",
     "get_available_providers",
+    "get_build_info",
     "get_device",
+    "get_version_string",
     "set_default_logger_severity",
     "set_default_logger_verbosity",
     "set_seed",

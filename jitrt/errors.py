@@ -45,3 +45,38 @@ class InvalidGraph(RuntimeError):
 
 class EPFail(RuntimeError):
     """An execution provider failed."""
+
+
+class ModelLoadCanceled(RuntimeError):
+    """Loading was cancelled through the session options."""
+
+
+class ModelRequiresCompilation(RuntimeError):
+    """A model has to be compiled ahead of time."""
+
+
+class NotFound(RuntimeError):
+    """Something that was asked for by name does not exist."""
+
+
+class DeviceReset(RuntimeError):
+    """A device was reset."""
+
+
+__all__ = [
+    "DeviceReset",
+    "EPFail",
+    "EngineError",
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "ModelLoadCanceled",
+    "ModelLoaded",
+    "ModelRequiresCompilation",
+    "NoModel",
+    "NoSuchFile",
+    "NotFound",
+    "NotImplemented",
+    "RuntimeException",
+]

@@ -1,20 +1,29 @@
-"""`InferenceSession`: onnxruntime's session, on jitrt's engine."""
+"""`InferenceSession`: onnxruntime's session, on jitrt's engine.
+
+What costs time to import (onnx, llvmlite, numba) is imported where it is first needed.
+"""
 
 from __future__ import annotations
 
-import copy
 import os
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, RuntimeException
-from .fusion.graph import Graph, TensorType
+from .binding import IOBinding, OrtValue
+from .errors import Fail, InvalidArgument, ModelLoadCanceled, RuntimeException
+from .fusion.graph import Graph, OptionalType, TensorType
 from .options import RunOptions, SessionOptions
-from .pool import default_threads
 from .values import feed, type_text
+
+if TYPE_CHECKING:
+    from .fusion.plan import Plan
+    from .profile import Profile
+    from .tracefile import TraceFile
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -68,25 +77,39 @@ class InferenceSession:
         if not isinstance(self._options, SessionOptions):
             raise TypeError(f"sess_options takes SessionOptions, got {type(sess_options).__name__}")
         self._provider_arguments = providers, provider_options
-        _check_providers(providers)
+        self._provider_options = _provider_options(providers, provider_options)
         self._load()
 
     def _load(self) -> None:
         from .engine import Engine
+        from .loading import load
+        from .pool import default_threads
 
-        self._model = _import(self._source)
+        if self._options._cancelled:
+            raise ModelLoadCanceled("the load cancellation flag of the session options is set")
+        self._trace_file = self._open_trace_file()
+        self._model = load(self._source, self._options)
         self.graph: Graph = self._model.graph
-        threads = self._options.intra_op_num_threads or default_threads()
         self._names = {*self.graph.inputs, *self.graph.overridable}
+        self._required = [n for n in self.graph.inputs if not isinstance(self.graph.types.get(n), OptionalType)]
         self._sizes = dict(self._options._dimensions)
-        self._engine = Engine(self.graph, threads, self._options)
+        self._engine = Engine(self.graph, self._options.intra_op_num_threads or default_threads(), self._options)
         self._check_operators()
         self._values = self._all_values()
+        if self._trace_file is not None:
+            self._trace_file.add("session_initialization", 0.0)
+
+    def _open_trace_file(self) -> TraceFile | None:
+        if not self._options.enable_profiling:
+            return None
+        from .tracefile import TraceFile
+
+        return TraceFile(self._options.profile_file_prefix)
 
     def _check_operators(self) -> None:
-        from .fusion.support import unknown_operators
+        from .fusion.support import unsupported
 
-        problems = unknown_operators(self.graph)
+        problems = unsupported(self.graph)
         if problems:
             raise NotImplementedError("; ".join(problems))
 
@@ -111,14 +134,14 @@ class InferenceSession:
             InvalidArgument: a name, dtype, rank or size does not fit; ValueError for missing inputs.
             RuntimeException: a node failed; the message names it.
         """
-        if run_options is not None and run_options.terminate:
-            raise Fail("the run was terminated by RunOptions.terminate")
-        outputs = list(output_names) if output_names else self.graph.outputs
+        if run_options is not None:
+            _check_run_options(run_options)
+        outputs = self._output_names(output_names)
         feeds = self._feeds(input_feed)
-        for name in outputs:
-            if name not in self._values:
-                raise InvalidArgument(f"invalid output name {name!r}; the model's outputs are {self.graph.outputs}")
-        return self._run(feeds, outputs)
+        values = self._run(feeds, outputs) if self._trace_file is None else self._traced_run(feeds, outputs)
+        if run_options is not None:
+            _check_run_options(run_options)
+        return values
 
     def _run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
         from .executor import KernelFault
@@ -131,26 +154,101 @@ class InferenceSession:
         except OperatorError as error:
             raise RuntimeException(str(error)) from error
 
+    def _traced_run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
+        """A run for the trace file: repeated once with a timeline of its steps."""
+        started = self._trace_file.now()
+        values = self._run(feeds, outputs)
+        self._trace_file.add("model_run", started)
+        started = self._trace_file.now()
+        self._trace_file.add_steps(self._engine.profile(feeds, 1), started)
+        return values
+
+    def _output_names(self, names: Sequence[str] | None) -> list[str]:
+        if isinstance(names, str):
+            raise TypeError(f"output_names takes a list of names, got the string {names!r}")
+        if not names:
+            if not self.graph.outputs:
+                raise InvalidArgument("the model declares no outputs; name at least one value of the graph")
+            return self.graph.outputs
+        self._check_output_names(names)
+        return list(names)
+
+    def _check_output_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"an output's name is a string, got {name!r}")
+            if name not in self._values:
+                raise InvalidArgument(f"invalid output name {name!r}; the model's outputs are {self.graph.outputs}")
+
+    def _check_input_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"an input's name is a string, got {name!r}")
+            if name not in self._names:
+                known = [*self.graph.inputs, *self.graph.overridable]
+                raise InvalidArgument(f"invalid input name {name!r}; the model's inputs are {known}")
+
     def _feeds(self, given: Mapping[str, object]) -> dict[str, object]:
         """Validated inputs, in the graph's order."""
         graph = self.graph
         if not isinstance(given, Mapping):
             raise InvalidArgument(f"input_feed takes a dictionary, got {type(given).__name__}")
-        missing = [n for n in graph.inputs if n not in given]
+        missing = [n for n in self._required if n not in given]
         if missing:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({list(given)}).")
-        extra = [n for n in given if n not in self._names]
-        if extra:
-            raise InvalidArgument(f"invalid input name {extra[0]!r}; the model's inputs are {sorted(self._names)}")
-        names = [*graph.inputs, *(n for n in graph.overridable if n in given)]
-        return {n: feed(n, graph.types.get(n), given[n], self._sizes) for n in names}
+        if not self._names.issuperset(given):
+            self._check_input_names(given)
+        names = graph.inputs if not graph.overridable else [*graph.inputs, *(n for n in graph.overridable if n in given)]
+        return {n: feed(n, graph.types.get(n), given.get(n), self._sizes) for n in names}
 
     def run_with_ort_values(
         self, output_names: Sequence[str] | None, input_dict_ort_values: Mapping[str, object], run_options: RunOptions | None = None
     ) -> list[OrtValue]:
         """`run` on `OrtValue`s."""
-        feeds = {n: v.numpy() if isinstance(v, OrtValue) else v for n, v in input_dict_ort_values.items()}
+        feeds = {n: v._value if isinstance(v, OrtValue) else v for n, v in input_dict_ort_values.items()}
         return [OrtValue(v) for v in self.run(output_names, feeds, run_options)]
+
+    def run_async(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, object],
+        callback: Callable[[list[object], object, str], None],
+        user_data: object,
+        run_options: RunOptions | None = None,
+    ) -> None:
+        """`run` on a thread of its own, which then calls ``callback(outputs, user_data, error)``.
+
+        Wrong arguments raise here; what goes wrong in the run is told to the callback as text.
+        """
+        outputs, feeds = self._output_names(output_names), self._feeds(input_feed)
+
+        def work() -> None:
+            try:
+                results, error = self.run(outputs, feeds, run_options), ""
+            except Exception as problem:
+                results, error = [], str(problem)
+            callback(results, user_data, error)
+
+        threading.Thread(target=work, name="jitrt-run", daemon=True).start()
+
+    def io_binding(self) -> IOBinding:
+        """Inputs and outputs bound to memory, for `run_with_iobinding`."""
+        return IOBinding(self)
+
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
+        """Run on what is bound; the outputs are then `IOBinding.get_outputs`'s."""
+        if iobinding._session is not self:
+            raise ValueError("the IOBinding was made by another session")
+        iobinding.run(run_options)
+
+    def end_profiling(self) -> str:
+        """Write the trace of the runs so far (`SessionOptions.enable_profiling`) and return the file's name."""
+        trace_file, self._trace_file = self._trace_file, None
+        return trace_file.write() if trace_file is not None else ""
+
+    def get_profiling_start_time_ns(self) -> int:
+        """When profiling started, comparable to `time.monotonic_ns`; 0 without."""
+        return self._trace_file.started_ns if self._trace_file is not None else 0
 
     # -- looking
     def get_inputs(self) -> list[NodeArg]:
@@ -184,12 +282,14 @@ class InferenceSession:
         return [PROVIDER]
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
-        """No options."""
-        return {PROVIDER: {}}
+        """The options that were given for the CPU; none has an effect."""
+        return {PROVIDER: dict(self._provider_options)}
 
-    def set_providers(self, providers: Sequence[object] | None = None, provider_options: object = None) -> None:
+    def set_providers(
+        self, providers: Sequence[object] | None = None, provider_options: Sequence[Mapping[str, object]] | None = None
+    ) -> None:
         """Accepted; everything runs on the CPU."""
-        _check_providers(providers)
+        self._provider_options = _provider_options(providers, provider_options)
 
     def enable_fallback(self) -> None:
         """Accepted; there is one provider."""
@@ -197,11 +297,11 @@ class InferenceSession:
     def disable_fallback(self) -> None:
         """Accepted; there is one provider."""
 
-    def get_plan(self, input_feed: Mapping[str, object] | None = None):
+    def get_plan(self, input_feed: Mapping[str, object] | None = None) -> Plan:
         """The plan for these inputs (without: for the declared shapes, 1 for what is not fixed)."""
         return self._engine.plan(self._feeds(self._example() if input_feed is None else input_feed))
 
-    def profile(self, input_feed: Mapping[str, object] | None = None, repeat: int = 10):
+    def profile(self, input_feed: Mapping[str, object] | None = None, repeat: int = 10) -> Profile:
         """Time per step over `repeat` runs."""
         return self._engine.profile(self._feeds(self._example() if input_feed is None else input_feed), repeat)
 
@@ -223,8 +323,9 @@ class InferenceSession:
         return {"source": source, "options": self._options, "providers": self._provider_arguments}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self._source, self._options = state["source"], copy.copy(state["options"])
+        self._source, self._options = state["source"], state["options"]
         self._provider_arguments = state["providers"]
+        self._provider_options = {}
         self._load()
 
     def __repr__(self) -> str:
@@ -233,70 +334,29 @@ class InferenceSession:
         return f"<jitrt.InferenceSession {self.graph.name} ({inputs}) -> ({outputs})>"
 
 
-class OrtValue:
-    """A value that a run takes or gives, as onnxruntime wraps it."""
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    @staticmethod
-    def ortvalue_from_numpy(array: np.ndarray, device_type: str = "cpu", device_id: int = 0) -> OrtValue:
-        """Wrap an array."""
-        return OrtValue(np.ascontiguousarray(array))
-
-    @staticmethod
-    def ortvalue_from_shape_and_type(shape: Sequence[int], element_type: object = np.float32, *device: object) -> OrtValue:
-        """An uninitialised array."""
-        return OrtValue(np.empty(shape, element_type))
-
-    def numpy(self) -> np.ndarray:
-        """The array."""
-        return self._value
-
-    def shape(self) -> list[int]:
-        """The array's shape."""
-        return list(np.shape(self._value))
-
-    def data_type(self) -> str:
-        """``tensor(float)`` and the like."""
-        return type_text(TensorType(self._value.dtype, None)) if self.is_tensor() else "seq(tensor)"
-
-    def device_name(self) -> str:
-        """Always the CPU."""
-        return "cpu"
-
-    def is_tensor(self) -> bool:
-        """Whether it holds an array."""
-        return isinstance(self._value, np.ndarray)
-
-    def has_value(self) -> bool:
-        """Whether an optional is set."""
-        return self._value is not None
+def _check_run_options(options: RunOptions) -> None:
+    if not isinstance(options, RunOptions):
+        raise TypeError(f"run_options takes RunOptions, got {type(options).__name__}")
+    if options.terminate:
+        raise Fail("the run ends because RunOptions.terminate is set")
 
 
-def _import(source: object):
-    from .fusion import importer
-
-    try:
-        return importer.load(source)
-    except FileNotFoundError as error:
-        raise NoSuchFile(str(error)) from error
-    except importer.BadFile as error:
-        raise InvalidProtobuf(f"{_shown(source)}: {error}") from error
-    except importer.InvalidModel as error:
-        raise InvalidGraph(f"{_shown(source)}: This is an invalid model. {error}") from error
-    except TypeError as error:
-        raise TypeError(f"Unable to load from type {type(source)!r}") from error
-
-
-def _shown(source: object) -> str:
-    return f"Load model from {source} failed" if isinstance(source, str | os.PathLike) else "Load model from bytes failed"
-
-
-def _check_providers(providers: Sequence[object] | None) -> None:
-    for provider in providers or ():
-        name = provider[0] if isinstance(provider, tuple) else provider
-        if not isinstance(name, str):
-            raise ValueError(f"providers takes names or (name, options) pairs, got {provider!r}")
-        if name != PROVIDER:
-            warnings.warn(f"provider {name!r} is not available; {PROVIDER!r} is used", UserWarning, stacklevel=3)
+def _provider_options(providers: object, options: object) -> dict[str, str]:
+    """The CPU's options among the providers; other providers are warned of."""
+    names = [providers] if isinstance(providers, str) else list(providers or ())
+    if options is not None and len(options) != len(names):
+        raise ValueError("'providers' and 'provider_options' should be the same length if both are given.")
+    found: dict[str, str] = {}
+    for i, provider in enumerate(names):
+        name, given = provider if isinstance(provider, tuple) and len(provider) == 2 else (provider, options[i] if options else {})
+        if not isinstance(name, str) or not isinstance(given, Mapping):
+            raise ValueError("'providers' values must be either strings or (string, dict) tuples.")
+        if name == PROVIDER:
+            found = {str(k): str(v) for k, v in given.items()}
+        else:
+            warnings.warn(
+                f"Specified provider {name!r} is not in available provider names. Available providers: {PROVIDER!r}",
+                UserWarning,
+                stacklevel=3,
+            )
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .dlpack import from_dlpack
 from .errors import InvalidArgument
 from .fusion.graph import MapType, OptionalType, SequenceType, TensorType, Type
 
@@ -43,11 +44,14 @@ def as_array(value: object, name: str) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            return np.from_dlpack(value)
         if hasattr(value, "detach"):
             value = value.detach()
-        return np.asarray(value)
+        if not hasattr(value, "__dlpack__"):
+            return np.asarray(value)
+        try:
+            return np.asarray(value) if hasattr(value, "__array__") else from_dlpack(value)
+        except TypeError:  # an element type that numpy does not know
+            return from_dlpack(value)
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise InvalidArgument(f"input {name!r}: cannot make an array of {type(value).__name__}: {error}") from error
 
@@ -61,39 +65,48 @@ def feed(name: str, kind: Type | None, value: object, sizes: Mapping[str, int]) 
     Raises:
         InvalidArgument: wrong dtype, rank or size; the message names the input, what was expected, what came.
     """
+    if isinstance(kind, TensorType) and type(value) is np.ndarray:
+        return _fit(name, kind, value, sizes)
     if isinstance(kind, OptionalType):
-        if value is None:
-            return None
-        return feed(name, kind.element, value, sizes)
+        return None if value is None else feed(name, kind.element, value, sizes)
     if isinstance(kind, SequenceType):
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise InvalidArgument(f"input {name!r}: expected a list ({type_text(kind)}), got {type(value).__name__}")
         return [feed(f"{name}[{i}]", kind.element, v, sizes) for i, v in enumerate(value)]
     if isinstance(kind, MapType):
         if not isinstance(value, Mapping):
             raise InvalidArgument(f"input {name!r}: expected a dictionary ({type_text(kind)}), got {type(value).__name__}")
         return dict(value)
-    plain = not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
+    typed = isinstance(value, np.generic) or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
     array = as_array(value, name)
     if kind is None:
-        return np.ascontiguousarray(array).reshape(array.shape)
-    return _fit(name, kind, array, plain, sizes)
+        return _native(array)
+    return _fit(name, kind, array if typed else _of_type(name, kind, array, value), sizes)
 
 
-def _fit(name: str, kind: TensorType, array: np.ndarray, plain: bool, sizes: Mapping[str, int]) -> np.ndarray:
-    if array.dtype.kind in "US":
-        array = array.astype(object)
+def _of_type(name: str, kind: TensorType, array: np.ndarray, given: object) -> np.ndarray:
+    """Python's numbers and texts have no width of their own: the declared type's, if it can hold them."""
+    if array.dtype == kind.dtype or array.dtype.kind in "US":
+        return array
+    if array.dtype.kind == "O" and kind.dtype.kind != "O":
+        what = type(given).__name__ if array.ndim == 0 else f"a list with {type(array.reshape(-1)[0]).__name__}"
+        raise InvalidArgument(f"input {name!r}: expected {type_text(kind)}, got {what}")
+    floats = kind.dtype.kind not in "iub" and array.dtype.kind in "iufb"
+    with np.errstate(all="ignore"):
+        made = array.astype(kind.dtype)
+    if not floats and not np.array_equal(made, array):
+        raise InvalidArgument(f"input {name!r}: expected {type_text(kind)}, which cannot hold the given {array.dtype} values")
+    return made
+
+
+def _fit(name: str, kind: TensorType, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     if array.dtype != kind.dtype:
-        if plain and (np.can_cast(array.dtype, kind.dtype, "same_kind") or array.size == 0):
-            array = array.astype(kind.dtype)  # Python numbers have no width of their own
-        else:
-            raise InvalidArgument(
-                f"input {name!r}: unexpected data type: got tensor({onnx_name(array.dtype)}), expected {type_text(kind)}"
-            )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+        if array.dtype.kind in "US":
+            array = array.astype(object)
+        if array.dtype.newbyteorder("=") != kind.dtype:
+            raise InvalidArgument(f"input {name!r}: unexpected data type: got {_given(array.dtype)}, expected {type_text(kind)}")
     shape = kind.shape
-    if shape is not None:
+    if shape is not None and shape != array.shape:
         if len(shape) != array.ndim:
             raise InvalidArgument(
                 f"input {name!r}: invalid rank: got {array.ndim} ({_dims(array.shape)}), expected {len(shape)} ({_dims(shape)})"
@@ -101,12 +114,21 @@ def _fit(name: str, kind: TensorType, array: np.ndarray, plain: bool, sizes: Map
         wrong = [i for i, (d, n) in enumerate(zip(shape, array.shape)) if isinstance(s := sizes.get(d, d), int) and s != n]
         if wrong:
             raise InvalidArgument(
-                f"input {name!r}: invalid dimensions: got {_dims(array.shape)}, expected {_dims(shape)} "
+                f"input {name!r}: invalid dimensions: got {_dims(array.shape)}, expected {_dims([sizes.get(d, d) for d in shape])} "
                 f"(index {', '.join(map(str, wrong))})"
             )
-    if array.flags.c_contiguous and array.flags.aligned:
+    return _native(array)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Aligned, C-contiguous, in the CPU's byte order, no subclass."""
+    if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative and type(array) is np.ndarray:
         return array
-    return np.ascontiguousarray(array).reshape(array.shape)
+    return np.array(array, array.dtype.newbyteorder("="), order="C", subok=False, ndmin=0)
+
+
+def _given(dtype: np.dtype) -> str:
+    return f"tensor({onnx_name(dtype)})"
 
 
 def _dims(shape: Sequence[object]) -> str:

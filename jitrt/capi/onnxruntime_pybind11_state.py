@@ -1,29 +1,4 @@
 """The classes that programs written for onnxruntime catch from this module."""
 
-from ..errors import (
-    EngineError,
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    ModelLoaded,
-    NoModel,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-)
-
-__all__ = [
-    "EPFail",
-    "EngineError",
-    "Fail",
-    "InvalidArgument",
-    "InvalidGraph",
-    "InvalidProtobuf",
-    "ModelLoaded",
-    "NoModel",
-    "NoSuchFile",
-    "NotImplemented",
-    "RuntimeException",
-]
+from ..errors import *  # noqa: F403
+from ..errors import __all__ as __all__
