@@ -357,10 +357,9 @@ class _Planner:
                 layout = Slice(start, (1,) * len(sizes), sizes).layout(whole.layout)
                 self._fill(join.fill, join.output.dtype, Place(whole.memory, layout), sizes, join.nodes)
         for x, start in zip(join.inputs, join.starts):
-            if self.in_join.get(id(x), (None,))[0] is join:
-                continue
-            layout = Slice(start, (1,) * x.rank, x.shape).layout(whole.layout)
-            self._copy(x.dtype, self.view(x), Place(whole.memory, layout), x.shape, join.nodes)
+            source, target = self.view(x), Place(whole.memory, Slice(start, (1,) * x.rank, x.shape).layout(whole.layout))
+            if source != target:
+                self._copy(x.dtype, source, target, x.shape, join.nodes)
 
     # -- host steps
     def _host(self, host: Host) -> None:

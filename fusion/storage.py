@@ -1,16 +1,17 @@
 """Storage: where every stored value of a trace lies. Memory layout is strides, and nothing else.
 
 - `Orders` says in which order of dimensions a value prefers to be dense.
-- `placements` lets what feeds a join be written in the join's own memory.
+- `placements` lets what feeds a join be written in the join's own memory, and joins be parts of larger ones.
 - `Memory` is a buffer whose life (first and last step) is noted as steps use it; `assign` then packs the arena.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..ops.primitives import (
+    Host,
     Join,
     Kernel,
     Layout,
@@ -25,7 +26,7 @@ from ..ops.primitives import (
     Tensor,
     Trace,
 )  # fmt: skip
-from .group import Call, Loop, Unit
+from .group import Unit
 from .plan import Space
 
 ALIGNMENT = 64
@@ -183,19 +184,40 @@ def _innermost(order: Order, shape: Shape) -> int | None:
 
 
 def placements(units: Sequence[Unit], trace: Trace) -> dict[int, tuple[Join, Shape]]:
-    """id(value) -> the join in whose memory it can be made, and where."""
-    made = {id(out) for unit in units if isinstance(unit, Loop | Call) for p in unit.members for out in p.outputs}
+    """id(value) -> the join in whose memory it is made, and where.
+
+    1. What a loop, a kernel or a join leaves is made in the memory of the last join that reads it, if it does so once.
+    2. A join whose pieces lie side by side in a later join's memory already, as it would place them, is that part
+       of it (each layer of a dense block reads all layers before it: only the block's last join has memory).
+    3. Left alone: outputs, and joins that fill gaps between several pieces.
+    """
+    made = {id(out) for unit in units for p in unit.members if not isinstance(p, Host) for out in p.outputs}
     taken = {id(x) for x in trace.outputs}
     found: dict[int, tuple[Join, Shape]] = {}
     for unit in reversed(units):
         join = getattr(unit, "primitive", None)
         if not isinstance(join, Join) or (join.fill is not None and len(join.inputs) > 1):
             continue
+        part = _part_of(join, found) if id(join.output) not in taken else None
+        if part is not None:
+            found[id(join.output)] = part
+            taken.add(id(join.output))
+            continue
         for x, start in zip(join.inputs, join.starts):
             if id(x) in made and id(x) not in taken and join.inputs.count(x) == 1:
                 found[id(x)] = (join, start)
                 taken.add(id(x))
     return found
+
+
+def _part_of(join: Join, found: Mapping[int, tuple[Join, Shape]]) -> tuple[Join, Shape] | None:
+    """The join that holds every piece where `join` wants it, and where `join` begins in it (rule 2)."""
+    if join.fill is not None or not all(id(x) in found for x in join.inputs):
+        return None
+    places = [found[id(x)] for x in join.inputs]
+    begins = {tuple(b - a for a, b in zip(start, there)) for start, (_, there) in zip(join.starts, places)}
+    whole = places[0][0]
+    return (whole, begins.pop()) if len(begins) == 1 and all(p[0] is whole for p in places) else None
 
 
 def assign(memories: Sequence[Memory]) -> int:
