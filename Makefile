@@ -2,24 +2,27 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Extra arguments, e.g. make test PYTEST_ARGS="-k gemm", make demo DEMO_ARGS="--threads 1"
+# Extra arguments, e.g. make test PYTEST_ARGS="-k gemm", make demo DEMO_ARGS="--threads 1", make results RESULTS_ARGS="-k zoo"
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+RESULTS_ARGS ?=
 
 RAPIDOCR := rapidocr-onnxruntime==1.4.4
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format wheel clean
+.PHONY: help demo test bench results docs lint types format wheel clean
 
 help:
 	@echo "make demo    read a picture, classify files, compare two models with onnxruntime"
 	@echo "make test    run the tests"
 	@echo "make bench   run the benchmarks"
+	@echo "make results measure everything beside onnxruntime and write benchmarks/RESULTS.md"
+	@echo "make docs    write docs/operators.md anew"
 	@echo "make lint    check style and types"
 	@echo "make format  put the code into the house style"
-	@echo "make wheel   build dist/jitrt-*.whl"
+	@echo "make wheel   build dist/jitrt-*.whl and the source archive"
 	@echo "make clean   remove what was made here"
 
 demo: $(VENV)/.demo
@@ -31,9 +34,22 @@ test: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(PY) -m pytest benchmarks $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev
+results: $(VENV)/.bench
+	$(PY) -m benchmarks.results $(RESULTS_ARGS)
+
+docs: $(VENV)/.test
+	$(PY) -m jitrt.ops.coverage > docs/operators.md
+
+lint: $(VENV)/.dev types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+# mypy knows nothing of package-dir: it gets the package as a wheel would have it, made of links.
+types: $(VENV)/.dev
+	rm -rf build/types
+	mkdir -p build/types/jitrt
+	ln -s $(CURDIR)/jitrt/* $(CURDIR)/fusion $(CURDIR)/ops build/types/jitrt
+	cd build/types && $(abspath $(PY)) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --package jitrt
 
 format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .
@@ -41,7 +57,7 @@ format: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	rm -rf build/lib build/bdist.*
-	$(PY) -m build --wheel
+	$(PY) -m build
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
@@ -51,12 +67,7 @@ $(VENV)/.created:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.created pyproject.toml
-	@echo "installing jitrt[bench] into $(VENV)"
-	$(PIP) install --editable ".[bench]"
-	@touch $@
-
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml
+$(VENV)/.bench $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml
 	@echo "installing jitrt[$*] into $(VENV)"
 	$(PIP) install --editable ".[$*]"
 	$(PIP) install --no-deps --ignore-requires-python $(RAPIDOCR)

@@ -9,7 +9,6 @@ and the ratio of speeds.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import json
 import os
@@ -66,10 +65,13 @@ def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tupl
     source = image.channels_last(memory.keep(native), x.shape, 4)
     result = image.channels_last(memory.keep(out), (1, layer.cout, layer.out, layer.out), 4)
     separate = layer.groups == layer.cin
-    packed = (depthwise.pack_depthwise if separate else conv.pack_weights)(w, layer.groups)
-    data = memory.array(packed.data.shape)
-    data[...] = packed.data
-    packed = dataclasses.replace(packed, address=data.ctypes.data)
+    pack, weights_of = (
+        (depthwise.pack_depthwise, depthwise.DepthwiseWeights.of) if separate else (conv.pack_weights, conv.PackedWeights.of)
+    )
+    data = pack(w, layer.groups)
+    address = memory.array(data.shape)
+    address[...] = data
+    packed = weights_of(w.shape, layer.groups, memory.keep(address))
     build = depthwise.depthwise if separate else conv.conv
     launches = build("f32", source, packed, result, [layer.stride] * 2, [1, 1], [layer.pad] * 4,
                      alloc=memory.alloc, threads=THREADS)  # fmt: skip

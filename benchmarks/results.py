@@ -11,6 +11,7 @@ import datetime
 import importlib
 import math
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -166,12 +167,13 @@ def _promised(case: cases.Case, found: Comparison) -> list[processes.Figure]:
 
 
 def _document(tables: list[Table], arguments: argparse.Namespace, load: float | None, minutes: float) -> str:
-    return "\n".join([*_head(arguments, load, minutes), *(line for each in tables for line in _markdown(each))])
+    lines = [*_head(arguments, load, minutes), *(line for each in tables for line in _markdown(each))]
+    return "\n".join(lines) + "\n"
 
 
 def _head(arguments: argparse.Namespace, load: float | None, minutes: float) -> list[str]:
     busy = "" if load is None else f", load before the start {load:.2f}{' (BUSY: doubtful)' if load > BUSY else ''}"
-    command = " ".join(["python -m benchmarks.results", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.results", *sys.argv[1:]])
     return [
         "# jitrt beside onnxruntime",
         "",

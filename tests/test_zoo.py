@@ -1,0 +1,63 @@
+"""The networks of the zoo, made small, agree with onnxruntime and are compiled whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import jitrt
+from benchmarks import zoo
+from benchmarks.compare import ATOL, RTOL
+
+THREADS = 2
+ENCODER = {"layers": 2, "width": 64, "heads": 4, "inner": 96, "vocabulary": 50}
+# name: sizes of the small model, symbolic dimensions of two runs of one session
+SMALL = {
+    "resnet18": ({"image": 64}, {}, {"batch": 3}),
+    "resnet50": ({"image": None}, {"image": 64}, {"image": 75, "batch": 2}),
+    "mobilenet_v2": ({"image": 64}, {}, {"batch": 3}),
+    "efficientnet_b0": ({"image": 64}, {}, {"batch": 3}),
+    "vgg19": ({"image": 32, "hidden": 64, "classes": 10}, {}, {"batch": 3}),
+    "densenet121": ({"image": 64}, {}, {"batch": 3}),
+    "squeezenet1_1": ({"image": None}, {"image": 64}, {"image": 75, "batch": 2}),
+    "inception_v1": ({"image": 64}, {}, {"batch": 3}),
+    "shufflenet_v2": ({"image": 64}, {}, {"batch": 3}),
+    "yolov8n": ({"image": 64}, {}, {"batch": 3}),
+    "unet": ({"image": None, "width": 8}, {"height": 48}, {"height": 32, "batch": 3}),
+    "bert_base": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
+    "vit_b16": ({"image": 48, "layers": 2, "width": 64, "heads": 4, "inner": 96}, {}, {"batch": 3}),
+    "t5_encoder": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
+    "gpt2": (
+        {"layers": 2, "width": 64, "heads": 4, "vocabulary": 50, "context": 32},
+        {"sequence": 7, "past_sequence": 0},
+        {"sequence": 1, "past_sequence": 8, "batch": 3},
+    ),
+    "llama": (
+        {**ENCODER, "kv_heads": 2},
+        {"sequence": 7, "past_sequence": 0},
+        {"sequence": 1, "past_sequence": 8, "batch": 3},
+    ),
+    "lstm_classifier": ({"width": 24, "hidden": 20, "vocabulary": 50}, {"sequence": 9}, {"sequence": 5, "batch": 3}),
+    "mlp": ({"features": 50, "hidden": 37}, {}, {"batch": 3}),
+}
+
+
+def test_all_networks_are_here():
+    assert set(SMALL) == set(zoo.NAMES)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_network_agrees_with_onnxruntime_at_two_sizes_without_host_nodes(name):
+    sizes, *runs = SMALL[name]
+    model = zoo.build(name, **sizes).SerializeToString()
+    options = jitrt.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    ours = jitrt.InferenceSession(model, options)
+    theirs = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for dims in runs:
+        feeds = zoo.inputs(name, seed=1, **(sizes | dims))
+        for output, expected in zip(ours.run(None, feeds), theirs.run(None, feeds), strict=True):
+            assert output.dtype == expected.dtype
+            np.testing.assert_allclose(output, expected, RTOL, ATOL)
+        assert ours.get_plan(feeds).host_nodes == ()
