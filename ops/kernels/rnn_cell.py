@@ -16,6 +16,9 @@ from .rnn import _ACTIVE, _C, _H, _NEXT_C, _NEXT_H, _P, _ROW, _Y
 from .subroutine import subroutine
 from .window import Code, leaf
 
+_CHUNK_BYTES = 16 << 10  # of a panel, which stays in L1 for all tiles of a group
+_GROUP = 24  # rows of a group: a multiple of every tile; their sums fit in the scratch that `rnn` gives
+
 _ACTIVATIONS: dict[str, Callable[[E, float, float], E]] = {
     "affine": lambda x, alpha, beta: x * alpha + beta,
     "elu": lambda x, alpha, beta: x.select(x < 0, vmath.expm1(x.at_most(0)) * alpha, x),
@@ -51,50 +54,70 @@ def stage(dtype: str, gates: int, tile: int, word: int, cell: Callable) -> Calla
     lanes = target.current().lanes * 4 // size
     many, two, one = (dot(dtype, lanes, gates, n, word) for n in (tile, 2, 1))
     words, each = simd.block, gates * lanes * size
+    chunk = max(32, _CHUNK_BYTES // each)
 
     @subroutine
     def stage(table, rows, weights, low, high, hidden, sums, extra, clip):
         block = words(table)
         for p in range(low, high):
-            panel = weights + p * hidden * each
-            i = 0
-            while i < rows:
-                if rows - i >= tile:
-                    count = tile
-                    many(block, table + 64 * i, panel, hidden, sums)
-                elif rows - i >= 2:
-                    count = 2
-                    two(block, table + 64 * i, panel, hidden, sums)
-                else:
-                    count = 1
-                    one(block, table + 64 * i, panel, hidden, sums)
-                for k in range(count):
-                    cell(block, table + 64 * (i + k), sums + k * each, p * lanes, hidden, extra, clip)
-                i += count
+            for first in range(0, rows, _GROUP):
+                group = min(_GROUP, rows - first)
+                # a group of one tile reads the panel once: there is nothing to keep in L1
+                step = chunk if group > tile else hidden
+                for k in range(0, hidden, step):
+                    panel, count = weights + (p * hidden + k) * each, min(step, hidden - k)
+                    i = 0
+                    while i < group:
+                        row, to = table + 64 * (first + i), sums + i * each
+                        if group - i >= tile:
+                            many(block, row, k, panel, count, to)
+                            i += tile
+                        elif group - i >= 2:
+                            two(block, row, k, panel, count, to)
+                            i += 2
+                        else:
+                            one(block, row, k, panel, count, to)
+                            i += 1
+                for i in range(group):
+                    cell(block, table + 64 * (first + i), sums + i * each, p * lanes, hidden, extra, clip)
 
     return stage
 
 
 def dot(dtype: str, lanes: int, gates: int, rows: int, word: int) -> Callable:
-    """``dot(block, table, panel, count, sums)``: sums[row, gate, :] = sum over k < count of x[row, k] panel[k, gate, :].
+    """``dot(block, table, first, panel, count, sums)``: sums[row, gate, :] += sum over k of x[row, first + k] panel[k, gate, :].
 
-    Short tiles have several sums for each result, so that enough multiplications are under way.
+    `count` is the number of k; sums start from 0 where `first` is 0. Short tiles have several sums for each result, so
+    that enough multiplications are under way.
     """
     ways = max(1, 8 // (rows * gates))
 
-    def body(code: Code, block, table, panel, count, sums):
+    def body(code: Code, block, table, first, panel, count, sums):
         step = lanes * code.size
-        heads = [code.scalar(table + (_ROW * m + 8 * word), "i64") for m in range(rows)]
+        heads = [code.scalar(table + (_ROW * m + 8 * word), "i64") + first * code.size for m in range(rows)]
         zero = emit.constant(code.builder, code.kind, lanes, 0)
         totals = [[[code.variable(zero) for _ in range(gates)] for _ in range(rows)] for _ in range(ways)]
 
+        with code.when(first > 0):
+            for m in range(rows):
+                for g in range(gates):
+                    totals[0][m][g].set(code.load(sums + (m * gates + g) * step))
+
         def multiply(k: E, way: int) -> None:
-            factors = [code.load(panel + k * (gates * step) + g * step) for g in range(gates)]
-            for m, head in enumerate(heads):
-                x = emit.splat(code.scalar(head + k * code.size, code.kind), lanes)
-                for g, factor in enumerate(factors):
-                    total = totals[way][m][g]
-                    total.set(factor.fma(x, total.get()))
+            weights, xs = panel + k * (gates * step), [head + k * code.size for head in heads]
+            # what there is less of is held in registers, the other streams past it
+            if gates <= rows:
+                factors = [code.load(weights + g * step) for g in range(gates)]
+                for m, x in enumerate(xs):
+                    spread = emit.splat(code.scalar(x, code.kind), lanes)
+                    for g, factor in enumerate(factors):
+                        totals[way][m][g].set(factor.fma(spread, totals[way][m][g].get()))
+            else:
+                spreads = [emit.splat(code.scalar(x, code.kind), lanes) for x in xs]
+                for g in range(gates):
+                    factor = code.load(weights + g * step)
+                    for m, spread in enumerate(spreads):
+                        totals[way][m][g].set(factor.fma(spread, totals[way][m][g].get()))
 
         whole = count / ways
         with code.loop(whole) as i:
@@ -110,7 +133,7 @@ def dot(dtype: str, lanes: int, gates: int, rows: int, word: int) -> Callable:
                     result = result + totals[way][m][g].get()
                 code.store(sums + (m * gates + g) * step, result)
 
-    return leaf("table panel count sums", dtype, lanes, body)
+    return leaf("table first panel count sums", dtype, lanes, body)
 
 
 class _Row:
