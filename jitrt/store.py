@@ -2,11 +2,13 @@
 
 The directory is ``JITRT_CACHE_DIR``, else the platform's user cache; mode 0700. One file an entry: a JSON line (key,
 name, sizes, checksum), the object code, and the compressed optimised IR. Files are written under another name and
-renamed. A damaged or foreign entry is ignored and written again; a directory that cannot be used costs time only.
+renamed. A damaged or foreign entry is ignored and written again; a directory that cannot be used costs time only. What
+was not used for longest goes when the directory outgrows its limit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,8 +17,9 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from .log import log
@@ -26,14 +29,19 @@ from .ops.kernels.spec import KernelSpec
 Progress = Callable[[int, int, str], None]
 
 
-class Store:
-    """Addresses of compiled kernels. `directory` None keeps nothing on disk."""
+_SUFFIX, _PART = ".jitrt", ".part"
+_LIMIT = 1 << 30
 
-    def __init__(self, directory: pathlib.Path | None) -> None:
-        self.directory = directory
+
+class Store:
+    """Addresses of compiled kernels. `directory` None keeps nothing on disk; `limit` bounds its size in bytes."""
+
+    def __init__(self, directory: pathlib.Path | None, limit: int = _LIMIT) -> None:
+        self.directory, self.limit = directory, limit
         self.addresses: dict[str, int] = {}
         self.lock = threading.RLock()
         self._usable: bool | None = None
+        self._size: int | None = None
 
     def address(self, spec: KernelSpec) -> int:
         """The address of a kernel, compiled if it is new."""
@@ -86,7 +94,7 @@ class Store:
 
     # -- disk
     def _path(self, spec: KernelSpec) -> pathlib.Path:
-        return self.directory / f"{spec.key}.jitrt"
+        return self.directory / f"{spec.key}{_SUFFIX}"
 
     def _load(self, spec: KernelSpec) -> int | None:
         entry = self._read(spec)
@@ -102,32 +110,46 @@ class Store:
         if self.directory is None:
             return None
         try:
-            with open(self._path(spec), "rb") as file:
+            with open(self._path(spec), "rb", opener=_open_regular) as file:
                 info = os.fstat(file.fileno())
-                if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & stat.S_IWOTH):
+                if not _is_private(info):
                     return None
                 head = json.loads(file.readline())
                 body = file.read()
-            sound = head["key"] == spec.key and hashlib.sha256(body).hexdigest() == head["sha256"]
-            return (body[: head["code"]], body[head["code"] :]) if sound else None
+            if head["sha256"] != _checksum(head, body) or head["key"] != spec.key:
+                return None
+            self._note_use(spec, info)
+            return body[: head["code"]], body[head["code"] :]
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _note_use(self, spec: KernelSpec, info: os.stat_result) -> None:
+        """An entry's modification time says when it was last used, to the hour."""
+        if time.time() - info.st_mtime > 3600:
+            with contextlib.suppress(OSError):
+                os.utime(self._path(spec))
 
     def _write(self, spec: KernelSpec, code: bytes, ir: bytes) -> None:
         if not self._writable():
             return
         body = code + ir
-        head = {"key": spec.key, "name": spec.name, "code": len(code), "sha256": hashlib.sha256(body).hexdigest()}
+        head: dict[str, object] = {"key": spec.key, "name": spec.name, "code": len(code)}
+        head["sha256"] = _checksum(head, body)
+        content = json.dumps(head).encode() + b"\n" + body
         try:
-            handle, name = tempfile.mkstemp(dir=self.directory, suffix=".part")
+            handle, name = tempfile.mkstemp(dir=self.directory, suffix=_PART)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(json.dumps(head).encode() + b"\n" + body)
+                    file.write(content)
                 os.replace(name, self._path(spec))
             except OSError:
                 os.unlink(name)
-        except OSError:
-            log("compile", lambda: f"cannot keep {spec.name}: {error}")
+                raise
+        except OSError as error:
+            reason = str(error)
+            log("compile", lambda: f"cannot keep {spec.name}: {reason}")
+            return
+        self._bound(len(content))
 
     def _writable(self) -> bool:
         if self._usable is None:
@@ -138,6 +160,60 @@ class Store:
             except OSError:
                 self._usable = False
         return self._usable
+
+    def _bound(self, added: int) -> None:
+        """Keep the directory below `limit`; it is looked through once a process, and when it is full."""
+        self._size = None if self._size is None else self._size + added
+        if self._size is None or self._size > self.limit:
+            self._size = _prune(self.directory, self.limit)
+
+
+def _prune(directory: pathlib.Path, limit: int) -> int:
+    """Delete what was not used for longest until three quarters of `limit` are left, and files that nobody finished.
+
+    Returns:
+        Bytes that are left.
+    """
+    entries: list[tuple[float, int, str]] = []
+    try:
+        with os.scandir(directory) as found:
+            for each in found:
+                with contextlib.suppress(OSError):
+                    info = each.stat(follow_symlinks=False)
+                    if each.name.endswith(_SUFFIX):
+                        entries.append((info.st_mtime, info.st_size, each.path))
+                    elif each.name.endswith(_PART) and time.time() - info.st_mtime > 3600:
+                        os.unlink(each.path)
+    except OSError:
+        return 0
+    total = sum(size for _, size, _ in entries)
+    if total <= limit:
+        return total
+    for _, size, path in sorted(entries):
+        if total <= limit * 3 // 4:
+            break
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+            total -= size
+    return total
+
+
+def _checksum(head: Mapping[str, object], body: bytes) -> str:
+    """Of everything in an entry but the checksum itself."""
+    stated = json.dumps([head["key"], head["name"], head["code"]])
+    return hashlib.sha256(stated.encode() + b"\n" + body).hexdigest()
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open without following a link and without waiting for a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def _is_private(info: os.stat_result) -> bool:
+    """A regular file of this user's that nobody else may write."""
+    if not stat.S_ISREG(info.st_mode):
+        return False
+    return not hasattr(os, "getuid") or (info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWOTH | stat.S_IWGRP))
 
 
 def default_directory() -> pathlib.Path | None:
@@ -160,3 +236,12 @@ def default_directory() -> pathlib.Path | None:
 def store() -> Store:
     """The process's store."""
     return Store(default_directory())
+
+
+def _after_fork() -> None:
+    """A thread that held the lock does not exist in the child."""
+    store().lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
