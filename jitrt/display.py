@@ -177,5 +177,5 @@ def _drawing(width: int, height: int, title: str, parts: Sequence[str]) -> Svg:
     )
 
 
-for _kind, _view in {Graph: graph_html, Plan: plan_html, Step: step_html, HostStep: host_step_html}.items():
-    _kind._repr_html_ = _view
+for _kind, _view in ((Graph, graph_html), (Plan, plan_html), (Step, step_html), (HostStep, host_step_html)):
+    setattr(_kind, "_repr_html_", _view)  # noqa: B010 (the type checker knows no such attribute)

@@ -1,0 +1,75 @@
+"""The documents are true: their examples run, their links lead somewhere, the table of operators is up to date."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+
+from jitrt.ops import coverage, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Rows that a test registers are gone after it."""
+    registry.load()
+    monkeypatch.setattr(registry, "_rows", {key: list(rows) for key, rows in registry._rows.items()})
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name != "README.md" and EXAMPLES.search(p.read_text())], ids=lambda p: p.stem
+)
+def test_examples_run_one_after_another(page, own_registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # they may write files
+    names: dict[str, object] = {}
+    for example in EXAMPLES.finditer(page.read_text()):
+        line = page.read_text()[: example.start(1)].count("\n")
+        exec(compile("\n" * line + example[1], str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_links_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    missing = [t for t in targets if not t.startswith("http") and not (page.parent / t).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_named_files_exist(page):
+    """`ops/conv.py` and the like: under the repository, or as Python names the rooms, under jitrt/."""
+    named = re.findall(r"`((?:jitrt|fusion|ops|tests|benchmarks|docs|notebooks|demo)/[\w./-]*)`", page.read_text())
+    missing = [n for n in named if not (ROOT / n).exists() and not (ROOT / n.removeprefix("jitrt/")).exists()]
+    assert missing == []
+
+
+def test_the_table_of_operators_is_up_to_date():
+    page = (ROOT / "docs" / "operators.md").read_text()
+    if f"onnx {onnx.__version__};" not in page:
+        pytest.skip("the table is of another onnx")
+    assert page == coverage.page(), "run `make docs`"
+
+
+def test_every_operator_and_version_of_onnx_is_in_the_table():
+    known = {(s.domain, s.name, s.since_version) for s in onnx.defs.get_all_schemas_with_history() if not s.deprecated}
+    listed = {(one.domain, one.name, version) for one in coverage.operators() for version, _ in one.ways}
+    assert known <= listed
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "way"),
+    [
+        ("Add", 14, coverage.Way.NATIVE),
+        ("If", 21, coverage.Way.PYTHON),
+        ("AffineGrid", 20, coverage.Way.BODY),
+        ("Gradient", 1, coverage.Way.NONE),
+    ],
+)
+def test_the_table_tells_the_ways_apart(name, version, way):
+    (one,) = [one for one in coverage.operators() if one.name == name]
+    assert dict(one.ways)[version] is way
