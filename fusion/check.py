@@ -229,6 +229,9 @@ def _inferred(proto):
 
     light = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
     _strip(proto.graph, light.graph, whole=True)
+    outputs = {(_domain(f), f.name, f.overload): len(f.output) for f in light.functions}
+    for nodes in (light.graph.node, *(f.node for f in light.functions)) if outputs else ():
+        _name_all_outputs(nodes, outputs)
     stated = {o.domain for o in light.opset_import}
     for node in proto.graph.node:
         if node.domain not in stated and newest(_domain(node)):
@@ -240,6 +243,17 @@ def _inferred(proto):
         if "op_type:Constant" in str(error):  # constants are the importer's matter; onnx rejects some in its own functions
             return shape_inference.infer_shapes(light).graph
         raise InvalidModel(f"shape inference: {str(error).strip()}") from error
+
+
+def _name_all_outputs(nodes: Iterable, outputs: Mapping[tuple[str, str, str], int]) -> None:
+    """Name the outputs that calls of functions leave out: onnx's inference knows no such calls."""
+    for node in nodes:
+        missing = outputs.get((_domain(node), node.op_type, node.overload), 0) - len(node.output)
+        node.output.extend([""] * missing)
+        if (_domain(node), node.op_type, node.overload) in outputs:
+            node.output[:] = [name or f"/{next(iter(node.output))}/{i}" for i, name in enumerate(node.output)]
+        for body in _bodies(node):
+            _name_all_outputs(body.node, outputs)
 
 
 def _strip(graph, light, whole: bool) -> None:

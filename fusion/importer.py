@@ -117,10 +117,9 @@ class _Importer:
         """A graph or a body."""
         constants: dict[str, np.ndarray] = {}
         for tensor in proto.initializer:
-            if scope(tensor.name) not in constants:
-                constants[scope(tensor.name)] = self._initializer(tensor, scope)
+            constants[scope(tensor.name)] = self._initializer(tensor, scope)
         for sparse in proto.sparse_initializer:
-            constants.setdefault(scope(sparse.values.name), sparse_to_array(sparse, self.folder))
+            constants[scope(sparse.values.name)] = sparse_to_array(sparse, self.folder)
         declared = [scope(v.name) for v in proto.input]
         stated = [*proto.input, *proto.output, *proto.value_info]
         types = {scope(v.name): t for v in stated if (t := value_type(v.type)) is not None}

@@ -10,6 +10,7 @@ if (_root / "fusion" / "plan.py").is_file() and (_root / "ops" / "kernels").is_d
     __path__.append(str(_root))
 
 from .binding import IOBinding, OrtDevice, OrtValue  # noqa: E402
+from .capi import onnxruntime_pybind11_state as _state  # noqa: E402, F401  # as onnxruntime.capi is there once imported
 from .errors import (  # noqa: E402
     DeviceReset,
     EngineError,
