@@ -206,6 +206,7 @@ class Builder:
         flops: int = 0,
         errors: Sequence[str] = (),
         reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None,
+        linear: bool = False,
     ) -> tuple[Tensor, ...]:
         """A hand-built kernel (see `primitives.Kernel`); gives its output tensors.
 
@@ -217,7 +218,7 @@ class Builder:
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
         kernel = Kernel(
             name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, matrix, flops, tuple(errors),
-            (self.node_name,), reference,
+            (self.node_name,), reference, linear,
         )  # fmt: skip
         for tensor in made:
             tensor.source = kernel

@@ -274,6 +274,7 @@ class Kernel:
             columns) for the epilogue. A kernel that states it writes any layout in which each group has one stride.
         bias: whether a vector added to the rows may become the launch context's `bias`.
         flops: arithmetic operations.
+        linear: whether a factor of any input is one of the (only) output.
         errors: what the kernel's status codes 1, 2 ... mean.
         reference: the same on numpy arrays, for checking.
     """
@@ -291,6 +292,7 @@ class Kernel:
     errors: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None
+    linear: bool = False
 
 
 @dataclass(eq=False)

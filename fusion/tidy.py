@@ -1,0 +1,84 @@
+"""Passes that only take away: what nobody needs, views of views, what is computed twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..ops.primitives import Expand, Map, Move, Permute, Primitive, Reduce, Reshape, Tensor, Trace
+from .edit import Editor
+
+
+def prune(trace: Trace) -> Trace:
+    """Only what the outputs need."""
+    needed = {id(v) for v in trace.outputs}
+    kept: list[Primitive] = []
+    for primitive in reversed(trace.primitives):
+        if any(id(out) in needed for out in primitive.outputs):
+            kept.append(primitive)
+            needed.update(id(x) for x in primitive.inputs if x is not None)
+    return Trace(trace.inputs, trace.outputs, kept[::-1])
+
+
+def compose_moves(trace: Trace) -> Trace:
+    """Reshape of reshape, permute of permute, and views that change nothing."""
+    editor = Editor(trace)
+    for primitive in trace.primitives:
+        one = editor.renamed(primitive)
+        if isinstance(one, Move):
+            composed = _compose(one)
+            if isinstance(composed, Tensor):
+                editor.substitute(primitive.output, composed)
+                continue
+            one = composed
+        editor.keep(primitive, one)
+    return prune(editor.result())
+
+
+def _compose(move: Move) -> Move | Tensor:
+    """The move with an earlier one folded in; what it is taken of if together they change nothing."""
+    source = move.input.source
+    how, start = move.how, move.input
+    if isinstance(source, Move):
+        before = source.how
+        if isinstance(how, Reshape) and isinstance(before, Reshape):
+            start = source.input
+        elif isinstance(how, Permute) and isinstance(before, Permute):
+            how, start = Permute(tuple(before.axes[a] for a in how.axes)), source.input
+        elif isinstance(how, Expand) and isinstance(before, Expand):
+            start = source.input
+    if isinstance(how, Reshape | Expand) and how.shape == start.shape:
+        return start
+    if isinstance(how, Permute) and how.axes == tuple(range(len(how.axes))):
+        return start
+    return move if start is move.input else replace(move, how=how, input=start)
+
+
+def share(trace: Trace) -> Trace:
+    """Common subexpressions."""
+    editor, known = Editor(trace), {}
+    for primitive in trace.primitives:
+        one = editor.renamed(primitive)
+        key = _identity(one)
+        if key is not None and key in known:
+            editor.substitute(primitive.outputs[0], known[key])
+            continue
+        editor.keep(primitive, one)
+        if key is not None:
+            known[key] = primitive.outputs[0]
+    return editor.result()
+
+
+def _identity(p: Primitive) -> object:
+    if isinstance(p, Map):
+        return (p.text, p.output.dtype, p.output.shape, *map(_value_key, p.inputs))
+    if isinstance(p, Reduce):
+        return (p.fold, p.axes, _value_key(p.input))
+    if isinstance(p, Move):
+        return (p.how, _value_key(p.input))
+    return None
+
+
+def _value_key(x: Tensor) -> object:
+    if x.constant is not None and x.size == 1:
+        return (x.dtype, x.shape, x.constant.tobytes())
+    return id(x) if x.constant is None else id(x.constant)
