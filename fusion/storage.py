@@ -183,15 +183,21 @@ def _innermost(order: Order, shape: Shape) -> int | None:
     return next((d for d in reversed(order) if shape[d] != 1), None)
 
 
+def _movable(p: Primitive) -> tuple[Tensor, ...]:
+    """The outputs that may lie in a join."""
+    return () if isinstance(p, Host) else p.outputs[:1] if isinstance(p, Kernel) else p.outputs
+
+
 def placements(units: Sequence[Unit], trace: Trace) -> dict[int, tuple[Join, Shape]]:
     """id(value) -> the join in whose memory it is made, and where.
 
     1. What a loop, a kernel or a join leaves is made in the memory of the last join that reads it, if it does so once.
     2. A join whose pieces lie side by side in a later join's memory already, as it would place them, is that part
        of it (each layer of a dense block reads all layers before it: only the block's last join has memory).
-    3. Left alone: outputs, and joins that fill gaps between several pieces.
+    3. Left alone: outputs, what a hand-built kernel makes beside its first output (that may be copied where the kernel
+       cannot write it, the others are always dense), and joins that fill gaps between several pieces.
     """
-    made = {id(out) for unit in units for p in unit.members if not isinstance(p, Host) for out in p.outputs}
+    made = {id(out) for unit in units for p in unit.members for out in _movable(p)}
     taken = {id(x) for x in trace.outputs}
     found: dict[int, tuple[Join, Shape]] = {}
     for unit in reversed(units):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .builder import Builder, Declined, OperatorError, broadcast
+from .builder import Builder, OperatorError, broadcast
 from .primitives import Tensor
 from .registry import ANY, FLOATS, INTEGERS, NUMBERS, Takes, check_types, elementwise, op
 
@@ -242,12 +242,3 @@ def dropout_by_attributes(t: Builder, x, *, ratio=0.5, is_test=0, consumed_input
     """At inference the input; the mask keeps everything (of the input's type before opset 10)."""
     kept = t.expand(t.constant(1, x.dtype if t.opsets.get("", 1) < 10 else bool), x.shape)
     return x, kept
-
-
-@op("Dropout", since=12)
-def dropout(t: Builder, x, ratio=None, training_mode=None, *, seed=0):
-    """At inference the input and a mask that keeps everything; training draws random numbers."""
-    training = training_mode is not None and bool(t.value(training_mode).item())
-    if training and (ratio is None or t.value(ratio).item() != 0):
-        raise Declined
-    return x, t.expand(t.constant(True), x.shape)

@@ -27,7 +27,7 @@ from .builder import OperatorError
 Lowering = Callable[..., object]
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
-    "quant", "control", "sequence", "resize", "rnn",
+    "quant", "qlinear", "einsum", "control", "sequence", "resize", "rnn", "random",
 )  # fmt: skip
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
 from .kernels import rnn as kernels
-from .kernels.image import Image
-from .kernels.padcopy import pad_copy
 from .matmul import product
 from .primitives import LaunchContext, Operand, Tensor
 from .registry import op
@@ -126,21 +124,19 @@ class _Layer:
         inputs = (projected, states[0], states[1] if count == 3 else None, lengths, extra, *packed)
 
         def launch(c: LaunchContext) -> list:
-            after: list = []
-            made = [_writable(out, c, turned, after) for out in c.outputs[1:]]
+            made = [_states(out, turned) for out in c.outputs[1:]]
             weights = self._weights(c)
             y = c.outputs[0].strides if not self.layout else tuple(c.outputs[0].strides[i] for i in (1, 2, 0, 3))
             row = projected.shape[1] * self.wide.itemsize
             steps = (row, self.steps * row) if self.layout else (self.batch * row, row)
             series = kernels.Series(c.inputs[0].address, steps[0], row // d, steps[1])
             others = [x.address if x else 0 for x in c.inputs[3:5]]
-            launches = kernels.recurrence(
+            return kernels.recurrence(
                 p, series, weights, _states(c.inputs[1], turned), c.inputs[2] and _states(c.inputs[2], turned),
                 kernels.Series(c.outputs[0].address, *y[:3]), made[0], made[1] if count == 3 else None, lengths=others[0],
                 extra=others[1], alloc=c.alloc, threads=c.threads,
                 label=f"{d}x{self.steps} steps of {self.batch}x{self.hidden}",
             )  # fmt: skip
-            return launches + after
 
         made = t.kernel(
             self.kind, inputs, [(self.wide, every), *[(self.wide, last)] * (count - 1)], launch,
@@ -215,17 +211,3 @@ class _Layer:
 def _states(x: Operand, turned: Sequence[int]) -> kernels.States:
     strides = [x.strides[d] for d in turned]
     return kernels.States(x.address, strides[0], strides[1])
-
-
-def _writable(x: Operand, c: LaunchContext, turned: Sequence[int], after: list) -> kernels.States:
-    """Where a last state is written: in place if its units are neighbours, else in workspace that is copied `after`."""
-    size = x.dtype.itemsize
-    if x.strides[2] == size or x.shape[2] <= 1:
-        return _states(x, turned)
-    a, b, n = x.shape
-    dense = (b * n * size, n * size, size)
-    made = Operand(c.alloc(max(a * b * n * size, 64)), x.dtype, x.shape, dense)
-    name = evaluate.memory_name(x.dtype)
-    images = [Image(y.address, (a, n, b), (y.strides[0], y.strides[2], y.strides[1])) for y in (made, x)]
-    after += pad_copy(name, images[0], name, images[1], threads=c.threads)
-    return _states(made, turned)

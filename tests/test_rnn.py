@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 import jitrt
 
@@ -39,7 +39,8 @@ def _model(op: str, feeds: dict[str, np.ndarray | None], constant: set[str], **a
         if v is not None and n not in constant
     ]
     weights = [numpy_helper.from_array(v, n) for n, v in feeds.items() if v is not None and n in constant]
-    results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs]
+    dtype = helper.np_dtype_to_tensor_dtype(feeds["X"].dtype)
+    results = [helper.make_tensor_value_info(n, dtype, None) for n in outputs]
     graph = helper.make_graph([node], "layer", infos, results, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
 
