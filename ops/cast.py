@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .builder import Builder, Declined
+from .builder import Builder, Declined, OperatorError
+from .evaluate import register_name
 from .primitives import Tensor
 from .registry import op
 
@@ -47,3 +48,14 @@ def cast(t: Builder, x, *, to, saturate=1, round_mode="up"):
 def cast_like(t: Builder, x, target, *, saturate=1, round_mode="up"):
     """Every element converted to the second input's type."""
     return t.cast(x, target.dtype)
+
+
+@op("BitCast", since=26)
+def bit_cast(t: Builder, x, *, to):
+    """The same bits as another type of the same width."""
+    dtype = native_dtype(to)
+    if dtype == x.dtype or "b" in (dtype.kind, x.dtype.kind) or {dtype.name, x.dtype.name} & {"float16", "bfloat16"}:
+        raise Declined  # computed in other registers than they are stored in
+    if dtype.itemsize != x.dtype.itemsize:
+        raise OperatorError(f"{x.dtype} and {dtype} have different widths")
+    return t.map(f"bits_{register_name(dtype)}(a)", x, dtype=dtype)
