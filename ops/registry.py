@@ -27,7 +27,7 @@ from .builder import OperatorError
 Lowering = Callable[..., object]
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
-    "quant", "qlinear", "einsum", "control", "sequence", "resize", "rnn", "random",
+    "quant", "qlinear", "einsum", "gradient", "control", "sequence", "resize", "rnn", "random", "sort",
 )  # fmt: skip
 
 
