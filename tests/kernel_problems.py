@@ -11,11 +11,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from kernel_driver import Memory, run
+from kernel_driver import Memory, address_of, block, run
 
 from jitrt.ops.kernels.image import Image
 
-__all__ = ["Memory", "convolution", "empty", "image", "native", "output_shape", "relative_error", "run"]
+__all__ = ["Memory", "address_of", "block", "convolution", "empty", "image", "native", "output_shape", "relative_error", "run"]
 
 
 def image(array: np.ndarray) -> Image:
@@ -71,3 +71,17 @@ def convolution(
             weights = w[(slice(g * per, (g + 1) * per), slice(None), *tap)].astype(np.float64)
             y[:, g * per : (g + 1) * per] += np.einsum("nc...,oc->no...", part[:, g * each : (g + 1) * each], weights)
     return y
+
+
+# doubles a tile of outputs and counts each: args are output, image stride, pixel stride, counts, pixels, channels
+EPILOGUE = """
+def kernel(args, task, scratch):
+    where = block(scratch)
+    for i in range(where[3]):
+        for j in range(where[5]):
+            pixel = where[2] + i
+            y = args[0] + where[0] * args[1] + pixel * args[2] + (where[4] + j) * 4
+            store_f32(y, load_one_f32(y) * 2.0 + to_f32(where[1]))
+            count = args[3] + ((where[0] * args[4] + pixel) * args[5] + where[4] + j) * 4
+            store_i32(count, load_one_i32(count) + to_i32(1))
+"""

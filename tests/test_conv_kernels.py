@@ -8,7 +8,19 @@ import sys
 
 import numpy as np
 import pytest
-from kernel_problems import Memory, convolution, empty, image, native, output_shape, relative_error, run
+from kernel_problems import (
+    EPILOGUE,
+    Memory,
+    address_of,
+    block,
+    convolution,
+    empty,
+    image,
+    native,
+    output_shape,
+    relative_error,
+    run,
+)
 
 from jitrt.ops.kernels import conv as dense
 from jitrt.ops.kernels import convtranspose, depthwise
@@ -172,26 +184,11 @@ def test_output_may_be_part_of_a_wider_buffer():
     assert (wide[..., 70:] == 7).all()
 
 
-EPILOGUE = """
-def kernel(args, task, scratch):
-    where = block(scratch)
-    for i in range(where[3]):
-        for j in range(where[5]):
-            pixel = where[2] + i
-            y = args[0] + where[0] * args[1] + pixel * args[2] + (where[4] + j) * 4
-            store_f32(y, load_one_f32(y) * 2.0 + to_f32(where[1]))
-            count = args[3] + ((where[0] * args[4] + pixel) * args[5] + where[4] + j) * 4
-            store_i32(count, load_one_i32(count) + to_i32(1))
-"""
-
-
 @pytest.mark.parametrize(
     ("channels", "outputs", "groups", "window"),
     [(8, 40, 1, WINDOWS[0]), (1300, 70, 1, WINDOWS[2]), (8, 24, 2, WINDOWS[1]), (40, 40, 40, WINDOWS[0])],
 )
 def test_epilogue_sees_every_element_once(channels, outputs, groups, window):
-    from kernel_driver import address_of, block
-
     memory = Memory()
     x, w = problem(channels, outputs, groups, window)
     x, w = native(x.astype(np.float32)), w.astype(np.float32)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -54,6 +55,11 @@ class PackedWeights:
 def panel_width(itemsize: int) -> int:
     """NR: output channels of a panel."""
     return 2 * target.current().lanes * 4 // itemsize
+
+
+def padded_columns(outputs: int, itemsize: int) -> int:
+    """Output channels rounded up to whole panels."""
+    return -(-outputs // panel_width(itemsize)) * panel_width(itemsize)
 
 
 def pack_weights(w: np.ndarray, groups: int) -> np.ndarray:
@@ -120,10 +126,10 @@ def conv(
     if dtype != work:
         if epilogue is not None:
             raise ValueError(f"{label}: an epilogue needs float32 or float64 output, given {dtype}")
-        out = channels_last(alloc(int(np.prod(y.shape)) * 4), y.shape, 4)
+        out = channels_last(alloc(prod(y.shape) * 4), y.shape, 4)
         after = pad_copy(work, out, dtype, y, threads=threads, label=f"{label}: layout")
         if residual is not None:
-            wide = channels_last(alloc(int(np.prod(y.shape)) * 4), y.shape, 4)
+            wide = channels_last(alloc(prod(y.shape) * 4), y.shape, 4)
             before += pad_copy(dtype, residual, work, wide, threads=threads, label=f"{label}: layout")
             residual = wide
     else:
@@ -146,7 +152,7 @@ def _padded(
     if inside and dtype == work and x.channels_last(size):
         return x3
     shape = (*x3.shape[:2], *needed)
-    copy = channels_last(alloc(int(np.prod(shape)) * size), shape, size)
+    copy = channels_last(alloc(prod(shape) * size), shape, size)
     launches += pad_copy(dtype, x3, work, copy, begin, threads=threads, label=f"{label}: pad")
     return copy
 
@@ -208,7 +214,7 @@ def _blocking(
     size = SIZES[work]
     panel = panel_width(size)
     limit = max(1, _K_BYTES // (panel * size))
-    total, length = int(np.prod(segments[:3])), segments[3]
+    total, length = prod(segments[:3]), segments[3]
     if length > limit:
         parts = -(-length // limit)
         taps, length = 1, -(-length // (parts * 8)) * 8
@@ -219,10 +225,11 @@ def _blocking(
     panels, tiles = groups * per_group, tile_rows * per_row
     tasks = max(1, min(flops // _TASK_FLOPS, 4 * threads))
     row_bytes = first * length * size
-    blocks = _share(tiles, panels, images, tasks, threads, row_bytes, panel * size * int(np.prod(segments)))
+    blocks = _share(tiles, panels, images, tasks, threads, row_bytes, panel * size * prod(segments))
     return _Blocking(first, count, second, per_row, taps, length, *blocks)
 
 
+@lru_cache(maxsize=4096)
 def _share(
     tiles: int, panels: int, images: int, tasks: int, threads: int, tile_bytes: int, panel_bytes: int
 ) -> tuple[int, int, int, int]:
@@ -253,8 +260,8 @@ def product(
     """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
     size, groups = SIZES[work], weights.groups
     o, c, *kernel = weights.shape
-    flops = 2 * y.shape[0] * y.pixels * o * c * int(np.prod(kernel))
-    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels + o * c * int(np.prod(kernel)))
+    flops = 2 * y.shape[0] * y.pixels * o * c * prod(kernel)
+    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels + o * c * prod(kernel))
     taps = tuple(s * d for s, d in zip(x.strides[2:], dils))
     # the image as the tiles' rows see it: one pixel per output pixel
     seen = Image(x.address, (*y.shape[:1], x.shape[1], *y.shape[2:]),
@@ -267,14 +274,14 @@ def product(
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
     n, _, od, oh, ow = y.shape
     b = _blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads)
-    per_group, panel = -(-o // groups // panel_width(size)), panel_width(size) * c * int(np.prod(kernel)) * size
+    per_group, panel = -(-o // groups // panel_width(size)), panel_width(size) * c * prod(kernel) * size
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
-    scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * int(np.prod(segments[:3]))
+    scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * prod(segments[:3])
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -143,10 +144,10 @@ def conv_transpose(
     size, crop = SIZES[work], triple(pads[: len(x.shape) - 2], 0)
     before: list[Launch] = []
     if dtype != work:
-        out = channels_last(alloc(int(np.prod(y.shape)) * size), y.shape, size)
+        out = channels_last(alloc(prod(y.shape) * size), y.shape, size)
         after = pad_copy(work, out, dtype, y, threads=threads, label=f"{label}: layout")
         if residual is not None:
-            wide = channels_last(alloc(int(np.prod(y.shape)) * size), y.shape, size)
+            wide = channels_last(alloc(prod(y.shape) * size), y.shape, size)
             before += pad_copy(dtype, residual, work, wide, threads=threads, label=f"{label}: layout")
             residual = wide
     else:
@@ -199,7 +200,7 @@ def _padded(
     if tuple(shape) == x.shape[2:] and dtype == work and x.channels_last(SIZES[work]):
         return x, tuple(begin)
     whole = (*x.shape[:2], *shape)
-    copy = channels_last(alloc(int(np.prod(whole)) * SIZES[work]), whole, SIZES[work])
+    copy = channels_last(alloc(prod(whole) * SIZES[work]), whole, SIZES[work])
     launches += pad_copy(dtype, x, work, copy, begin, threads=threads, label=f"{label}: pad")
     return copy, tuple(begin)
 

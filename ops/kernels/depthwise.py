@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def depthwise(
     size, work = SIZES[dtype], "f64" if dtype == "f64" else "f32"
     if weights.multiplier > 1 or not x.channels_last(size):
         shape = (x.shape[0], weights.channels, *x.shape[2:])
-        copy = channels_last(alloc(int(np.prod(shape)) * size), shape, size)
+        copy = channels_last(alloc(prod(shape) * size), shape, size)
         first = pad_copy(dtype, x, dtype, copy, repeat=weights.multiplier, threads=threads, label=f"{label}: layout")
         x = copy
     else:
@@ -115,7 +116,7 @@ def depthwise(
     if n * c * od * oh * ow == 0:
         return []
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
-    taps = int(np.prod(weights.kernel))
+    taps = prod(weights.kernel)
     flops = 2 * n * c * od * oh * ow * taps
     chunk, rows = _blocking(weights, x3.shape[4], steps, (n * od, oh), flops, threads, size)
     chunks, row_blocks = -(-c // chunk), -(-oh // rows)
@@ -159,7 +160,7 @@ def native_output(dtype: str, y: Image, epilogue: object, alloc: Alloc, threads:
         return y, []
     if epilogue is not None:
         raise ValueError(f"{label}: an epilogue needs a channels-last output, given strides {y.strides}")
-    out = channels_last(alloc(int(np.prod(y.shape)) * size), y.shape, size)
+    out = channels_last(alloc(prod(y.shape) * size), y.shape, size)
     return out, pad_copy(dtype, out, dtype, y, threads=threads, label=f"{label}: layout")
 
 
@@ -168,7 +169,7 @@ def native_input(dtype: str, x: Image, launches: list[Launch], alloc: Alloc, thr
     size = SIZES[dtype]
     if x.channels_last(size):
         return x
-    copy = channels_last(alloc(int(np.prod(x.shape)) * size), x.shape, size)
+    copy = channels_last(alloc(prod(x.shape) * size), x.shape, size)
     launches.extend(pad_copy(dtype, x, dtype, copy, threads=threads, label=f"{label}: layout"))
     return copy
 

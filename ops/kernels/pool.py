@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,7 +125,7 @@ def _launch(dtype: str, mode: str, x: Image, y: Image, window: Window, indices: 
     n, c, od, oh, ow = y3.shape
     kernel, strides = triple(window.kernel, 1), triple(window.strides, 1)
     lanes, size = _lanes(dtype), SIZES[dtype]
-    taps = int(np.prod(kernel))
+    taps = prod(kernel)
     tasks = max(1, min(4 * threads, n * c * od * oh * ow * taps * size // _TASK_BYTES))
     rows = max(1, min(oh, -(-oh * n * od // tasks)))
     row_blocks = -(-oh // rows)

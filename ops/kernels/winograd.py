@@ -1,9 +1,10 @@
 """Winograd convolution F(4x4, 3x3): 36 products for 16 outputs where the direct way takes 144 (Lavin & Gray, 2015).
 
-Three launches: every 6 x 6 patch of the image (they overlap by 2) is transformed, V[36, tiles, C]; 36 matrix products
-M[i] = V[i] U[i] with the transformed filters run on `conv`'s kernel as a batch; every M[:, tile] is transformed back
-to 4 x 4 outputs. All are vectorised over channels. Patches that hang over the border are put together in scratch.
-With the points 0, 1, -1, 2, -2 the error is about 1e-5 of the largest output, against 1e-6 of direct summation.
+Three launches for each strip of the image: every 6 x 6 patch (they overlap by 2) is transformed, V[36, tiles, C]; 36
+matrix products M[i] = V[i] U[i] with the transformed filters run on `conv`'s kernel as a batch; every M[:, tile] is
+transformed back to 4 x 4 outputs. All are vectorised over channels. Patches that hang over the border are put together
+in scratch. With the points 0, 1, -1, 2, -2 the error is about 1e-5 of the largest output, against 1e-6 of direct
+summation.
 
 For stride 1, dilation 1, one group, float32, whole vectors of channels; `profitable` says when it wins.
 """
@@ -11,12 +12,12 @@ For stride 1, dilation 1, one group, float32, whole vectors of channels; `profit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import target
-from .conv import PackedWeights, conv, pack_weights, panel_width
+from .conv import PackedWeights, conv, pack_weights, padded_columns
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
@@ -28,6 +29,7 @@ _B = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], 
 _G = np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])  # fmt: skip
 _TILE, _PATCH, _PRODUCTS = 4, 6, 36
+_STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
 _TASK_BYTES = 64 << 10  # a task costs the executor about a microsecond
 
 
@@ -101,17 +103,52 @@ def winograd(
     other = residual and native_input("f32", residual, launches, alloc, threads, label)
     out, after = native_output("f32", y, epilogue, alloc, threads, label)
     n, _, height, width = y.shape
-    rows, cols = -(-height // _TILE), -(-width // _TILE)
-    tiles = n * rows * cols
-    v, m = (_planes(alloc, tiles, channels) for channels in (c, o))
-    shape = (rows, cols, tiles)
-    launches.append(_input_launch(source, v, shape, pads, threads, label))
-    panel = panel_width(4)
-    packed = PackedWeights((o, c, 1, 1, 1), 1, weights.address, -(-o // panel) * panel * c * 4)
-    launches += conv("f32", v, packed, m, [1], [1], [0], alloc=alloc, threads=threads, label=f"{label}: products")
+    cols, each = -(-width // _TILE), _strip_rows(n, c, o, height, width)
+    v, m = (_planes(alloc, n * each * cols, channels) for channels in (c, o))
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
-    launches.append(_output_launch(m, out, other, shape, finish, threads, label))
+    for first in range(0, -(-height // _TILE), each):
+        strip = _Strip(first, min(each, -(-height // _TILE) - first), cols)
+        tiles = n * strip.rows * cols
+        launches.append(_input_launch(source, v, strip, pads, threads, label))
+        packed = PackedWeights((o, c, 1, 1, 1), 1, weights.address, padded_columns(o, 4) * c * 4)
+        launches += conv(
+            "f32",
+            _first(v, tiles),
+            packed,
+            _first(m, tiles),
+            [1],
+            [1],
+            [0],
+            alloc=alloc,
+            threads=threads,
+            label=f"{label}: products",
+        )
+        launches.append(_output_launch(m, out, other, strip, finish, threads, label))
     return launches + after
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Some rows of tiles of every image; `cols` tiles make a row."""
+
+    first: int
+    rows: int
+    cols: int
+
+
+def _strip_rows(n: int, c: int, o: int, height: int, width: int) -> int:
+    """Rows of tiles whose transforms go through memory at once.
+
+    Few, so that the transforms stay in cache; but each strip reads all filters again, so they may take twice as much.
+    """
+    rows, row_bytes = -(-height // _TILE), _PRODUCTS * n * -(-width // _TILE) * (c + o) * 4
+    most = max(1, max(_STRIP_BYTES, 2 * _PRODUCTS * c * o * 4) // row_bytes)
+    return -(-rows // -(-rows // most))
+
+
+def _first(planes: Image, tiles: int) -> Image:
+    """The first tiles of every plane."""
+    return replace(planes, shape=(*planes.shape[:2], tiles))
 
 
 def _planes(alloc: Alloc, tiles: int, channels: int) -> Image:
@@ -131,28 +168,27 @@ def _chunk(channels: int, strips: int, tiles: int, threads: int) -> tuple[int, i
     return each * lanes, -(-vectors // each)
 
 
-def _input_launch(x: Image, v: Image, shape: tuple[int, int, int], pads: Sequence[int], threads: int, label: str) -> Launch:
-    rows, cols, tiles = shape
+def _input_launch(x: Image, v: Image, strip: _Strip, pads: Sequence[int], threads: int, label: str) -> Launch:
     n, c, height, width = x.shape
+    rows, cols, tiles = strip.rows, strip.cols, n * strip.rows * strip.cols
     chunk, chunks = _chunk(c, n * rows, tiles, threads)
     args = (x.address, v.address, x.strides[0], x.strides[2], x.strides[3], v.strides[0], v.strides[2], c, height, width,
-            int(pads[0]), int(pads[1]), rows, cols, chunk, chunks)  # fmt: skip
+            int(pads[0]) - _TILE * strip.first, int(pads[1]), rows, cols, chunk, chunks)  # fmt: skip
     kernel = handwritten("winograd_input", "winograd:input_factory")
-    moved = 4 * n * c * height * width + _PRODUCTS * tiles * c * 4
+    moved = 4 * n * c * min(_TILE * rows + 2, height) * width + _PRODUCTS * tiles * c * 4
     return Launch(kernel, args, n * rows * chunks, 64 + _PRODUCTS * 64, f"{label}: patches", 0, moved)
 
 
-def _output_launch(
-    m: Image, y: Image, residual: Image | None, shape: tuple[int, int, int], finish: tuple, threads: int, label: str
-) -> Launch:
-    rows, cols, tiles = shape
+def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Strip, finish: tuple, threads: int, label: str) -> Launch:
     n, o, height, width = y.shape
+    rows, cols, tiles = strip.rows, strip.cols, n * strip.rows * strip.cols
     other = residual or y
     chunk, chunks = _chunk(o, n * rows, tiles, threads)
     args = (m.address, y.address, residual.address if residual else 0, *finish, m.strides[0], m.strides[2], y.strides[0],
-            *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, rows, cols, chunk, chunks)  # fmt: skip
+            *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, rows, cols, chunk, chunks,
+            strip.first)  # fmt: skip
     kernel = handwritten("winograd_output", "winograd:output_factory")
-    moved = 4 * n * o * height * width + _PRODUCTS * tiles * o * 4
+    moved = 4 * n * o * min(_TILE * rows, height) * width + _PRODUCTS * tiles * o * 4
     return Launch(kernel, args, n * rows * chunks, 64 + _TILE * _TILE * 64, f"{label}: outputs", 0, moved)
 
 
@@ -218,7 +254,7 @@ def output_factory() -> Callable:
     def kernel(args, task, scratch):
         o, height, width, rows, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
         c0, outer = task % chunks * chunk, task // chunks
-        top, n = outer % rows * 4, outer // rows
+        top, n = (args[23] + outer % rows) * 4, outer // rows
         block = scratch + 64
         low, high = splat(number(args[4])), splat(number(args[5]))
         for tile in range(cols):
