@@ -14,6 +14,7 @@ from .kernels import pool as kernels
 from .kernels.image import Image
 from .kernels.pool import Window
 from .primitives import LaunchContext, Operand, Tensor
+from .reduce import fold_mean
 from .registry import op
 
 
@@ -53,8 +54,7 @@ def lp_pool(
 @op("GlobalAveragePool", since=1)
 def global_average_pool(t: Builder, X: Tensor) -> Tensor:
     """The mean over all spatial dimensions."""
-    total = t.reduce("add", X, range(2, X.rank))
-    return t.map(f"a * {1.0 / max(prod(X.shape[2:]), 1)!r}", total)
+    return fold_mean(t, X, range(2, X.rank))
 
 
 @op("GlobalMaxPool", since=1)
