@@ -59,8 +59,10 @@ def _merged(stated: Type | None, inferred: Type | None) -> Type | None:
     if inferred.shape is None:
         return stated
     known = tuple(d if not isinstance(d, str) or not d.startswith("unk__") else None for d in inferred.shape)
-    if stated.shape is None or len(stated.shape) != len(known):
+    if stated.shape is None:
         return TensorType(stated.dtype, known)
+    if len(stated.shape) != len(known):
+        return TensorType(stated.dtype, None)
     return TensorType(stated.dtype, tuple(_dim(s, i) for s, i in zip(stated.shape, known)))
 
 

@@ -21,6 +21,7 @@ from .options import RunOptions, SessionOptions
 from .values import feed, type_text
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .fusion.plan import Plan
     from .profile import Profile
     from .tracefile import TraceFile
@@ -93,9 +94,12 @@ class InferenceSession:
         self._names = {*self.graph.inputs, *self.graph.overridable}
         self._required = [n for n in self.graph.inputs if not isinstance(self.graph.types.get(n), OptionalType)]
         self._sizes = dict(self._options._dimensions)
-        self._engine = Engine(self.graph, self._options.intra_op_num_threads or default_threads(), self._options)
+        self._threads = self._options.intra_op_num_threads or default_threads()
+        self._engine = Engine(self.graph, self._threads, self._options)
+        self._kept = _values(self._engine.graph)
+        self._other_engines: dict[frozenset[str], Engine] = {}
         self._check_operators()
-        self._values = self._all_values()
+        self._values = _values(self.graph)
         if self._trace_file is not None:
             self._trace_file.add("session_initialization", 0.0)
 
@@ -112,10 +116,6 @@ class InferenceSession:
         problems = unsupported(self.graph)
         if problems:
             raise NotImplementedError("; ".join(problems))
-
-    def _all_values(self) -> set[str]:
-        names = {*self.graph.inputs, *self.graph.constants, *self.graph.outputs}
-        return names.union(*(n.outputs for n in self.graph.nodes)) - {""}
 
     # -- running
     def run(
@@ -147,12 +147,25 @@ class InferenceSession:
         from .executor import KernelFault
         from .ops.builder import OperatorError
 
+        engine = self._engine if outputs is self.graph.outputs else self._engine_for(outputs)
         try:
-            return self._engine.run(feeds, outputs)
+            return _owned(engine.run(feeds, outputs), feeds)
         except KernelFault as error:
             raise InvalidArgument(str(error)) from error
         except OperatorError as error:
             raise RuntimeException(str(error)) from error
+
+    def _engine_for(self, outputs: list[str]) -> Engine:
+        """An engine whose rewritten graph still has these values: nearly always the session's own."""
+        if self._kept.issuperset(outputs):
+            return self._engine
+        from .engine import Engine
+
+        wanted = frozenset(outputs)
+        if wanted not in self._other_engines:
+            graph = self.graph.copy(outputs=list(dict.fromkeys(outputs)))
+            self._other_engines[wanted] = Engine(graph, self._threads, self._options)
+        return self._other_engines[wanted]
 
     def _traced_run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
         """A run for the trace file: repeated once with a timeline of its steps."""
@@ -265,7 +278,8 @@ class InferenceSession:
 
     def _node_arg(self, name: str) -> NodeArg:
         kind = self.graph.types.get(name)
-        shape = list(kind.shape) if isinstance(kind, TensorType) and kind.shape is not None else []
+        tensor = kind.element if isinstance(kind, OptionalType) else kind
+        shape = list(tensor.shape) if isinstance(tensor, TensorType) and tensor.shape is not None else []
         return NodeArg(name, [self._sizes.get(d, d) if isinstance(d, str) else d for d in shape], type_text(kind))
 
     def get_modelmeta(self) -> ModelMetadata:
@@ -332,6 +346,33 @@ class InferenceSession:
         inputs = ", ".join(f"{a.name}: {a.type}{a.shape}" for a in self.get_inputs())
         outputs = ", ".join(f"{a.name}: {a.type}{a.shape}" for a in self.get_outputs())
         return f"<jitrt.InferenceSession {self.graph.name} ({inputs}) -> ({outputs})>"
+
+
+def _values(graph: Graph) -> set[str]:
+    """Every name of the graph that has a value."""
+    return {*graph.inputs, *graph.constants, *graph.outputs}.union(*(n.outputs for n in graph.nodes)) - {""}
+
+
+def _owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:
+    """A run's outputs, copied where they are not the caller's alone (host steps may hand through what they were given)."""
+    for i, value in enumerate(values):
+        if type(value) is list:
+            values[i] = [np.array(v) if isinstance(v, np.ndarray) else v for v in value]
+        elif type(value) is np.ndarray and _is_shared(value, feeds):
+            values[i] = value.copy()
+    return values
+
+
+def _is_shared(value: np.ndarray, feeds: Mapping[str, object]) -> bool:
+    if not value.flags.writeable:
+        return True
+    for given in feeds.values():
+        if type(given) is list:
+            if any(isinstance(v, np.ndarray) and np.may_share_memory(value, v) for v in given):
+                return True
+        elif value is given or (value.base is not None and isinstance(given, np.ndarray) and np.may_share_memory(value, given)):
+            return True
+    return False
 
 
 def _check_run_options(options: RunOptions) -> None:

@@ -1,0 +1,627 @@
+"""The session: onnxruntime's calls, answers and errors on the same models."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+from onnx.parser import parse_model
+
+import jitrt
+
+onnxruntime.set_default_logger_severity(4)
+MODEL = parse_model("""
+    <ir_version: 10, opset_import: ["": 20], producer_name: "maker", domain: "its.domain", model_version: 7,
+     doc_string: "about the model", metadata_props: ["key": "value"]>
+    g (float[N, 3] x, int64[2] k, float[3] w = {1, 2, 3}) => (float[N, 3] y, int64[2] z)
+    { t = Add (x, w) y = Relu (t) z = Neg (k) }""").SerializeToString()
+X, K = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2])
+
+
+@pytest.fixture(scope="module")
+def theirs() -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(MODEL)
+
+
+@pytest.fixture(scope="module")
+def ours() -> jitrt.InferenceSession:
+    return jitrt.InferenceSession(MODEL)
+
+
+def session(text: str, **options: object) -> jitrt.InferenceSession:
+    header = '<ir_version: 11, opset_import: ["": 23]> '
+    return jitrt.InferenceSession(parse_model(header + text), jitrt.SessionOptions(**options))
+
+
+def raised(call: Callable[[], object]) -> Exception | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+# -- errors
+WRONG = {
+    "unknown input": ({"x": X, "k": K, "q": X}, None, "'q'"),
+    "input named by the empty string": ({"x": X, "k": K, "": X}, None, "''"),
+    "input missing": ({"x": X}, None, "['k']"),
+    "input misspelt": ({"X": X, "k": K}, None, "['x']"),
+    "input's name no string": ({"x": X, "k": K, 1: X}, None, "1"),
+    "double for float": ({"x": X.astype(float), "k": K}, None, "input 'x': unexpected data type: got tensor(double)"),
+    "half for float": ({"x": X.astype(np.float16), "k": K}, None, "got tensor(float16), expected tensor(float)"),
+    "bool for float": ({"x": X > 1, "k": K}, None, "got tensor(bool)"),
+    "int32 for int64": ({"x": X, "k": K.astype(np.int32)}, None, "input 'k': unexpected data type: got tensor(int32)"),
+    "strings for floats": ({"x": np.array([["a", "b", "c"]], object), "k": K}, None, "got tensor(string)"),
+    "rank too small": ({"x": X[0], "k": K}, None, "input 'x': invalid rank: got 1 ([3]), expected 2 ([N,3])"),
+    "rank too large": ({"x": X[None], "k": K}, None, "got 3 ([1,2,3]), expected 2 ([N,3])"),
+    "size": ({"x": X[:, :2], "k": K}, None, "input 'x': invalid dimensions: got [2,2], expected [N,3] (index 1)"),
+    "size of the other input": ({"x": X, "k": np.arange(3)}, None, "input 'k': invalid dimensions: got [3], expected [2]"),
+    "type of an initializer": ({"x": X, "k": K, "w": np.zeros(3)}, None, "input 'w': unexpected data type"),
+    "size of an initializer": ({"x": X, "k": K, "w": np.zeros(4, np.float32)}, None, "input 'w': invalid dimensions"),
+    "unknown output": ({"x": X, "k": K}, ["nope"], "'nope'"),
+    "output named by the empty string": ({"x": X, "k": K}, [""], "''"),
+    "output's name no string": ({"x": X, "k": K}, [None], "None"),
+    "outputs as one string": ({"x": X, "k": K}, "y", "'y'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_call_raises_what_onnxruntime_raises_and_says_what_was_expected(case, ours, theirs):
+    feeds, names, said = WRONG[case]
+    expected, found = raised(lambda: theirs.run(names, feeds)), raised(lambda: ours.run(names, feeds))
+    assert type(found).__name__ == type(expected).__name__
+    assert said in str(found)
+
+
+UNFIT = {
+    "text": "abc",
+    "nothing": None,
+    "a dictionary": {},
+    "a ragged list": [[1.0, 2.0], [3.0]],
+    "dates": np.zeros((2, 3), "M8[s]"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_is_no_array_of_numbers_is_an_invalid_argument_that_names_the_input(case, ours):
+    with pytest.raises(jitrt.InvalidArgument, match="input 'x'") as caught:
+        ours.run(None, {"x": UNFIT[case], "k": K})
+    assert isinstance(caught.value, RuntimeError)  # which onnxruntime raises for most of these
+
+
+def test_programs_that_catch_onnxruntimes_classes_by_its_module_catch_ours(ours):
+    state = jitrt.capi.onnxruntime_pybind11_state
+    with pytest.raises(state.InvalidArgument):
+        ours.run(["nope"], {"x": X, "k": K})
+    theirs = onnxruntime.capi.onnxruntime_pybind11_state
+    names = [n for n, v in vars(theirs).items() if isinstance(v, type) and issubclass(v, Exception)]
+    assert [n for n in names if not hasattr(state, n) or not hasattr(jitrt, n)] == []
+
+
+def test_a_node_that_fails_names_itself():
+    made = session("g (float[N] x, float[M] y) => (float[K] z) { [the_sum] z = Add (x, y) }")
+    with pytest.raises(jitrt.RuntimeException, match="Add 'the_sum'"):
+        made.run(None, {"x": np.zeros(2, np.float32), "y": np.zeros(3, np.float32)})
+
+
+# -- feeds
+class HasArray:
+    """Anything with ``__array__``."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return X
+
+
+class HasDLPack:
+    """Anything with DLPack only."""
+
+    def __dlpack__(self, **options: object) -> object:
+        return X.copy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return X.__dlpack_device__()
+
+
+class Tracked(HasDLPack):
+    """A tensor that has to be detached from a tape first, as torch's."""
+
+    def __dlpack__(self, **options: object) -> object:
+        raise BufferError("needs a gradient")
+
+    def detach(self) -> object:
+        return HasDLPack()
+
+
+def unaligned() -> np.ndarray:
+    return np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(np.float32).reshape(X.shape)
+
+
+def read_only() -> np.ndarray:
+    array = X.copy()
+    array.flags.writeable = False
+    return array
+
+
+FEEDS: dict[str, Callable[[], object]] = {
+    "__array__": HasArray,
+    "DLPack": HasDLPack,
+    "a tracked tensor": Tracked,
+    "a nested list": lambda: X.tolist(),
+    "a list of integers": lambda: X.astype(int).tolist(),
+    "a tuple of arrays": lambda: tuple(X),
+    "Fortran order": lambda: np.asfortranarray(X),
+    "strides": lambda: np.repeat(X, 2, 0)[::2],
+    "negative strides": lambda: X[::-1, ::-1].copy()[::-1, ::-1],
+    "a broadcast view": lambda: np.broadcast_to(X, (2, 2, 3))[1],
+    "swapped bytes": lambda: X.astype(X.dtype.newbyteorder()),
+    "read only": read_only,
+    "unaligned": unaligned,
+    "a memoryview": lambda: memoryview(X),
+    "a subclass": lambda: np.ma.masked_array(X),
+    "an OrtValue": lambda: jitrt.OrtValue.ortvalue_from_numpy(X),
+    "onnxruntime's OrtValue": lambda: onnxruntime.OrtValue.ortvalue_from_numpy(X),
+}
+
+
+@pytest.mark.parametrize("case", FEEDS)
+def test_anything_that_is_an_array_may_be_fed(case, ours):
+    y, z = ours.run(None, {"x": FEEDS[case](), "k": [1, 2]})
+    np.testing.assert_array_equal(y, X + np.float32([1, 2, 3]), strict=True)
+    np.testing.assert_array_equal(z, [-1, -2])
+
+
+def test_an_input_without_elements_may_be_fed(ours):
+    y, _ = ours.run(None, {"x": X[:0], "k": K})
+    assert y.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "fits"),
+    [
+        ("int64", 3, True), ("int64", 3.0, True), ("int64", 3.5, False), ("uint8", 200, True), ("uint8", 300, False),
+        ("uint8", -1, False), ("float", 3, True), ("bool", True, True), ("bool", 2, False), ("double", np.float64(2), True),
+        ("float", np.float64(2), False),
+    ],
+)  # fmt: skip
+def test_a_python_number_becomes_the_declared_type_if_that_can_hold_it(kind, given, fits):
+    made = session(f"g ({kind} x) => ({kind} y) {{ y = Identity (x) }}")
+    if fits:
+        assert made.run(None, {"x": given})[0] == given
+    else:
+        with pytest.raises(jitrt.InvalidArgument, match="input 'x'"):
+            made.run(None, {"x": given})
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"])
+def test_arrays_of_ml_dtypes_go_in_and_come_out(name):
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    kind = name.replace("_", "")
+    made = session(f"g ({kind}[N] x) => (float[N] y, {kind}[N] z) {{ y = Cast <to = 1> (x) z = Identity (x) }}")
+    x = np.array([0, 1, 2, 3, 5], np.float32).astype(dtype)
+    y, z = made.run(None, {"x": x})
+    np.testing.assert_array_equal(y, x.astype(np.float32), strict=True)
+    assert z.dtype == dtype
+    np.testing.assert_array_equal(z.astype(np.float32), y)
+    assert made.get_inputs()[0].type == f"tensor({kind})"
+
+
+def test_a_bfloat16_tensor_comes_by_dlpack_though_numpy_does_not_know_it():
+    x = np.array([[1.5, -2, 3], [0.25, 7, 9]], np.float32).astype(ml_dtypes.bfloat16)
+    tensor = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(x.view(np.uint16), TensorProto.BFLOAT16)
+
+    class Foreign:
+        def __dlpack__(self, **_: object) -> object:
+            return tensor.__dlpack__()
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return tensor.__dlpack_device__()
+
+    made = session("g (bfloat16[N, 3] x) => (float[N, 3] y) { y = Cast <to = 1> (x) }")
+    np.testing.assert_array_equal(made.run(None, {"x": Foreign()})[0], x.astype(np.float32))
+
+
+def test_strings_are_fed_as_texts_or_objects():
+    made = session("g (string[N] x) => (string[N] y) { y = Identity (x) }")
+    for x in (["a", "béta", ""], np.array(["a", "béta", ""]), np.array(["a", "béta", ""], object)):
+        assert made.run(None, {"x": x})[0].tolist() == ["a", "béta", ""]
+
+
+# -- outputs
+def test_later_runs_do_not_change_earlier_outputs(ours):
+    first = ours.run(None, {"x": X, "k": K})
+    kept = copy.deepcopy(first)
+    for shift in range(1, 4):
+        ours.run(None, {"x": X + shift, "k": K + shift})
+    for a, b in zip(first, kept):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_outputs_are_the_callers_own():
+    made = session("""g (float[N] x, float[2] w = {1, 2}) => (float[N] same, float[1, N] shaped, float[2] constant, float[N] sum)
+        { a = Constant <value_ints = [1, -1]> () same = Identity (x) shaped = Reshape (x, a) constant = Identity (w)
+          sum = Add (x, x) }""")
+    x = np.ones(30_000, np.float32)
+    for _ in range(2):
+        outputs = made.run(None, {"x": x})
+        np.testing.assert_array_equal(outputs[2], [1, 2])
+        for i, out in enumerate(outputs):
+            assert out.flags.writeable
+            assert not any(np.shares_memory(out, other) for other in [x, *outputs[:i]])
+            out[...] = 99
+        np.testing.assert_array_equal(x, np.ones_like(x))
+
+
+def test_sequences_that_come_out_do_not_share_memory_with_what_went_in():
+    made = session(
+        "g (float[N] x, seq(float[N]) s) => (seq(float[N]) y, seq(float[N]) z) { y = SequenceConstruct (x) z = Identity (s) }"
+    )
+    x, s = np.ones(4, np.float32), [np.ones(4, np.float32)]
+    y, z = made.run(None, {"x": x, "s": s})
+    y[0][:], z[0][:] = 5, 6
+    np.testing.assert_array_equal([x, s[0]], np.ones((2, 4)))
+
+
+def test_any_value_of_the_graph_may_be_asked_for_by_name(ours):
+    t, w, x, y, again = ours.run(["t", "w", "x", "y", "y"], {"x": X - 3, "k": K})
+    np.testing.assert_array_equal(t, X - 3 + w)
+    np.testing.assert_array_equal(x, X - 3)
+    np.testing.assert_array_equal(y, np.maximum(t, 0))
+    np.testing.assert_array_equal(y, again)
+
+
+def test_values_that_optimisation_removes_may_be_asked_for():
+    rng = np.random.default_rng(0)
+    w, b = rng.standard_normal((4, 3, 1, 1)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
+    made = parse_model("""<ir_version: 10, opset_import: ["": 20]> g (float[N, 3, 5, 5] x) => (float[N, 4, 5, 5] y)
+        { c = Conv (x, w) n = BatchNormalization (c, b, b, b, v) y = Relu (n) unused = Exp (c) }""")
+    made.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for a, n in ((w, "w"), (b, "b"), (b * b, "v")))
+    x = rng.standard_normal((2, 3, 5, 5)).astype(np.float32)
+    names = ["c", "n", "unused", "y"]
+    found = dict(zip(names, jitrt.InferenceSession(made).run(names, {"x": x})))
+    whole = copy.deepcopy(made)
+    whole.graph.output.extend(onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names[:3])
+    for name, expected in zip(names, onnxruntime.InferenceSession(whole.SerializeToString()).run(names, {"x": x})):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_optionals_may_be_empty_and_need_not_be_fed():
+    made = session("g (optional(float[N]) x) => (bool y) { y = OptionalHasElement (x) }")
+    assert [made.run(None, f)[0].item() for f in ({"x": np.ones(2, np.float32)}, {"x": None}, {})] == [True, False, False]
+
+
+def test_a_model_without_outputs_is_told_to_name_a_value():
+    made = parse_model('<ir_version: 10, opset_import: ["": 20]> g (float[N] x) => () { t = Neg (x) }')
+    with pytest.raises(jitrt.InvalidArgument, match="name at least one"):
+        jitrt.InferenceSession(made).run(None, {"x": X[0]})
+    np.testing.assert_array_equal(jitrt.InferenceSession(made).run(["t"], {"x": X[0]})[0], -X[0])
+
+
+# -- what a session says of itself
+def test_inputs_outputs_and_metadata_are_onnxruntimes(ours, theirs):
+    for query in ("get_inputs", "get_outputs", "get_overridable_initializers"):
+        found, expected = (getattr(s, query)() for s in (ours, theirs))
+        assert [(v.name, v.shape, v.type) for v in found] == [(v.name, v.shape, v.type) for v in expected]
+        assert [str(v) for v in found] == [str(v) for v in expected]
+    fields = [n for n in dir(theirs.get_modelmeta()) if not n.startswith("_")]
+    assert [getattr(ours.get_modelmeta(), n) for n in fields] == [getattr(theirs.get_modelmeta(), n) for n in fields]
+    assert ours.get_providers() == ["CPUExecutionProvider"] == list(ours.get_provider_options())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[N, 3] x) => (y) { y = MatMul (x, x) }",
+        "g (float[2, 3] x) => (float[a, b] y) { y = Transpose (x) }",
+        "g (float[2, 3] x, int64 i) => (float[?, 3] y) { y = Gather (x, i) }",
+        "g (seq(float[N]) x) => (float[M] y) { i = Constant <value_int = 0> () y = SequenceAt (x, i) }",
+        "g (optional(int64[2]) x) => (optional(int64[2]) y) { y = Identity (x) }",
+    ],
+)
+def test_types_and_shapes_that_the_model_leaves_open_are_inferred_as_by_onnxruntime(text):
+    made = parse_model('<ir_version: 10, opset_import: ["": 20]> ' + text).SerializeToString()
+    found, expected = (
+        [(v.name, v.shape, v.type) for v in [*s.get_inputs(), *s.get_outputs()]]
+        for s in (jitrt.InferenceSession(made), onnxruntime.InferenceSession(made))
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("how", ["path", "bytes", "proto"])
+def test_a_session_is_pickled_with_its_options(how, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(MODEL)
+    source = {"path": path, "bytes": MODEL, "proto": onnx.ModelProto.FromString(MODEL)}[how]
+    options = jitrt.SessionOptions(intra_op_num_threads=1, logid="mine")
+    options.add_session_config_entry("a", "b")
+    options.add_free_dimension_override_by_name("N", 2)
+    made = pickle.loads(pickle.dumps(jitrt.InferenceSession(source, options, ["CPUExecutionProvider"])))
+    np.testing.assert_array_equal(made.run(["y"], {"x": X, "k": K})[0], X + np.float32([1, 2, 3]))
+    restored = made.get_session_options()
+    assert (restored.intra_op_num_threads, restored.logid, restored.get_session_config_entry("a")) == (1, "mine", "b")
+    assert made.get_inputs()[0].shape == [2, 3]
+
+
+# -- options
+def test_options_have_onnxruntimes_attributes_with_its_defaults():
+    for name in ("SessionOptions", "RunOptions"):
+        expected, found = getattr(onnxruntime, name)(), getattr(jitrt, name)()
+        for attribute in (n for n in dir(expected) if not n.startswith("_") and not callable(getattr(expected, n))):
+            value, given = getattr(expected, attribute), getattr(found, attribute)
+            if attribute != "profile_file_prefix":
+                assert getattr(value, "name", value) == getattr(given, "name", given), attribute
+    for name in ("GraphOptimizationLevel", "ExecutionMode", "ExecutionOrder"):
+        expected, found = (getattr(m, name).__members__ for m in (onnxruntime, jitrt))
+        assert {k: int(v) for k, v in found.items()} == {k: int(v) for k, v in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("intra_op_num_threads", "2"), ("intra_op_num_threads", 2.0), ("logid", 5), ("enable_profiling", "yes"), ("nonsense", 1),
+     ("profile_file_prefix", None), ("execution_mode", "fast")],
+)  # fmt: skip
+def test_an_option_of_the_wrong_name_or_type_raises_what_onnxruntime_raises(name, value):
+    expected, found = (raised(lambda m=m: setattr(m.SessionOptions(), name, value)) for m in (onnxruntime, jitrt))
+    assert type(found) is type(expected)
+    assert name in str(found)
+
+
+def test_options_are_converted_checked_and_shown():
+    options = jitrt.SessionOptions()
+    options.graph_optimization_level = 1
+    options.enable_profiling = 1
+    assert options.graph_optimization_level is jitrt.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    assert options.enable_profiling is True
+    assert "enable_profiling=True" in repr(options)
+    with pytest.raises(jitrt.InvalidArgument, match="must not be negative"):
+        options.intra_op_num_threads = -1
+
+
+def test_configuration_entries_are_two_short_strings():
+    for options, add, get in (
+        (jitrt.SessionOptions(), "add_session_config_entry", "get_session_config_entry"),
+        (jitrt.RunOptions(), "add_run_config_entry", "get_run_config_entry"),
+    ):
+        getattr(options, add)("key", "value")
+        assert getattr(options, get)("key") == "value"
+        with pytest.raises(RuntimeError, match="other"):
+            getattr(options, get)("other")
+        with pytest.raises(RuntimeError, match="1 to 1024"):
+            getattr(options, add)("", "value")
+        with pytest.raises(TypeError):
+            getattr(options, add)("key", 1)
+
+
+def test_free_dimensions_are_fixed_by_name_and_by_denotation():
+    made = onnx.ModelProto.FromString(MODEL)
+    made.graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    for module in (onnxruntime, jitrt):
+        for method, key in (
+            ("add_free_dimension_override_by_name", "N"),
+            ("add_free_dimension_override_by_denotation", "DATA_BATCH"),
+        ):
+            options = module.SessionOptions()
+            getattr(options, method)(key, 2)
+            fixed = module.InferenceSession(made.SerializeToString(), options)
+            assert fixed.get_inputs()[0].shape == [2, 3]
+            assert fixed.run(["y"], {"x": X, "k": K})[0].shape == (2, 3)
+            error = raised(lambda fixed=fixed: fixed.run(None, {"x": X[:1], "k": K}))
+            assert type(error).__name__ == "InvalidArgument"
+
+
+def test_unknown_providers_are_warned_of_and_malformed_ones_refused():
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        made = jitrt.InferenceSession(MODEL, providers=["CUDAExecutionProvider", ("CPUExecutionProvider", {"a": 1})])
+    assert made.get_providers() == ["CPUExecutionProvider"]
+    assert made.get_provider_options() == {"CPUExecutionProvider": {"a": "1"}}
+    for providers, options in (([3], None), ([("CPUExecutionProvider", 1)], None), (["CPUExecutionProvider"], [{}, {}])):
+        with pytest.raises(ValueError, match="provider"):
+            jitrt.InferenceSession(MODEL, providers=providers, provider_options=options)
+    with pytest.raises(TypeError, match="SessionOptions"):
+        jitrt.InferenceSession(MODEL, 3)
+
+
+def test_loading_is_cancelled_by_the_options():
+    options = jitrt.SessionOptions()
+    options.set_load_cancellation_flag(True)
+    with pytest.raises(jitrt.ModelLoadCanceled):
+        jitrt.InferenceSession(MODEL, options)
+
+
+def test_a_terminated_run_fails(ours):
+    options = jitrt.RunOptions()
+    ours.run(None, {"x": X, "k": K}, options)
+    options.terminate = True
+    with pytest.raises(jitrt.Fail, match="terminate"):
+        ours.run(None, {"x": X, "k": K}, options)
+    with pytest.raises(TypeError, match="RunOptions"):
+        ours.run(None, {"x": X, "k": K}, 5)
+
+
+# -- other ways to run
+def test_run_async_calls_back_with_outputs_or_the_error(ours):
+    done, got = threading.Event(), []
+
+    def callback(outputs: list[np.ndarray], user_data: object, error: str) -> None:
+        got.append((outputs, user_data, error))
+        done.set()
+
+    ours.run_async(["z"], {"x": X, "k": K}, callback, "mine")
+    assert done.wait(60)
+    (outputs, user_data, error), *_ = got
+    assert (outputs[0].tolist(), user_data, error) == ([-1, -2], "mine", "")
+    with pytest.raises(jitrt.InvalidArgument):
+        ours.run_async(["nope"], {"x": X, "k": K}, callback, None)
+
+
+def test_ort_values_go_in_and_come_out(ours, theirs):
+    for module, made in ((onnxruntime, theirs), (jitrt, ours)):
+        feeds = {n: module.OrtValue.ortvalue_from_numpy(a) for n, a in (("x", X), ("k", K))}
+        y, z = made.run_with_ort_values(None, feeds)
+        np.testing.assert_array_equal(y.numpy(), X + np.float32([1, 2, 3]))
+        assert (z.data_type(), z.shape(), z.element_type(), z.device_name()) == ("tensor(int64)", [2], TensorProto.INT64, "cpu")
+        assert (z.is_tensor(), z.is_tensor_sequence(), z.is_sparse_tensor(), z.has_value()) == (True, False, False, True)
+        assert (z.tensor_size_in_bytes(), np.asarray(z).tolist()) == (16, [-1, -2])
+
+
+def test_an_ort_value_is_a_window_on_its_arrays_memory():
+    array = X.copy()
+    value = jitrt.OrtValue.ortvalue_from_numpy(array)
+    assert value.data_ptr() == array.ctypes.data
+    value.update_inplace(X + 1)
+    np.testing.assert_array_equal(array, X + 1)
+    value.update_inplace(jitrt.OrtValue.ortvalue_from_numpy(X + 2))
+    np.testing.assert_array_equal(np.from_dlpack(value), X + 2)
+    for wrong in (X[:1], X.astype(float)):
+        with pytest.raises(jitrt.InvalidArgument, match="cannot update"):
+            value.update_inplace(wrong)
+    with pytest.raises(TypeError):
+        value.update_inplace([1.0])
+
+
+def test_ort_values_are_made_of_shapes_types_and_foreign_tensors():
+    assert jitrt.OrtValue.ortvalue_from_shape_and_type([2, 3], TensorProto.BFLOAT16).data_type() == "tensor(bfloat16)"
+    assert jitrt.OrtValue.ortvalue_from_shape_and_type([0, 3], np.int8).numpy().shape == (0, 3)
+    words = np.array([0x3F80, 0x4000], np.uint16)
+    value = jitrt.OrtValue.ortvalue_from_numpy_with_onnx_type(words, TensorProto.BFLOAT16)
+    assert value.numpy().astype(np.float32).tolist() == [1, 2]
+    np.testing.assert_array_equal(jitrt.OrtValue.from_dlpack(HasDLPack()).numpy(), X)
+    with pytest.raises(jitrt.InvalidArgument, match="cuda"):
+        jitrt.OrtValue.ortvalue_from_numpy(X, "cuda", 0)
+    with pytest.raises(jitrt.InvalidArgument, match="sizes differ"):
+        jitrt.OrtValue.ortvalue_from_numpy_with_onnx_type(X, TensorProto.BFLOAT16)
+
+
+def test_a_sequence_is_no_tensor():
+    value = jitrt.OrtValue([X])
+    assert (value.is_tensor_sequence(), value.data_type()) == (True, "seq(tensor(float))")
+    with pytest.raises(RuntimeError, match="no tensor"):
+        value.numpy()
+
+
+@pytest.mark.parametrize("module", [onnxruntime, jitrt])
+def test_bound_inputs_and_outputs(module, ours, theirs):
+    made = ours if module is jitrt else theirs
+    x, y = X.copy(), np.zeros_like(X)
+    binding = made.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_input("k", "cpu", 0, np.int64, [2], K.ctypes.data)
+    binding.bind_output("z")
+    binding.bind_output("y", "cpu", 0, np.float32, [2, 3], y.ctypes.data)
+    binding.synchronize_inputs()
+    made.run_with_iobinding(binding)
+    binding.synchronize_outputs()
+    np.testing.assert_array_equal(y, X + np.float32([1, 2, 3]))
+    assert [v.tolist() for v in binding.copy_outputs_to_cpu()] == [[-1, -2], y.tolist()]
+    x[...] = -9  # the next run reads it
+    made.run_with_iobinding(binding)
+    np.testing.assert_array_equal(y, np.zeros_like(X))
+    assert binding.get_outputs()[1].data_ptr() == y.ctypes.data
+    value = module.OrtValue.ortvalue_from_numpy(np.ones_like(X))
+    binding.clear_binding_outputs()
+    binding.clear_binding_inputs()
+    binding.bind_ortvalue_input("x", module.OrtValue.ortvalue_from_numpy(X))
+    binding.bind_cpu_input("k", K)
+    binding.bind_ortvalue_output("y", value)
+    made.run_with_iobinding(binding)
+    np.testing.assert_array_equal(value.numpy(), X + np.float32([1, 2, 3]))
+
+
+def test_wrong_bindings_are_refused(ours):
+    binding = ours.io_binding()
+    with pytest.raises(RuntimeError, match="'q'"):
+        binding.bind_cpu_input("q", X)
+    with pytest.raises(RuntimeError, match="'q'"):
+        binding.bind_output("q")
+    with pytest.raises(RuntimeError, match="no output is bound"):
+        ours.run_with_iobinding(binding)
+    with pytest.raises(ValueError, match="element_type"):
+        binding.bind_output("y", buffer_ptr=X.ctypes.data)
+    with pytest.raises(RuntimeError, match="gpu"):
+        binding.bind_output("y", "gpu")
+    small = np.zeros((1, 3), np.float32)
+    binding.bind_output("y", "cpu", 0, np.float32, small.shape, small.ctypes.data)
+    binding.bind_cpu_input("x", X)
+    binding.bind_cpu_input("k", K)
+    with pytest.raises(RuntimeError, match=r"output 'y' is float32\[2,3\], the memory bound to it float32\[1,3\]"):
+        ours.run_with_iobinding(binding)
+    with pytest.raises(ValueError, match="another session"):
+        jitrt.InferenceSession(MODEL).run_with_iobinding(binding)
+
+
+# -- looking inside
+def test_profiling_writes_a_chrome_trace_of_every_run(tmp_path):
+    made = jitrt.InferenceSession(MODEL, jitrt.SessionOptions(enable_profiling=True, profile_file_prefix=str(tmp_path / "p")))
+    assert made.get_profiling_start_time_ns() > 0
+    for _ in range(2):
+        made.run(None, {"x": X, "k": K})
+    path = made.end_profiling()
+    assert path.startswith(str(tmp_path / "p_"))
+    with open(path) as file:
+        events = json.load(file)
+    names = [e["name"] for e in events if e["cat"] == "Session"]
+    assert names == ["session_initialization", "model_run", "model_run"]
+    steps = [e for e in events if e["cat"] == "Node"]
+    assert {n for e in steps for n in e["args"]["nodes"]}
+    assert all(e["ph"] == "X" and e["dur"] >= 0 for e in events)
+    made.run(None, {"x": X, "k": K})
+    assert made.end_profiling() == "" == jitrt.InferenceSession(MODEL).end_profiling()
+
+
+def test_the_plan_says_which_nodes_run_on_the_host_and_so_does_the_log(monkeypatch, capsys):
+    monkeypatch.setenv("JITRT_LOG", "plan")
+    made = session("""g (string[N] x, float[N] f) => (string[M] y, float[N] g)
+        { [texts] y = StringNormalizer <case_change_action = "UPPER"> (x) g = Exp (f) }""")
+    feeds = {"x": np.array(["a", "b"], object), "f": np.ones(2, np.float32)}
+    plan = made.get_plan(feeds)
+    assert any("texts" in name for name in plan.host_nodes)
+    logged = capsys.readouterr().err
+    assert any("host" in line and "texts" in line for line in logged.splitlines())
+
+
+def test_a_plan_needs_no_example_where_shapes_are_declared():
+    made = session("g (float[N, 4] x) => (float[N, 4] y) { y = Exp (x) }")
+    assert len(made.get_plan().steps) == 1
+    with pytest.raises(jitrt.InvalidArgument, match="give an example"):
+        session("g (seq(float[N]) x) => (float y) { i = Constant <value_int = 0> () y = SequenceAt (x, i) }").get_plan()
+
+
+def test_importing_jitrt_imports_no_compiler_and_no_onnx():
+    heavy = ("numba", "llvmlite", "onnx", "ml_dtypes", "google.protobuf")
+    code = f"import sys, jitrt; print([m for m in {heavy!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_names_that_programs_use_of_onnxruntime_are_here():
+    for name in (
+        "InferenceSession",
+        "SessionOptions",
+        "RunOptions",
+        "OrtValue",
+        "IOBinding",
+        "OrtDevice",
+        "NodeArg",
+        "ModelMetadata",
+    ):
+        assert hasattr(jitrt, name), name
+    devices = ("tuning", "captured", "epdevice", "memory_info", "assignment", "vector", "ep_dynamic", "create_ortvalue")
+    methods = [n for n in dir(onnxruntime.InferenceSession) if not n.startswith("_") and not any(w in n for w in devices)]
+    assert [n for n in methods if not hasattr(jitrt.InferenceSession, n)] == []
+    assert [n for n in dir(onnxruntime.IOBinding) if not n.startswith("_") and not hasattr(jitrt.IOBinding, n)] == [
+        "get_outputs_as_ortvaluevector"
+    ]
+    assert jitrt.get_device() == onnxruntime.get_device() == "CPU"
+    assert "CPUExecutionProvider" in jitrt.get_available_providers()
+    assert jitrt.get_version_string() == jitrt.__version__
