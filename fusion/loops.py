@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -177,8 +178,10 @@ def _nest(space: Dims, axes: Dims, layouts: Sequence[Layout], first_write: int, 
     folded = sorted((d for d in levels if d in axes), key=lambda d: -abs(primary[d]))
     none: Level = (1, [0] * count)
     outer = _collapse([levels[d] for d in free])
-    # nothing is walked along a fold of nothing, whatever the strides
-    fold = [(0, [0] * count)] if any(space[d] == 0 for d in folded) else _collapse([levels[d] for d in folded])
+    fold = _collapse([levels[d] for d in folded])
+    if any(space[d] == 0 for d in folded):
+        # nothing is walked: any stride will do that tells what varies along the fold from what does not
+        fold = [(0, [max((levels[d][1][i] for d in folded), key=abs) for i in range(count)])]
     if len(fold) > 1:
         raise NotDense(_culprit(fold))
     if not axes:
@@ -208,7 +211,7 @@ def _collapse(levels: list[Level]) -> list[Level]:
 
 def _culprit(levels: list[Level]) -> int:
     """The first operand that keeps two neighbouring levels apart (the densest one is never blamed)."""
-    for (_, a), (size, b) in zip(levels, levels[1:]):
+    for (_, a), (size, b) in itertools.pairwise(levels):
         bad = [i for i, (x, y) in enumerate(zip(a, b)) if x != y * size]
         if bad:
             return bad[0]

@@ -56,7 +56,9 @@ class Problem:
     known: dict[str, Known]
 
     def __repr__(self) -> str:
-        constants = [f"  {n} = {a.dtype}{list(a.shape)}" for n, a in self.graph.constants.items() if a.dtype.kind != "i" or a.ndim != 1]
+        constants = [
+            f"  {n} = {a.dtype}{list(a.shape)}" for n, a in self.graph.constants.items() if a.dtype.kind != "i" or a.ndim != 1
+        ]
         feeds = [f"  {n}: {a.dtype}{list(a.shape)}" for n, a in self.feeds.items()]
         return "\n".join(["Problem", *feeds, *constants, str(self.graph)])
 
@@ -130,7 +132,9 @@ class _Drawing:
         """A node; `like` says what is known of its result."""
         of = [x for x in inputs if isinstance(x, Known)]
         name = self.name("v")
-        self.nodes.append(Node(op, [x.name if isinstance(x, Known) else x for x in inputs], [name], attributes, name=f"{op}_{name}"))
+        self.nodes.append(
+            Node(op, [x.name if isinstance(x, Known) else x for x in inputs], [name], attributes, name=f"{op}_{name}")
+        )
         coarse = like.coarse or any(x.coarse for x in of)
         if like.dtype == np.float16 and not like.exact:
             coarse = True
@@ -190,7 +194,13 @@ class _Drawing:
             self.add(op, [x], replace(x, low=-high, high=high) if op != "Sign" else replace(x, low=-1, high=1))
             return
         x = self.small(x)
-        kept = {"Neg": (-x.high, -x.low), "Abs": (0, x.scale), "Relu": (0, max(x.high, 0)), "Sign": (-1, 1), "Floor": (x.low, x.high)}
+        kept = {
+            "Neg": (-x.high, -x.low),
+            "Abs": (0, x.scale),
+            "Relu": (0, max(x.high, 0)),
+            "Sign": (-1, 1),
+            "Floor": (x.low, x.high),
+        }
         smooth = {
             "Tanh": (-1, 1), "Sigmoid": (0, 1), "Erf": (-1, 1), "Softplus": (0, x.scale + 1), "Sin": (-1, 1),
             "Gelu": (-1, x.scale), "HardSwish": (-1, x.scale), "Elu": (-1, x.scale), "Atan": (-2, 2),
@@ -395,7 +405,8 @@ class _Drawing:
         pads = [self.pick((0, 0, 1, 2, -1)) for _ in range(2 * len(x.shape))]
         rank = len(x.shape)
         shape = [n + pads[d] + pads[rank + d] for d, n in enumerate(x.shape)]
-        if rank and min(shape) >= 0 and math.prod(shape) <= MOST and min(n + min(pads[d], 0) + min(pads[rank + d], 0) for d, n in enumerate(x.shape)) >= 0:
+        kept = [n + min(pads[d], 0) + min(pads[rank + d], 0) for d, n in enumerate(x.shape)]
+        if rank and min(kept) >= 0 and math.prod(shape) <= MOST:
             fill = self.integer(-2, 2)
             like = replace(x, low=min(x.low, fill), high=max(x.high, fill))
             self.add("Pad", [x, self.ints(pads), self.number(fill, x)], like, shape)
@@ -455,10 +466,11 @@ class _Drawing:
 
 
 _ONNX = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11}
-_ACTIONS = (
-    *["unary"] * 3, *["binary"] * 6, "compare", "logic", "where", "cast", *["reduce"] * 3, "arg", *["normalise"] * 2, *["reshape"] * 2,
-    *["transpose"] * 2, *["slice"] * 2, "expand", "split", "squeeze", *["concat"] * 2, "pad", *["matmul"] * 2, "gemm", "conv",
-)  # fmt: skip
+_WEIGHTS = {
+    "unary": 3, "binary": 6, "compare": 1, "logic": 1, "where": 1, "cast": 1, "reduce": 3, "arg": 1, "normalise": 2, "reshape": 2,
+    "transpose": 2, "slice": 2, "expand": 1, "split": 1, "squeeze": 1, "concat": 2, "pad": 1, "matmul": 2, "gemm": 1, "conv": 1,
+}  # fmt: skip
+_ACTIONS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 
 
 @st.composite

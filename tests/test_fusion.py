@@ -49,7 +49,9 @@ def assert_agrees(problem: Problem, threads: int) -> None:
         np.testing.assert_allclose(g, e, rtol=limit, atol=limit * min(x.scale, largest), err_msg=name)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(problems())
 @pytest.mark.parametrize("threads", [1, 2])
 def test_fused_graphs_agree_with_numpy(threads: int, problem: Problem) -> None:
