@@ -7,8 +7,9 @@ tensors side by side in one, `Kernel` calls a hand-built kernel, `Host` calls Py
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import TYPE_CHECKING, Protocol
 
@@ -316,6 +317,39 @@ class Trace:
     inputs: list[Tensor | Opaque] = field(default_factory=list)
     outputs: list[Tensor | Opaque] = field(default_factory=list)
     primitives: list[Primitive] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """One line a primitive; values without a name are numbered."""
+        names: dict[int, str] = {}
+
+        def name(x: Tensor | Opaque | None) -> str:
+            if isinstance(x, Tensor) and x.constant is not None:
+                return str(x.constant.reshape(-1)[0]) if x.size == 1 else x.name or f"const[{','.join(map(str, x.shape))}]"
+            return "_" if x is None else names.setdefault(id(x), x.name or f"%{len(names)}")
+
+        def typed(x: Tensor | Opaque) -> str:
+            return f"{name(x)}: {x.dtype}[{','.join(map(str, x.shape))}]" if isinstance(x, Tensor) else name(x)
+
+        lines = [f"trace({', '.join(map(typed, self.inputs))})"]
+        for p in self.primitives:
+            inputs = [name(x) for x in p.inputs]
+            lines.append(f"  {', '.join(map(typed, p.outputs))} = {_described(p, inputs)}")
+        return "\n".join([*lines, f"  return {', '.join(map(name, self.outputs))}"])
+
+
+def _described(p: Primitive, inputs: list[str]) -> str:
+    """What a primitive does to named inputs."""
+    if isinstance(p, Map):
+        return re.sub(r"\b[a-z]\b", lambda m: inputs[ord(m.group()) - ord("a")], p.text)
+    if isinstance(p, Move):
+        detail = ", ".join(f"{getattr(p.how, field.name)}" for field in fields(p.how))
+        return f"{type(p.how).__name__.lower()}({inputs[0]}, {detail})"
+    if isinstance(p, Reduce):
+        return f"{p.fold.value}({inputs[0]}, axes={p.axes})"
+    if isinstance(p, Join):
+        pieces = ", ".join(f"{x} at {start}" for x, start in zip(inputs, p.starts))
+        return f"join({pieces}{'' if p.fill is None else f', fill={p.fill}'})"
+    return f"{p.name if isinstance(p, Kernel) else f'host {p.reason}'}({', '.join(inputs)})"
 
 
 def _reshape_strides(old: Shape, strides: tuple[int, ...], new: Shape) -> tuple[int, ...] | None:
