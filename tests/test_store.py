@@ -230,7 +230,7 @@ def test_the_ir_of_a_stored_kernel_is_kept(filled):
 PROGRAM = textwrap.dedent("""
     import sys, jitrt, numpy as np, onnx.parser
     model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 20]> g (float[N, 40] x) => (float[N, 40] y)'
-                                    '{ h = Gelu (x) s = Softmax (h) y = Mul (s, x) }')
+                                    '{ h = Add (x, x) y = Mul (h, x) }')
     session = jitrt.InferenceSession(model, jitrt.SessionOptions(intra_op_num_threads=2))
     x = np.linspace(-3, 3, 280, dtype=np.float32).reshape(7, 40)
     print(float(session.run(None, {"x": x})[0].sum()))
