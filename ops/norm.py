@@ -33,6 +33,8 @@ def _log_softmax_over(t: Builder, x: Tensor, axis: int) -> Tensor:
 
 
 def _hardmax_over(t: Builder, x: Tensor, axis: int) -> Tensor:
+    if x.size == 0:
+        return x
     best = t.reduce(Fold.ARGMAX, x, [axis])
     along = [n if d == axis else 1 for d, n in enumerate(x.shape)]
     place = t.constant(np.arange(x.shape[axis]).reshape(along), np.int64)

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from .builder import Builder, axis_index
+from .builder import Builder, OperatorError, axis_index
 from .cast import widened
 from .primitives import Fold, Tensor
 from .registry import ANY, FLOATS, NUMBERS, check_types, op
@@ -90,7 +90,16 @@ def _arg(name: str, first: Fold, last: Fold) -> None:
     @op(name)
     def lower(t, x, *, axis=0, keepdims=1, select_last_index=0):
         check_types((x,), NUMBERS)
+        if x.size == 0:
+            return _arg_of_nothing(t, x, axis_index(axis, x.rank), bool(keepdims))
         return t.reduce(last if select_last_index else first, x, [axis], bool(keepdims))
+
+
+def _arg_of_nothing(t: Builder, x: Tensor, axis: int, keepdims: bool) -> Tensor:
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    if prod(before) * prod(after):
+        raise OperatorError(f"axis {axis} of {list(x.shape)} is empty: no element is the first or last extreme one")
+    return t.constant(np.zeros((*before, *([1] if keepdims else []), *after), np.int64))
 
 
 _arg("ArgMax", Fold.ARGMAX, Fold.ARGMAX_LAST)

@@ -38,6 +38,7 @@ def test_the_list_of_known_failures_names_existing_cases_and_gives_reasons():
 def test_backend(case: Case):
     options = jitrt.SessionOptions()
     options.intra_op_num_threads = 1
+    jitrt.set_seed(0)  # what depends on unseeded draws fails in every run, or in none
     session = jitrt.InferenceSession(case.model, options)
     names = [x.name for x in session.get_inputs()]
     for inputs, expected in case.data():
