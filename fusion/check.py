@@ -225,24 +225,49 @@ def _bodies(node) -> Iterator:
 # -- types
 def _inferred(proto):
     """The graph with the types that inference finds (rule 3)."""
-    from onnx import ModelProto, shape_inference
+    from onnx import ModelProto, checker, shape_inference
 
     light = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
     _strip(proto.graph, light.graph, whole=True)
     outputs = {(_domain(f), f.name, f.overload): len(f.output) for f in light.functions}
     for nodes in (light.graph.node, *(f.node for f in light.functions)) if outputs else ():
         _name_all_outputs(nodes, outputs)
-    stated = {o.domain for o in light.opset_import}
-    for node in proto.graph.node:
-        if node.domain not in stated and newest(_domain(node)):
-            stated.add(node.domain)
-            light.opset_import.add(domain=node.domain, version=newest(_domain(node)))
+    _import_domains(light, light.graph.node, opsets_of(proto))
+    for function in light.functions:
+        _import_domains(function, function.node, opsets_of(proto))
+    opsets, functions = opsets_of(light), {key[:2] for key in outputs}
+    published = all(_are_published(nodes, opsets, functions) for nodes in (light.graph.node, *(f.node for f in light.functions)))
+    if not published:  # what follows such a node lacks types, which is no contradiction
+        return shape_inference.infer_shapes(light).graph
     try:
         return shape_inference.infer_shapes(light, strict_mode=True).graph
     except shape_inference.InferenceError as error:
         if "op_type:Constant" in str(error):  # constants are the importer's matter; onnx rejects some in its own functions
             return shape_inference.infer_shapes(light).graph
         raise InvalidModel(f"shape inference: {str(error).strip()}") from error
+    except (checker.ValidationError, RuntimeError, ValueError):  # onnx itself failed; that says nothing of the model
+        return light.graph
+
+
+def _import_domains(owner, nodes: Iterable, opsets: Opsets) -> None:
+    """Import what a model or function need not import (`importer`): onnx's inference wants to be told."""
+    stated = set(opsets_of(owner))
+    for domain in sorted(_domains(nodes) - stated):
+        owner.opset_import.add(domain=domain, version=_version(domain, opsets))
+
+
+def _are_published(nodes: Iterable, opsets: Opsets, functions: set[tuple[str, str]]) -> bool:
+    """Whether onnx or the model defines every operator."""
+    return all(
+        ((domain := _domain(node)), node.op_type) in functions
+        or schema_of(domain, node.op_type, _version(domain, opsets)) is not None
+        for node in nodes
+    ) and all(_are_published(body.node, opsets, functions) for node in nodes for body in _bodies(node))
+
+
+def _domains(nodes: Iterable) -> set[str]:
+    found = {_domain(node) for node in nodes}
+    return found.union(*(_domains(body.node) for node in nodes for body in _bodies(node)))
 
 
 def _name_all_outputs(nodes: Iterable, outputs: Mapping[tuple[str, str, str], int]) -> None:

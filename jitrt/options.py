@@ -130,6 +130,9 @@ class SessionOptions(_Options):
             object.__setattr__(self, name, 0)
             raise InvalidArgument(f"SessionOptions.{name} must not be negative, got {value}")
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_files": {name: bytes(content) for name, content in self._files.items()}}
+
     def add_session_config_entry(self, key: str, value: str) -> None:
         """Set a configuration entry."""
         self._add(key, value)

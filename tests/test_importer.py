@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 import jitrt
 from jitrt.fusion import importer
 from jitrt.fusion.modelfile import without_weights
+from jitrt.ops import registry
 
 onnxruntime.set_default_logger_severity(4)
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -244,6 +245,23 @@ def test_a_body_whose_nodes_are_out_of_order_runs():
     made = branch(body([node("Exp", ["u"], ["t"]), node("Neg", ["x"], ["u"])], "t"))
     (y,) = jitrt.InferenceSession(made).run(None, {"x": np.float32([1]), "c": np.array(True)})
     np.testing.assert_allclose(y, np.exp(np.float32([-1])), rtol=1e-6)
+
+
+def test_an_operator_that_a_user_has_registered_may_be_anything_and_stops_no_inference(monkeypatch):
+    monkeypatch.setattr(registry, "_rows", dict(registry._rows))
+    registry.load()
+
+    @registry.op("Twice", domain="com.microsoft")
+    def twice(t, x, *, extra=0):
+        return t.map("a + a", x)
+
+    inner = body([node("Twice", ["x"], ["t"], domain="com.microsoft", extra=1)], "t")
+    chosen = node("If", ["c"], ["z"], then_branch=inner, else_branch=ELSE)
+    made = model(
+        [chosen, node("Neg", ["z"], ["u"]), node("Twice", ["u"], ["y"], domain="com.microsoft")], ["x", value("c", (), BOOL)]
+    )
+    (y,) = jitrt.InferenceSession(made).run(None, {"x": np.float32([1, 3]), "c": np.array(True)})
+    np.testing.assert_array_equal(y, [-4, -12])
 
 
 # -- ways to give a model

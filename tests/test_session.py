@@ -346,6 +346,7 @@ def test_a_session_is_pickled_with_its_options(how, tmp_path):
     options = jitrt.SessionOptions(intra_op_num_threads=1, logid="mine")
     options.add_session_config_entry("a", "b")
     options.add_free_dimension_override_by_name("N", 2)
+    options.add_external_initializers_from_files_in_memory(["unused.bin"], [b"12"])
     made = pickle.loads(pickle.dumps(jitrt.InferenceSession(source, options, ["CPUExecutionProvider"])))
     np.testing.assert_array_equal(made.run(["y"], {"x": X, "k": K})[0], X + np.float32([1, 2, 3]))
     restored = made.get_session_options()
