@@ -8,6 +8,7 @@ import numpy as np
 
 from ..ops.primitives import Kernel, Map, Move, Slice, Tensor, Trace
 from .edit import Editor, literal, use_counts
+from .tidy import prune
 
 _SCALES = {"a * b": lambda a, b: a * b, "a / b": lambda a, b: a / b}
 
@@ -47,7 +48,7 @@ def hoist_scales(trace: Trace) -> Trace:
         editor.insert(replace(one, inputs=tuple(inputs), outputs=(raw,)))
         scale = np.array(total, raw.dtype)
         editor.keep(p, Map("a * b", (raw, Tensor(raw.dtype, (), scale)), p.outputs[0], p.nodes))
-    return editor.result()
+    return prune(editor.result())
 
 
 def _unscaled(x: Tensor | None, uses: dict[int, int]) -> tuple[float, Tensor, list[Move]] | None:

@@ -49,7 +49,7 @@ def fold_views(trace: Trace) -> Trace:
             and isinstance(p.input.source, Map)
             and _takes_apart(readers[id(p.input)], p.input)
             and not _in_epilogue(p.input.source, uses)
-            and all(_gains(r, p) for r in readers[id(p.output)])
+            and _gains(p, readers)
         ]
         moved = {id(p): made for p in targets if (made := _through(p)) is not None}
         if not moved:
@@ -73,9 +73,17 @@ def _takes_apart(readers: list[Primitive | None], x: Tensor) -> bool:
     return len(readers) == 1 or (len(slices) == len(readers) and sum(r.output.size for r in slices) <= x.size)
 
 
-def _gains(reader: Primitive | None, move: Move) -> bool:
-    """Whether a reader of a view can be fused with what makes it; an output (None) has to be written anyway."""
-    return isinstance(reader, Map | Reduce) or (reader is None and not isinstance(move.how, Reshape))
+def _gains(move: Move, readers: dict[int, list[Primitive | None]]) -> bool:
+    """Whether all that reads a view, or views of it, can be fused with what makes it.
+
+    An output (None) has to be written anyway, which a permuted or sliced loop does at once.
+    """
+    return all(
+        _gains(r, readers)
+        if isinstance(r, Move)
+        else isinstance(r, Map | Reduce) or (r is None and not isinstance(move.how, Reshape))
+        for r in readers[id(move.output)]
+    )
 
 
 def _in_epilogue(p: Map, uses: dict[int, int]) -> bool:

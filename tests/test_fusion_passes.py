@@ -1,0 +1,114 @@
+"""The passes over a trace, each with the trace printed before and after, on graphs in ONNX's text form."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx.parser
+import pytest
+
+from jitrt.fusion.importer import load
+from jitrt.fusion.interpret import interpret
+from jitrt.fusion.products import hoist_scales
+from jitrt.fusion.simplify import PASSES, simplify
+from jitrt.fusion.tidy import compose_moves, prune, share
+from jitrt.fusion.trace import trace
+from jitrt.fusion.views import fold_views, sink_views, split_joins
+from jitrt.ops.primitives import Trace
+
+
+def traced(text: str) -> Trace:
+    """The trace of a graph whose inputs are all float32 of fixed shapes."""
+    graph = load(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {text}')).graph
+    feeds = {name: np.zeros(graph.types[name].shape, np.float32) for name in graph.inputs}
+    return trace(graph, feeds, graph.outputs).trace
+
+
+def lines(trace_: Trace) -> list[str]:
+    """The printed primitives."""
+    return [line.strip() for line in str(trace_).splitlines()[1:-1]]
+
+
+CASES = {
+    prune: (
+        "(float[2] x) => (float[2] y) { a = Exp (x) y = Neg (x) }",
+        ["a: float32[2] = exp(x)", "y: float32[2] = -x"],
+        ["y: float32[2] = -x"],
+    ),
+    compose_moves: (
+        "(float[2,3] x) => (float[3,2] y, float[2,3] z) <int64[1] s = {6}, int64[2] t = {3, 2}>"
+        "{ a = Reshape (x, s) y = Reshape (a, t) b = Transpose (x) c = Transpose (b) z = Relu (c) }",
+        [
+            "a: float32[6] = reshape(x, (6,))", "y: float32[3,2] = reshape(a, (3, 2))",
+            "b: float32[3,2] = permute(x, (1, 0))", "c: float32[2,3] = permute(b, (1, 0))", "z: float32[2,3] = at_least(c, 0)",
+        ],
+        ["y: float32[3,2] = reshape(x, (3, 2))", "z: float32[2,3] = at_least(x, 0)"],
+    ),
+    share: (
+        "(float[2] x) => (float[2] y) { a = Exp (x) b = Exp (x) y = Add (a, b) }",
+        ["a: float32[2] = exp(x)", "b: float32[2] = exp(x)", "y: float32[2] = a + b"],
+        ["a: float32[2] = exp(x)", "y: float32[2] = a + a"],
+    ),
+    hoist_scales: (
+        "(float[2,3,4] q, float[2,5,4] k) => (float[2,3,5] y) <float s = {0.5}>"
+        "{ a = Mul (q, s) b = Mul (s, k) t = Transpose <perm = [0, 2, 1]> (b) y = MatMul (a, t) }",
+        [
+            "a: float32[2,3,4] = q * 0.5", "b: float32[2,5,4] = 0.5 * k", "t: float32[2,4,5] = permute(b, (0, 2, 1))",
+            "y: float32[2,3,5] = matmul(a, t)",
+        ],
+        ["%2: float32[2,4,5] = permute(k, (0, 2, 1))", "%3: float32[2,3,5] = matmul(q, %2)", "y: float32[2,3,5] = %3 * 0.25"],
+    ),
+    split_joins: (
+        "(float[2,6] x, float[6] c) => (float[2,6] y) { a, b = Split <axis = 1, num_outputs = 2> (x) n = Neg (b)"
+        " j = Concat <axis = 1> (n, a) y = Mul (j, c) }",
+        [
+            "a: float32[2,3] = slice(x, (0, 0), (1, 1), (2, 3))", "b: float32[2,3] = slice(x, (0, 3), (1, 1), (2, 3))",
+            "n: float32[2,3] = -b", "j: float32[2,6] = join(n at (0, 0), a at (0, 3))", "y: float32[2,6] = j * c",
+        ],
+        [
+            "a: float32[2,3] = slice(x, (0, 0), (1, 1), (2, 3))", "b: float32[2,3] = slice(x, (0, 3), (1, 1), (2, 3))",
+            "n: float32[2,3] = -b", "%5: float32[3] = slice(c, (0,), (1,), (3,))", "%6: float32[2,3] = n * %5",
+            "%7: float32[3] = slice(c, (3,), (1,), (3,))", "%8: float32[2,3] = a * %7",
+            "y: float32[2,6] = join(%6 at (0, 0), %8 at (0, 3))",
+        ],
+    ),
+    sink_views: (
+        "(float[2,4] x, float[4,6] w, float[3,2,2] r) => (float[3,2,2] y) <int64[3] s = {2, 3, 2}>"
+        "{ m = MatMul (x, w) v = Reshape (m, s) g = Gelu (v) t = Transpose <perm = [1, 0, 2]> (g) y = Add (t, r) }",
+        [
+            "m: float32[2,6] = matmul(x, w)", "v: float32[2,3,2] = reshape(m, (2, 3, 2))", "g: float32[2,3,2] = gelu(v)",
+            "t: float32[3,2,2] = permute(g, (1, 0, 2))", "y: float32[3,2,2] = t + r",
+        ],
+        [
+            "m: float32[2,6] = matmul(x, w)", "%4: float32[2,6] = gelu(m)", "g: float32[2,3,2] = reshape(%4, (2, 3, 2))",
+            "t: float32[3,2,2] = permute(g, (1, 0, 2))", "y: float32[3,2,2] = t + r",
+        ],
+    ),
+    fold_views: (
+        "(float[2,3] x, float[3,1] c) => (float[3,1] y) { e = Exp (x) t = Transpose (e) d = Mul (t, c)"
+        " y = ReduceSum <keepdims = 1> (d, n) }".replace("(float[3,1] y) {", "(float[3,1] y) <int64[1] n = {1}> {"),
+        [
+            "e: float32[2,3] = exp(x)", "t: float32[3,2] = permute(e, (1, 0))", "d: float32[3,2] = t * c",
+            "y: float32[3,1] = add(d, axes=(1,))",
+        ],
+        [
+            "%2: float32[3,2] = permute(x, (1, 0))", "t: float32[3,2] = exp(%2)", "d: float32[3,2] = t * c",
+            "y: float32[3,1] = add(d, axes=(1,))",
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("each", PASSES[:-1], ids=lambda each: each.__name__)
+def test_pass(each) -> None:
+    text, before, after = CASES[each]
+    assert lines(traced(text)) == before
+    assert lines(each(traced(text))) == after
+
+
+@pytest.mark.parametrize("each", [*CASES, simplify], ids=lambda each: each.__name__)
+def test_a_pass_changes_no_value(each) -> None:
+    rng = np.random.default_rng(0)
+    for text, _, _ in CASES.values():
+        values = [rng.standard_normal(x.shape).astype(np.float32) for x in traced(text).inputs]
+        for g, e in zip(interpret(each(traced(text)), values), interpret(traced(text), values), strict=True):
+            np.testing.assert_allclose(g, e, rtol=1e-5)
