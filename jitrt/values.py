@@ -72,16 +72,29 @@ def feed(name: str, kind: Type | None, value: object, sizes: Mapping[str, int]) 
     if isinstance(kind, SequenceType):
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise InvalidArgument(f"input {name!r}: expected a list ({type_text(kind)}), got {type(value).__name__}")
-        return [feed(f"{name}[{i}]", kind.element, v, sizes) for i, v in enumerate(value)]
+        element = TensorType(kind.element.dtype, None) if isinstance(kind.element, TensorType) else kind.element
+        return [feed(f"{name}[{i}]", element, v, sizes) for i, v in enumerate(value)]  # elements may differ in shape
     if isinstance(kind, MapType):
         if not isinstance(value, Mapping):
             raise InvalidArgument(f"input {name!r}: expected a dictionary ({type_text(kind)}), got {type(value).__name__}")
-        return dict(value)
+        return _map(name, kind, value)
     typed = isinstance(value, np.generic) or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
     array = as_array(value, name)
     if kind is None:
         return _native(array)
     return _fit(name, kind, array if typed else _of_type(name, kind, array, value), sizes)
+
+
+def _map(name: str, kind: MapType, given: Mapping[object, object]) -> dict[object, object]:
+    """A dictionary with keys and values of the declared types."""
+    texts = kind.key.kind == "O"
+    convert = kind.value.dtype.type if isinstance(kind.value, TensorType) and kind.value.dtype.kind != "O" else str
+    made: dict[object, object] = {}
+    for key, value in given.items():
+        if not isinstance(key, str if texts else int | np.integer) or isinstance(value, str) != (convert is str):
+            raise InvalidArgument(f"input {name!r}: expected {type_text(kind)}, got {key!r}: {value!r}")
+        made[key if texts else int(key)] = convert(value)
+    return made
 
 
 def _of_type(name: str, kind: TensorType, array: np.ndarray, given: object) -> np.ndarray:
@@ -105,6 +118,8 @@ def _fit(name: str, kind: TensorType, array: np.ndarray, sizes: Mapping[str, int
             array = array.astype(object)
         if array.dtype.newbyteorder("=") != kind.dtype:
             raise InvalidArgument(f"input {name!r}: unexpected data type: got {_given(array.dtype)}, expected {type_text(kind)}")
+    if array.dtype.kind == "O" and not all(type(text) is str for text in array.flat):
+        array = np.array([t.decode() if isinstance(t, bytes) else str(t) for t in array.flat], object).reshape(array.shape)
     shape = kind.shape
     if shape is not None and shape != array.shape:
         if len(shape) != array.ndim:

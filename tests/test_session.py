@@ -238,6 +238,33 @@ def test_strings_are_fed_as_texts_or_objects():
         assert made.run(None, {"x": x})[0].tolist() == ["a", "béta", ""]
 
 
+def test_what_is_no_text_becomes_text_as_in_onnxruntime():
+    made = session("g (string[N] x) => (string[N] y) { y = Identity (x) }")
+    assert made.run(None, {"x": np.array([1, None, b"c", "d"], object)})[0].tolist() == ["1", "None", "c", "d"]
+    assert made.run(None, {"x": np.array([b"a", b"b"])})[0].tolist() == ["a", "b"]
+
+
+def test_sequences_are_lists_of_arrays_of_one_type_and_any_shape():
+    made = session("g (seq(float[N]) s) => (float[K] y) { y = ConcatFromSequence <axis = 0> (s) }")
+    assert made.run(None, {"s": [X[0], X[1, :1], [7.0]]})[0].tolist() == [0, 1, 2, 3, 7]
+    for wrong, said in (([X[0], K], r"'s\[1\]': unexpected data type: got tensor\(int64\)"), (X, "got ndarray"), ("ab", "got str")):
+        with pytest.raises(jitrt.InvalidArgument, match=said):
+            made.run(None, {"s": wrong})
+
+
+def test_maps_are_dictionaries_with_the_declared_keys_and_values():
+    vectorize = onnx.helper.make_node("DictVectorizer", ["d"], ["y"], domain="ai.onnx.ml", string_vocabulary=["a", "b"])
+    texts_to_floats = onnx.helper.make_map_type_proto(TensorProto.STRING, onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    inputs, outputs = [onnx.helper.make_value_info("d", texts_to_floats)], [onnx.helper.make_tensor_value_info("y", 1, None)]
+    made = onnx.helper.make_model(onnx.helper.make_graph([vectorize], "g", inputs, outputs), ir_version=10)
+    found = jitrt.InferenceSession(made)
+    assert found.get_inputs()[0].type == "map(string,tensor(float))"
+    assert found.run(None, {"d": {"b": 2, "c": 3.5}})[0].ravel().tolist() == [0, 2]
+    for wrong in ({1: 1.0}, {"a": "x"}, [{"a": 1.0}], X):
+        with pytest.raises(jitrt.InvalidArgument, match="input 'd': expected"):
+            found.run(None, {"d": wrong})
+
+
 # -- outputs
 def test_later_runs_do_not_change_earlier_outputs(ours):
     first = ours.run(None, {"x": X, "k": K})
