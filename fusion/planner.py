@@ -79,7 +79,7 @@ class _Planner:
     def __init__(self, trace: Trace, threads: int, weights: Weights) -> None:
         self.trace, self.threads, self.weights = trace, threads, weights
         self.units = group(trace)
-        self.orders = Orders(trace)
+        self.orders = Orders(trace, self.units)
         self.in_join = placements(self.units, trace)
         self.places: dict[int, Place] = {}
         self.opaque: dict[int, Memory] = {}

@@ -26,7 +26,7 @@ from ..ops.primitives import (
     Tensor,
     Trace,
 )  # fmt: skip
-from .group import Unit
+from .group import Call, Unit
 from .plan import Space
 
 ALIGNMENT = 64
@@ -79,12 +79,13 @@ class Orders:
     1. The plan's outputs are row-major.
     2. What is read through a permutation and then a reshape (attention's heads, put side by side) is stored so that
        the two are a view, if the innermost dimension stays what it is.
-    3. Kernels state theirs (channels-last for convolutions); elementwise work, reductions and joins keep their
-       input's, seen through the views between.
+    3. Kernels state theirs (channels-last for convolutions), which what their tails make keeps; elementwise work,
+       reductions and joins keep their input's, seen through the views between.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, units: Sequence[Unit] = ()) -> None:
         self.row_major = {id(x) for x in trace.outputs}
+        self.heads = {id(p.output): unit.kernel.outputs[0] for unit in units if isinstance(unit, Call) for p in unit.tail}
         self.known: dict[int, Order] = {}
         self.readers: dict[int, list[Primitive | None]] = {}
         for p in trace.primitives:
@@ -122,6 +123,8 @@ class Orders:
     def _follows(self, x: Tensor) -> Tensor | None:
         """The input whose order x keeps."""
         p = x.source
+        if id(x) in self.heads:
+            return self.heads[id(x)]
         if isinstance(p, Map):
             return next((y for y in p.inputs if y.shape == x.shape and y.constant is None), None)
         if isinstance(p, Reduce):
