@@ -27,7 +27,7 @@ from .builder import OperatorError
 Lowering = Callable[..., object]
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
-    "quant", "qlinear", "einsum", "gradient", "control", "sequence", "resize", "rnn", "random", "sort",
+    "quant", "qlinear", "einsum", "gradient", "control", "sequence", "resize", "rnn", "random", "sort", "detection",
 )  # fmt: skip
 
 

@@ -178,7 +178,7 @@ def _enlarge(size: int, repeat: int) -> Callable:
 def blend_kernel(dtype: str, down: int, across: int, single: bool) -> Callable:
     """The kernel of `blend`; down, across: taps of rows and columns (-1: an argument); `single`: inner is 1."""
     size = SIZES[dtype]
-    mix_down, mix_across, along = _mix(dtype, down), _mix(dtype, across), _along(dtype, across)
+    mix_down, mix_across, along = mix(dtype, down), mix(dtype, across), _along(dtype, across)
 
     def kernel(args, task, scratch):
         before, width, rows, columns, inner = args[6], args[7], args[8], args[9], args[10]
@@ -212,7 +212,7 @@ def blend_kernel(dtype: str, down: int, across: int, single: bool) -> Callable:
     return kernel
 
 
-def _mix(dtype: str, fixed: int) -> Callable:
+def mix(dtype: str, fixed: int) -> Callable:
     """``mix(x, step, index, weight, taps, y, count)``: y[c] = sum over t of weight[t] x[index[t] * step bytes + c]."""
     from . import simd
     from .subroutine import subroutine
@@ -224,7 +224,7 @@ def _mix(dtype: str, fixed: int) -> Callable:
     word, scalar, splat, fma = simd.load("i64", 0), simd.load(dtype, 0), simd.splat(dtype, lanes), simd.fma
 
     @subroutine
-    def mix(x, step, index, weight, taps, y, count):
+    def mixed(x, step, index, weight, taps, y, count):
         number = taps if fixed < 0 else fixed
         whole = count - count % lanes
         for c in range(0, whole, lanes):
@@ -239,7 +239,7 @@ def _mix(dtype: str, fixed: int) -> Callable:
                 total = fma(splat(scalar(weight + t * size)), load_first(rest + word(index + 8 * t) * step, left), total)
             store_first(y + whole * size, total, left)
 
-    return mix
+    return mixed
 
 
 def _along(dtype: str, fixed: int) -> Callable:

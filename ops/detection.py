@@ -1,0 +1,129 @@
+"""Operators of detectors: NonMaxSuppression, RoiAlign, GridSample. Images are channels-last in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import evaluate
+from .builder import Builder, Declined, OperatorError
+from .kernels import nms, sample
+from .primitives import LaunchContext, Opaque, Tensor
+from .registry import op
+
+
+@op("NonMaxSuppression", since=10)
+def non_max_suppression(
+    t: Builder, boxes: Tensor, scores: Tensor, max_output_boxes_per_class: Tensor | None = None,
+    iou_threshold: Tensor | None = None, score_threshold: Tensor | None = None, *, center_point_box=0,
+) -> Tensor | Opaque:  # fmt: skip
+    """int64[chosen, 3] of (image, class, box): best boxes first, without those that overlap a better one too much.
+
+    The choice is a kernel's; a host step then puts together as many rows as there are.
+    """
+    if boxes.rank != 3 or boxes.shape[2] != 4 or scores.rank != 3 or scores.shape[::2] != boxes.shape[:2]:
+        raise OperatorError(f"boxes {list(boxes.shape)} and scores {list(scores.shape)} do not fit each other")
+    if boxes.dtype != np.float32 or scores.dtype != np.float32:
+        raise Declined("boxes that are not float32")
+    most = 0 if max_output_boxes_per_class is None else t.ints(max_output_boxes_per_class)[0]
+    images, classes, count = scores.shape
+    most = max(0, min(most, count))
+    if images * classes * most == 0:
+        return t.constant(np.zeros((0, 3), np.int64))
+    overlap = t.constant(np.zeros(1, np.float32)) if iou_threshold is None else iou_threshold
+
+    def launch(c: LaunchContext) -> list:
+        threshold = c.inputs[3].address if c.inputs[3] else 0
+        addresses = (c.inputs[0].address, c.inputs[1].address, c.inputs[2].address, threshold)
+        outputs = (x.address for x in c.outputs)
+        return nms.select(*addresses, *outputs, images, classes, count, most, bool(center_point_box))
+
+    inputs = (boxes, scores, overlap, score_threshold)
+    outputs = [(np.dtype(np.int32), (images, classes, most)), (np.dtype(np.int64), (images, classes))]
+    dense = tuple(None if x is None else tuple(range(x.rank)) for x in inputs)
+    chosen, counts = t.kernel("nms", inputs, outputs, launch, orders=dense)
+    return t.host(lambda v: [_rows(*v)], (chosen, counts), [None], "the number of boxes is known when they are chosen")[0]
+
+
+def _rows(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(image, class, box) of the first counts[image, class] boxes of each."""
+    image, kind, place = np.nonzero(np.arange(chosen.shape[2]) < counts[..., None])
+    return np.stack([image, kind, chosen[image, kind, place].astype(np.int64)], 1)
+
+
+@op("RoiAlign", since=10)
+def roi_align_of_opset_10(
+    t: Builder, X: Tensor, rois: Tensor, batch_indices: Tensor, *, mode="avg", output_height=1, output_width=1, sampling_ratio=0,
+    spatial_scale=1.0,
+) -> Tensor:  # fmt: skip
+    """Before opset 16 pixels are their corners."""
+    return _roi_align(t, X, rois, batch_indices, mode, (output_height, output_width), sampling_ratio, spatial_scale, False)
+
+
+@op("RoiAlign", since=16)
+def roi_align(
+    t: Builder, X: Tensor, rois: Tensor, batch_indices: Tensor, *, coordinate_transformation_mode="half_pixel", mode="avg",
+    output_height=1, output_width=1, sampling_ratio=0, spatial_scale=1.0,
+) -> Tensor:  # fmt: skip
+    """Each box of an image resampled to cells: averages (or maxima) of interpolated samples."""
+    if coordinate_transformation_mode not in ("half_pixel", "output_half_pixel"):
+        raise OperatorError(f"unknown coordinate_transformation_mode {coordinate_transformation_mode!r}")
+    half = coordinate_transformation_mode == "half_pixel"
+    return _roi_align(t, X, rois, batch_indices, mode, (output_height, output_width), sampling_ratio, spatial_scale, half)
+
+
+def _roi_align(
+    t: Builder, x: Tensor, boxes: Tensor, batch: Tensor, mode: str, size: tuple[int, int], ratio: int, scale: float, half: bool
+) -> Tensor:
+    if x.rank != 4 or boxes.rank != 2 or boxes.shape[1] != 4 or batch.shape != boxes.shape[:1]:
+        raise OperatorError(f"an image {list(x.shape)}, boxes {list(boxes.shape)} and their images {list(batch.shape)} do not fit")
+    if mode not in ("avg", "max"):
+        raise OperatorError(f"mode must be avg or max, not {mode!r}")
+    if x.dtype.name in ("float16", "bfloat16"):
+        wide = [t.cast(v, np.float32) for v in (x, boxes)]
+        return t.cast(_roi_align(t, *wide, batch, mode, size, ratio, scale, half), x.dtype)
+    n, c, height, width = x.shape
+    if n * height * width == 0:
+        raise Declined("boxes in an empty image")
+    count, order = boxes.shape[0], (0, 2, 3, 1)
+
+    def launch(k: LaunchContext) -> list:
+        addresses = [v.address for v in (*k.inputs, k.outputs[0])]
+        name, index = evaluate.memory_name(x.dtype), evaluate.memory_name(batch.dtype)
+        return sample.roi_align(name, index, *addresses, (n, height, width, c), count, size, mode, half, scale, ratio)
+
+    return t.kernel(
+        "roi_align", (x, boxes, batch), [(x.dtype, (count, c, *size))], launch, orders=(order, (0, 1), (0,)),
+        output_orders=(order,), errors=("a box names an image that is not there",),
+    )[0]  # fmt: skip
+
+
+@op("GridSample", since=16)
+def grid_sample(t: Builder, X: Tensor, grid: Tensor, *, align_corners=0, mode="linear", padding_mode="zeros") -> Tensor:
+    """The image at the points of a grid, whose coordinates run from -1 to 1 along each dimension."""
+    kind = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    if kind not in ("nearest", "linear", "cubic") or padding_mode not in ("zeros", "border", "reflection"):
+        raise OperatorError(f"unknown mode {mode!r} or padding_mode {padding_mode!r}")
+    spatial = X.rank - 2
+    if grid.rank != X.rank or grid.shape[-1] != spatial or grid.shape[0] != X.shape[0]:
+        raise OperatorError(f"a grid {list(grid.shape)} does not fit an image {list(X.shape)}")
+    if not 1 <= spatial <= 3 or X.dtype.kind not in "fV" or 0 in X.shape[2:]:
+        raise Declined("sampling of integers or of more than 3 dimensions")
+    if X.dtype.name in ("float16", "bfloat16"):
+        attributes = {"align_corners": align_corners, "mode": mode, "padding_mode": padding_mode}
+        return t.cast(grid_sample(t, t.cast(X, np.float32), grid, **attributes), X.dtype)
+    if grid.dtype.name not in ("float32", "float64"):
+        grid = t.cast(grid, np.float32)
+    n, c, *sizes = X.shape
+    size = grid.shape[1:-1]
+    order = (0, *range(2, X.rank), 1)
+
+    def launch(k: LaunchContext) -> list:
+        names = [evaluate.memory_name(v.dtype) for v in (X, grid)]
+        addresses = [v.address for v in (*k.inputs, k.outputs[0])]
+        points = int(np.prod(size))
+        return sample.grid_sample(*names, *addresses, (n, *sizes, c), points, kind, padding_mode, bool(align_corners))
+
+    return t.kernel(
+        "grid_sample", (X, grid), [(X.dtype, (n, c, *size))], launch, orders=(order, tuple(range(grid.rank))),
+        output_orders=(order,),
+    )[0]  # fmt: skip
