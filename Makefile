@@ -28,8 +28,9 @@ help:
 demo: $(VENV)/.demo
 	$(PY) -m demo $(DEMO_ARGS)
 
+# Most of the time goes into compiling, on one core: two processes share the tests (PYTEST_ARGS="-n 0": none do).
 test: $(VENV)/.test
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
 	$(PY) -m pytest benchmarks $(PYTEST_ARGS)
