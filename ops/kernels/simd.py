@@ -208,7 +208,8 @@ def _with_arity(typing: Callable, function: Callable, name: str | None) -> Calla
 
 def _select(mask: E, yes: E, no: E) -> E:
     """`yes` where the mask is set, else `no`."""
-    return yes.select(mask, yes, no)
+    # where all are scalars, or only the mask is one, `lift` has converted it as it does every scalar
+    return yes.select(mask.cast("b1"), yes, no)
 
 
 fma = lift(lambda a, b, c: a.fma(b, c), "fma")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
@@ -9,7 +10,8 @@ from llvmlite import ir
 from . import target
 from .emit import E
 
-# (bits of the fraction, exponent bias, integer type of the same size, largest finite value) of a float type
+INF, NAN = math.inf, math.nan
+# of each float type: bits of the fraction, exponent bias, integer type of the same size, largest and smallest normal value
 FRACTION = {"f32": 23, "f64": 52}
 BIAS = {"f32": 127, "f64": 1023}
 INTEGER = {"f32": "i32", "f64": "i64"}
@@ -25,20 +27,32 @@ def horner(x: E, coefficients: Sequence[float]) -> E:
     return total
 
 
+def paired(x: E, coefficients: Sequence[float]) -> E:
+    """(c0 + c1 x) + x^2 ((c2 + c3 x) + ...): one product more than `horner` and half as many dependent steps."""
+    pairs = [horner(x, coefficients[i : i + 2]) for i in range(0, len(coefficients), 2)]
+    square = x * x
+    total = pairs.pop()
+    while pairs:
+        total = total.fma(square, pairs.pop())
+    return total
+
+
+def odd_quotient(x: E, p: Sequence[float], q: Sequence[float], end: float) -> E:
+    """x P(x^2) / Q(x^2) kept within -1 and 1, for a quotient that fits up to x = end and has reached 1 there."""
+    square = x * x
+    z = square.at_most(end * end)
+    return (x * horner(z, p) / horner(z, q)).at_least(-1.0).at_most(1.0)
+
+
 def round_product(x: E, factor: float) -> tuple[E, E]:
     """(n, word): n = x * factor rounded to integral, and an integer whose low bits are n's.
 
     Adding 1.5 * 2^fraction leaves a last bit of weight one, so no rounding instruction is needed; |x * factor| must
-    be below 2^(fraction - 1). `word` holds n plus a multiple of 2^(fraction - 1).
+    be below 2^(fraction - 1). `word` is n plus a multiple of 2^(fraction - 1).
     """
     magic = x.like(1.5 * 2.0 ** FRACTION[x.t])
     shifted = x.fma(factor, magic)
     return shifted - magic, shifted.bits(INTEGER[x.t])
-
-
-def power_of_two(word: E, dtype: str) -> E:
-    """2^n for the word of `round_product`, where 2^n is a normal number: the high bits fall out of the shift."""
-    return ((word + BIAS[dtype]) << FRACTION[dtype]).bits(dtype)
 
 
 def product(x: E, y: E) -> tuple[E, E]:
@@ -51,26 +65,29 @@ def product(x: E, y: E) -> tuple[E, E]:
 
 
 def _halves(x: E) -> tuple[E, E]:
-    dropped = FRACTION[x.t] // 2 + 1
-    high = (x.bits(INTEGER[x.t]) & -(1 << dropped)).bits(x.t)
+    """x as a sum of two floats of half the digits each, whose products are exact (Veltkamp 1968)."""
+    scaled = x * (2.0 ** (FRACTION[x.t] // 2 + 1) + 1.0)
+    high = scaled - (scaled - x)
     return high, x - high
 
 
-def where_any(mask: E, usual: tuple[E, ...], rare: Callable[[], tuple[E, ...]]) -> tuple[E, ...]:
+def fast_sum(x: E, y: E) -> tuple[E, E]:
+    """x + y as an exact sum of two floats, where |x| >= |y| or x = 0."""
+    high = x + y
+    return high, y - (high - x)
+
+
+def where_any(mask: E, usual: E, rare: Callable[[], E]) -> E:
     """Per lane `rare()` where the mask is set, else `usual`; `rare` is branched over where no lane needs it."""
-    b = mask.b
-    any_set = mask.v
+    b, any_set = mask.b, mask.v
     if mask.n:
         word = ir.IntType(mask.n)
         any_set = b.icmp_unsigned("!=", b.bitcast(mask.v, word), ir.Constant(word, 0))
     before = b.block
     with b.if_then(any_set, likely=False):
-        blended = [u.select(mask, r, u) for u, r in zip(usual, rare())]
+        blended = usual.select(mask, rare(), usual)
         after = b.block
-    results = []
-    for u, r in zip(usual, blended):
-        merged = b.phi(u.v.type)
-        merged.add_incoming(u.v, before)
-        merged.add_incoming(r.v, after)
-        results.append(u.of(merged))
-    return tuple(results)
+    merged = b.phi(usual.v.type)
+    merged.add_incoming(usual.v, before)
+    merged.add_incoming(blended.v, after)
+    return usual.of(merged)
