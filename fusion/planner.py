@@ -32,7 +32,6 @@ from ..ops.primitives import (
     Operand,
     Reshape,
     Slice,
-    Tail,
     Tensor,
     Trace,
 )  # fmt: skip
@@ -96,7 +95,8 @@ class _Planner:
         """All units in order, then the arena."""
         self._place_inputs()
         self._place_outputs()
-        for self.now, unit in enumerate(self.units):
+        for i, unit in enumerate(self.units):
+            self.now = i
             if isinstance(unit, Loop):
                 self._loop(unit)
             elif isinstance(unit, Call):
@@ -115,10 +115,7 @@ class _Planner:
             for x in unit_inputs(unit):
                 last[id(base(x))] = i
         last.update({id(base(x)): 1 << 60 for x in self.trace.outputs})
-        for x, (join, _) in [
-            (x, self.in_join[id(x)]) for u in self.units for p in u.members for x in p.outputs if id(x) in self.in_join
-        ]:
-            last[id(x)] = 1 << 60
+        last.update({id(x): 1 << 60 for u in self.units for p in u.members for x in p.outputs if id(x) in self.in_join})
         return last
 
     def _place_inputs(self) -> None:
@@ -484,9 +481,9 @@ class _Tail:
         place = self.planner.place(x)
         orders = self.call.kernel.output_orders
         order = orders[0] if orders and orders[0] is not None else tuple(range(x.rank))
-        if not order or x.shape[order[-1]] <= 1 or place.layout.strides[order[-1]] == x.dtype.itemsize:
-            if any(self.call.kernel.matrix) and _rows_collapse(place.layout, self.call.kernel):
-                return place
+        dense = not order or x.shape[order[-1]] <= 1 or place.layout.strides[order[-1]] == x.dtype.itemsize
+        if dense and any(self.call.kernel.matrix) and _rows_collapse(place.layout, self.call.kernel):
+            return place
         if _dense_in(place.layout, order, x.dtype.itemsize):
             return place
         own = Place(self.planner._arena(x.size * x.dtype.itemsize), Layout.contiguous(x.shape, x.dtype.itemsize, order))
