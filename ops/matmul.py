@@ -10,7 +10,7 @@ from . import evaluate
 from .builder import Builder, Declined, OperatorError, broadcast
 from .kernels import gemm
 from .kernels.gemm import Matrix
-from .primitives import LaunchContext, Operand, Tail, Tensor
+from .primitives import Expand, LaunchContext, Move, Operand, Permute, Reshape, Tail, Tensor
 from .registry import op
 
 _FLOATS = ("float32", "float64")
@@ -74,12 +74,36 @@ def product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
         return _integer_product(t, a, b)
     lead = broadcast(a.shape[:-2], b.shape[:-2])
     shape = (*lead, a.shape[-2], b.shape[-1])
+    once = _once(t, b) if a.shape[:-2] == lead else None
+    if once is not None:
+        rows = a.shape[-3] // once.shape[-3] * a.shape[-2]
+        return t.reshape(product(t, t.reshape(a, (*once.shape[:-2], rows, a.shape[-1])), once), shape)
     if prod(b.shape[:-2]) == 1:
         return _shared(t, a, t.reshape(b, b.shape[-2:]), shape)
     batch = prod(lead)
     a3 = t.reshape(t.expand(a, (*lead, *a.shape[-2:])), (batch, *a.shape[-2:]))
     b3 = t.reshape(t.expand(b, (*lead, *b.shape[-2:])), (batch, *b.shape[-2:]))
     return t.reshape(_batched(t, a3, b3), shape)
+
+
+def _once(t: Builder, b: Tensor) -> Tensor | None:
+    """b[..., G h, K, N] made by repeating each of h matrices for G neighbours (grouped queries): the h matrices.
+
+    All rows that meet one matrix are then the rows of one product, and nothing is repeated in memory.
+    """
+    swapped = (*range(b.rank - 2), b.rank - 1, b.rank - 2)
+    swaps = isinstance(b.source, Move) and b.source.how == Permute(swapped)
+    merged = b.source.input if swaps else b
+    grouped = merged.source.input if isinstance(merged.source, Move) and isinstance(merged.source.how, Reshape) else None
+    if grouped is None or grouped.rank != b.rank + 1 or grouped.shape[-2:] != merged.shape[-2:] or b.rank < 3:
+        return None
+    single = grouped.source.input if isinstance(grouped.source, Move) and isinstance(grouped.source.how, Expand) else None
+    if single is None or grouped.shape[:-4] != merged.shape[:-3] or 0 in b.shape:
+        return None
+    if single.shape != (*grouped.shape[:-3], 1, *grouped.shape[-2:]):
+        return None
+    once = t.reshape(single, (*single.shape[:-3], *single.shape[-2:]))
+    return t.transpose(once, swapped) if swaps else once
 
 
 def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
