@@ -47,6 +47,13 @@ class EPFail(RuntimeError):
     """An execution provider failed."""
 
 
+class NodeFailure(RuntimeException, InvalidArgument, Fail):
+    """A node failed on the values that it was given.
+
+    onnxruntime raises one of the three, depending on how the operator is written; who catches any of them catches this.
+    """
+
+
 class ModelLoadCanceled(RuntimeError):
     """Loading was cancelled through the session options."""
 
@@ -76,6 +83,7 @@ __all__ = [
     "ModelRequiresCompilation",
     "NoModel",
     "NoSuchFile",
+    "NodeFailure",
     "NotFound",
     "NotImplemented",
     "RuntimeException",

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import errors
 from .binding import IOBinding, OrtValue
-from .errors import Fail, InvalidArgument, ModelLoadCanceled, RuntimeException
+from .errors import Fail, InvalidArgument, ModelLoadCanceled, NodeFailure
 from .fusion.graph import Graph, OptionalType, TensorType
 from .options import RunOptions, SessionOptions
 from .values import feed, type_text
@@ -115,7 +116,7 @@ class InferenceSession:
 
         problems = unsupported(self.graph)
         if problems:
-            raise NotImplementedError("; ".join(problems))
+            raise errors.NotImplemented("; ".join(problems))
 
     # -- running
     def run(
@@ -132,7 +133,7 @@ class InferenceSession:
 
         Raises:
             InvalidArgument: a name, dtype, rank or size does not fit; ValueError for missing inputs.
-            RuntimeException: a node failed; the message names it.
+            NodeFailure: a node failed on its inputs' values.
         """
         if run_options is not None:
             _check_run_options(run_options)
@@ -150,10 +151,11 @@ class InferenceSession:
         engine = self._engine if outputs is self.graph.outputs else self._engine_for(outputs)
         try:
             return _owned(engine.run(feeds, outputs), feeds)
-        except KernelFault as error:
-            raise InvalidArgument(str(error)) from error
-        except OperatorError as error:
-            raise RuntimeException(str(error)) from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            named = isinstance(error, (OperatorError, KernelFault))
+            raise NodeFailure(str(error) if named else f"a node failed: {type(error).__name__}: {error}") from error
 
     def _engine_for(self, outputs: list[str]) -> Engine:
         """An engine whose rewritten graph still has these values: nearly always the session's own."""

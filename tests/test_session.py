@@ -19,6 +19,7 @@ from onnx import TensorProto
 from onnx.parser import parse_model
 
 import jitrt
+from jitrt.fusion import support
 
 onnxruntime.set_default_logger_severity(4)
 MODEL = parse_model("""
@@ -110,7 +111,37 @@ def test_programs_that_catch_onnxruntimes_classes_by_its_module_catch_ours(ours)
     assert [n for n in names if not hasattr(state, n) or not hasattr(jitrt, n)] == []
 
 
-def test_a_node_that_fails_names_itself():
+FAILING = {
+    "Add": ("float[N] x, float[M] s", "y = Add (x, s)", {"x": X[0], "s": X[0, :2]}),
+    "Reshape": ("float[N] x, int64[M] s", "y = Reshape (x, s)", {"x": X[0], "s": np.array([2, 2])}),
+    "MatMul": ("float[N, M] x", "y = MatMul (x, x)", {"x": X}),
+    "Gather": ("float[N] x, int64[M] s", "y = Gather (x, s)", {"x": X[0], "s": np.array([9])}),
+    "Expand": ("float[N] x, int64[M] s", "y = Expand (x, s)", {"x": X[0], "s": np.array([4])}),
+    "Det": ("float[N, M] x", "y = Det (x)", {"x": X}),
+    "Cast": ("string[N] x", "y = Cast <to = 1> (x)", {"x": np.array(["no number"])}),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_node_that_fails_raises_what_onnxruntime_raises_and_says_why(case):
+    inputs, body, feeds = FAILING[case]
+    text = f'<ir_version: 10, opset_import: ["": 20]> g ({inputs}) => (y) {{ {body} }}'
+    made = parse_model(text).SerializeToString()
+    expected = raised(lambda: onnxruntime.InferenceSession(made).run(None, feeds))
+    with pytest.raises(getattr(jitrt, type(expected).__name__)) as caught:
+        jitrt.InferenceSession(made).run(None, feeds)
+    assert str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_an_operator_that_nothing_computes_is_not_implemented(monkeypatch):
+    monkeypatch.setattr(support.registry, "find", lambda *_: None)
+    monkeypatch.setattr(support, "_is_defined", lambda *_: False)
+    with pytest.raises(jitrt.NotImplemented, match="Add 't': nothing computes ai.onnx::Add"):
+        jitrt.InferenceSession(MODEL)
+
+
+def test_a_node_that_does_not_fit_names_itself():
     made = session("g (float[N] x, float[M] y) => (float[K] z) { [the_sum] z = Add (x, y) }")
     with pytest.raises(jitrt.RuntimeException, match="Add 'the_sum'"):
         made.run(None, {"x": np.zeros(2, np.float32), "y": np.zeros(3, np.float32)})
