@@ -137,7 +137,7 @@ def test_a_node_that_fails_raises_what_onnxruntime_raises_and_says_why(case):
 def test_an_operator_that_nothing_computes_is_not_implemented(monkeypatch):
     monkeypatch.setattr(support.registry, "find", lambda *_: None)
     monkeypatch.setattr(support, "_is_defined", lambda *_: False)
-    with pytest.raises(jitrt.NotImplemented, match="Add 't': nothing computes ai.onnx::Add"):
+    with pytest.raises(jitrt.NotImplemented, match="Add 't': nothing computes"):
         jitrt.InferenceSession(MODEL)
 
 
