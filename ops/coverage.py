@@ -17,6 +17,7 @@ class Way(enum.Enum):
     """How a node is run."""
 
     NATIVE = "native"
+    IMPORT = "import"
     PYTHON = "Python"
     BODY = "function body"
     HOST = "reference"
@@ -25,6 +26,7 @@ class Way(enum.Enum):
 
 _MEANING = {
     Way.NATIVE: "compiled; dtypes or attributes that the lowering declines go the way of *reference*",
+    Way.IMPORT: "gone before anything runs: the value is a constant of the graph",
     Way.PYTHON: "sequences, optionals and control flow: Python moves values between compiled parts, bodies have plans of their own",
     Way.BODY: "no row of its own: the definition that ONNX publishes is inlined, and compiled as far as its operators are",
     Way.HOST: "a step of the plan calls the implementation in `onnx.reference` on numpy arrays",
@@ -81,6 +83,8 @@ def _way(schema) -> Way:
     row = registry.find(schema.domain, schema.name, schema.since_version)
     if row is not None:
         return _row_way(row)
+    if (schema.domain, schema.name) == ("", "Constant"):
+        return Way.IMPORT
     bodies = [*schema.function_opset_versions, *schema.context_dependent_function_opset_versions]
     if any(version <= schema.since_version for version in bodies):
         return Way.BODY
