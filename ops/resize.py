@@ -175,9 +175,12 @@ def coordinates(change: Change, how: How) -> np.ndarray:
         return begin * real(n - 1) + i * ((end - begin) * real(n - 1) / real(change.size - 1))
     if how.coordinates == "pytorch_half_pixel" and change.size == 1:
         return np.zeros_like(i)
-    symmetric = how.coordinates == "half_pixel_symmetric"
-    offset = real(n) * half * (real(1) - real(change.size) / (scale * real(n))) if symmetric else real(0)
-    return offset + (i + half) / scale - half
+    if how.coordinates == "half_pixel_symmetric":
+        # float32 and float64 as onnxruntime mixes them
+        single = np.float32(change.scale)
+        excess = 1 - float(np.float32(change.size) / (single * np.float32(n)))
+        return (n / 2 * excess + (np.arange(change.size) + 0.5) / float(single) - 0.5).astype(real)
+    return (i + half) / scale - half
 
 
 def taps(change: Change, how: How) -> tuple[np.ndarray, np.ndarray]:

@@ -103,7 +103,7 @@ def grid_kernel(dtype: str, grid_type: str, mode: str, padding: str, align: bool
             for i in range(taps if spatial == 3 else 1):
                 for j in range(taps if spatial >= 2 else 1):
                     for k in range(taps):
-                        a, b, c = table[i], table[4 * (spatial - 2) + j], table[4 * (spatial - 1) + k]
+                        a, b, c = table[i], table[4 * max(spatial - 2, 0) + j], table[4 * (spatial - 1) + k]
                         weight = load_wide(scratch + at_weight + 8 * (4 * (spatial - 1) + k))
                         where, valid = c, c >= 0
                         if spatial >= 2:
