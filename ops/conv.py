@@ -67,14 +67,25 @@ def _is_depthwise(W: Tensor, group: int) -> bool:
     return W.shape[1] == 1 and group > 1
 
 
+def _kernel_order(X: Tensor, W: Tensor, begin: Sequence[int], size: tuple[int, ...]) -> tuple[int, ...]:
+    """Spatial dimensions as kernels see them: those of size one before the others.
+
+    Kernels walk along the last dimension, and a sequence is often given as a picture of width one. Nothing moves in memory.
+    """
+    units = [i for i, n in enumerate(size) if n == X.shape[2 + i] == W.shape[2 + i] == 1 and begin[i] == 0]
+    return (*units, *(i for i in range(len(size)) if i not in units))
+
+
 def _algorithm(
-    X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], group: int, size: tuple[int, ...], threads: int
-) -> _Algorithm:
+    X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], order: tuple[int, ...], group: int, size: tuple[int, ...],
+    threads: int,
+) -> _Algorithm:  # fmt: skip
     """Depthwise for groups of one channel; Winograd for 3 x 3 where it is expected to win; else direct."""
-    steps, dils, begin = geometry
+    steps, dils, begin = ([of[i] for i in order] for of in geometry)
+    filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
     if _is_depthwise(W, group):
         return _Algorithm(
-            "depthwise", lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(W.shape, group, at),
+            "depthwise", lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
             lambda d, x, w, y, **rest: light.depthwise(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
     plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.constant is not None
@@ -84,7 +95,7 @@ def _algorithm(
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
         )  # fmt: skip
     return _Algorithm(
-        "direct", lambda w: dense.pack_weights(w, group), lambda at: dense.PackedWeights.of(W.shape, group, at),
+        "direct", lambda w: dense.pack_weights(w, group), lambda at: dense.PackedWeights.of(filters, group, at),
         lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
     )  # fmt: skip
 
@@ -97,11 +108,12 @@ def _conv(
     packed = None if W.constant is not None else _packed_at_run_time(t, W, group)
 
     def launch(x: LaunchContext) -> list:
-        way = _algorithm(X, W, (steps, dils, begin), group, size, x.threads)
+        order = _kernel_order(X, W, begin, size)
+        way = _algorithm(X, W, (steps, dils, begin), order, group, size, x.threads)
         address = x.inputs[1].address if packed is not None else x.packed(W.constant, (way.name, group), way.pack)
         return way.launch(
-            evaluate.memory_name(X.dtype), _image(x.inputs[0]), way.weights(address), _image(x.outputs[0]),
-            epilogue=x.epilogue, label=f"{way.name} {_label(X, W, steps, group)}", **_shared_arguments(x),
+            evaluate.memory_name(X.dtype), _image(x.inputs[0], order), way.weights(address), _image(x.outputs[0], order),
+            epilogue=x.epilogue, label=f"{way.name} {_label(X, W, steps, group)}", **_shared_arguments(x, order),
         )  # fmt: skip
 
     return t.kernel(
@@ -116,10 +128,10 @@ def _channels_last(rank: int) -> tuple[int, ...]:
     return (0, *range(2, rank), 1)
 
 
-def _shared_arguments(x: LaunchContext) -> dict[str, object]:
+def _shared_arguments(x: LaunchContext, order: tuple[int, ...] | None = None) -> dict[str, object]:
     """What a launch is told of bias, residual and clip, and of the run."""
     bias = x.inputs[2] or x.bias
-    tail = {"residual": x.residual and _image(x.residual), "low": x.low, "high": x.high}
+    tail = {"residual": x.residual and _image(x.residual, order), "low": x.low, "high": x.high}
     return {"bias": bias.address if bias else 0, **tail, "alloc": x.alloc, "threads": x.threads}
 
 
@@ -279,8 +291,10 @@ def _transposed_padding(
     return [x - x // 2 for x in total], [x // 2 for x in total]
 
 
-def _image(x: Operand) -> Image:
-    return Image(x.address, x.shape, x.strides)
+def _image(x: Operand, order: tuple[int, ...] | None = None) -> Image:
+    """The operand, its spatial dimensions in another order if one is given."""
+    axes = range(len(x.shape)) if order is None else (0, 1, *(2 + i for i in order))
+    return Image(x.address, tuple(x.shape[a] for a in axes), tuple(x.strides[a] for a in axes))
 
 
 def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int) -> str:

@@ -1,0 +1,48 @@
+"""Convolution of sequences that are given as pictures or volumes: spatial dimensions of size one."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper, parser
+
+import jitrt
+
+# sizes of the input, of the filters, groups, attributes
+CASES = {
+    "picture of width one": ((2, 6, 37, 1), (9, 6, 5, 1), 1, "pads = [2, 0, 1, 0]"),
+    "picture of height one": ((1, 6, 1, 37), (9, 6, 1, 5), 1, "strides = [1, 2]"),
+    "width one, padded there": ((1, 6, 11, 1), (9, 6, 3, 3), 1, "pads = [0, 1, 0, 1]"),
+    "width one, strided and dilated": ((1, 6, 41, 1), (9, 6, 4, 1), 1, "strides = [3, 1], dilations = [2, 1]"),
+    "depthwise": ((2, 20, 37, 1), (20, 1, 5, 1), 20, "pads = [2, 0, 2, 0]"),
+    "groups": ((1, 8, 23, 1), (6, 4, 3, 1), 2, "strides = [2, 1]"),
+    "volume with length in the middle": ((1, 5, 1, 29, 1), (7, 5, 1, 3, 1), 1, "pads = [0, 1, 0, 0, 1, 0]"),
+    "a single pixel": ((3, 5, 1, 1), (7, 5, 1, 1), 1, "strides = [1, 1]"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_convolution_with_residual_and_activation_agrees(case):
+    shape, filters, groups, attributes = CASES[case]
+    rng = np.random.default_rng(0)
+    model = parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["": 20]>
+        sequence (float[{",".join(map(str, shape))}] x, float r) => (float y, float z) {{
+            c = Conv <group = {groups}, {attributes}> (x, w, b)
+            y = Relu (c)
+            s = Add (c, r)
+            z = Tanh (s)
+        }}""")
+    weights = {"w": rng.standard_normal(filters, np.float32) / 4, "b": rng.standard_normal(filters[0], np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
+    feeds = {"x": rng.standard_normal(shape, np.float32)}
+    size = onnx.shape_inference.infer_shapes(model).graph.value_info[0].type.tensor_type.shape
+    feeds["r"] = rng.standard_normal([d.dim_value for d in size.dim], np.float32)
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    theirs = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
+    for output, expected in zip(jitrt.InferenceSession(model).run(None, feeds), theirs, strict=True):
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
