@@ -14,6 +14,8 @@ from onnx import numpy_helper
 from onnx.backend.test import loader
 from onnx.backend.test.runner import Runner
 
+import jitrt
+
 # a tensor, a sequence, or None for an empty optional
 Value = np.ndarray | list | None
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
@@ -48,6 +50,17 @@ class Case:
             yield from _data_sets(self._file)
         else:
             yield _light_data(self._file)
+
+    def run(self) -> Iterator[tuple[list[object], list[Value]]]:
+        """The outputs of a session, and what is expected, for each data set."""
+        options = jitrt.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = jitrt.InferenceSession(self.model, options)
+        names = [x.name for x in session.get_inputs()]
+        for inputs, expected in self.data():
+            if len(inputs) > len(names):
+                names = [*names, *(x.name for x in session.get_overridable_initializers())]
+            yield session.run(None, dict(zip(names, inputs))), expected
 
     @property
     def _file(self) -> pathlib.Path:
