@@ -64,7 +64,7 @@ class Problem:
 
 
 @dataclass
-class _Drawing:
+class Drawing:
     draw: Callable
     rng: np.random.Generator
     values: list[Known] = field(default_factory=list)
@@ -72,6 +72,18 @@ class _Drawing:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
     count: int = 0
+
+    def problem(self, count: int) -> Problem:
+        """A graph of about `count` operators."""
+        for _ in range(count):
+            getattr(self, self.pick(_ACTIONS))()
+        if not self.values:
+            self.leaf("float32", (3,), constant=False)
+        made = [x.name for x in self.values]
+        wanted = [*(self.pick(made) for _ in range(self.integer(0, 3))), made[-1]]
+        inputs, outputs = list(self.feeds), list(dict.fromkeys(wanted))
+        graph = Graph(inputs, outputs, self.nodes, self.constants, opsets={"": 20}, name="random")
+        return Problem(graph, self.feeds, {x.name: x for x in self.values})
 
     # -- choices
     def pick(self, options: Sequence):
@@ -82,6 +94,9 @@ class _Drawing:
 
     def maybe(self) -> bool:
         return self.draw(st.booleans())
+
+    def shuffled(self, count: int) -> list[int]:
+        return self.draw(st.permutations(range(count)))
 
     def axes(self, rank: int, least: int = 1) -> list[int]:
         chosen = [d for d in range(rank) if self.maybe()]
@@ -338,7 +353,7 @@ class _Drawing:
 
     def transpose(self) -> None:
         x = self.any_value(lambda x: len(x.shape) > 1)
-        perm = self.draw(st.permutations(range(len(x.shape))))
+        perm = self.shuffled(len(x.shape))
         self.add("Transpose", [x], x, [x.shape[d] for d in perm], perm=list(perm))
 
     def slice(self) -> None:
@@ -476,18 +491,8 @@ _ACTIONS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 @st.composite
 def problems(draw, most: int = 10) -> Problem:
     """A graph of up to about `most` operators, with inputs."""
-    drawing = _Drawing(draw, np.random.default_rng(draw(st.integers(0, 1 << 16))))
-    for _ in range(draw(st.integers(1, most))):
-        getattr(drawing, draw(st.sampled_from(_ACTIONS)))()
-    if not drawing.values:
-        drawing.leaf("float32", (3,), constant=False)
-    known = {x.name: x for x in drawing.values}
-    made = [x.name for x in drawing.values]
-    wanted = [*draw(st.lists(st.sampled_from(made), max_size=3)), made[-1]]
-    graph = Graph(
-        list(drawing.feeds), list(dict.fromkeys(wanted)), drawing.nodes, drawing.constants, opsets={"": 20}, name="random"
-    )
-    return Problem(graph, drawing.feeds, known)
+    drawing = Drawing(draw, np.random.default_rng(draw(st.integers(0, 1 << 16))))
+    return drawing.problem(draw(st.integers(1, most)))
 
 
 def _flag(x: Known) -> Known:

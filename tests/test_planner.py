@@ -114,7 +114,8 @@ def test_grouped_queries_share_keys_without_repeating_them() -> None:
     plan = planned(
         "(float[1,6,1,8] q, float[1,2,9,8] k) => (float[1,6,1,9] y)"
         "<int64[5] one = {1, 2, 1, 9, 8}, int64[5] many = {1, 2, 3, 9, 8}, int64[4] all = {1, 6, 9, 8}>"
-        "{ a = Reshape (k, one) b = Expand (a, many) c = Reshape (b, all) d = Transpose <perm = [0, 1, 3, 2]> (c) y = MatMul (q, d) }"
+        "{ a = Reshape (k, one) b = Expand (a, many) c = Reshape (b, all)"
+        " d = Transpose <perm = [0, 1, 3, 2]> (c) y = MatMul (q, d) }"
     )
     assert "copy" not in kernels(plan)
     assert plan.steps[-1].shape == "2x(3x8x9)"
