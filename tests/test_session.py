@@ -20,6 +20,7 @@ from onnx.parser import parse_model
 
 import jitrt
 from jitrt.fusion import support
+from jitrt.log import log
 
 onnxruntime.set_default_logger_severity(4)
 MODEL = parse_model("""
@@ -647,6 +648,23 @@ def test_the_plan_says_which_nodes_run_on_the_host_and_so_does_the_log(monkeypat
     assert any("texts" in name for name in plan.host_nodes)
     logged = capsys.readouterr().err
     assert any("host" in line and "texts" in line for line in logged.splitlines())
+
+
+def test_the_log_prints_the_channels_that_are_chosen_and_tells_once_of_unknown_ones(monkeypatch, capsys):
+    made: list[str] = []
+
+    def text() -> str:
+        made.append("made")
+        return "a line"
+
+    for chosen, lines in (("", 0), ("graph", 0), ("plan, graph,plans", 2)):
+        monkeypatch.setenv("JITRT_LOG", chosen)
+        log("plan", text)
+        log("compile", text)
+        assert len(capsys.readouterr().err.splitlines()) == lines
+    log("plan", text)
+    assert capsys.readouterr().err == "[jitrt plan] a line\n"
+    assert len(made) == 2
 
 
 def test_a_plan_needs_no_example_where_shapes_are_declared():
