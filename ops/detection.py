@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
 from .kernels import nms, sample
-from .primitives import LaunchContext, Opaque, Tensor
+from .kernels.image import Image
+from .primitives import LaunchContext, Opaque, Operand, Tensor
 from .registry import op
 
 
@@ -87,12 +90,12 @@ def _roi_align(
     count, order = boxes.shape[0], (0, 2, 3, 1)
 
     def launch(k: LaunchContext) -> list:
-        addresses = [v.address for v in (*k.inputs, k.outputs[0])]
         name, index = evaluate.memory_name(x.dtype), evaluate.memory_name(batch.dtype)
-        return sample.roi_align(name, index, *addresses, (n, height, width, c), count, size, mode, half, scale, ratio)
+        places = (_image(k.inputs[0]), *(v.address for v in (*k.inputs[1:], k.outputs[0])))
+        return sample.roi_align(name, index, *places, count, size, mode, half, scale, ratio, alloc=k.alloc, threads=k.threads)
 
     return t.kernel(
-        "roi_align", (x, boxes, batch), [(x.dtype, (count, c, *size))], launch, orders=(order, (0, 1), (0,)),
+        "roi_align", (x, boxes, batch), [(x.dtype, (count, c, *size))], launch, orders=(None, (0, 1), (0,)),
         output_orders=(order,), errors=("a box names an image that is not there",),
     )[0]  # fmt: skip
 
@@ -113,17 +116,22 @@ def grid_sample(t: Builder, X: Tensor, grid: Tensor, *, align_corners=0, mode="l
         return t.cast(grid_sample(t, t.cast(X, np.float32), grid, **attributes), X.dtype)
     if grid.dtype.name not in ("float32", "float64"):
         grid = t.cast(grid, np.float32)
-    n, c, *sizes = X.shape
+    n, c = X.shape[:2]
     size = grid.shape[1:-1]
     order = (0, *range(2, X.rank), 1)
 
     def launch(k: LaunchContext) -> list:
         names = [evaluate.memory_name(v.dtype) for v in (X, grid)]
-        addresses = [v.address for v in (*k.inputs, k.outputs[0])]
-        points = int(np.prod(size))
-        return sample.grid_sample(*names, *addresses, (n, *sizes, c), points, kind, padding_mode, bool(align_corners))
+        places = (_image(k.inputs[0]), k.inputs[1].address, k.outputs[0].address)
+        return sample.grid_sample(
+            *names, *places, prod(size), kind, padding_mode, bool(align_corners), alloc=k.alloc, threads=k.threads
+        )
 
     return t.kernel(
-        "grid_sample", (X, grid), [(X.dtype, (n, c, *size))], launch, orders=(order, tuple(range(grid.rank))),
+        "grid_sample", (X, grid), [(X.dtype, (n, c, *size))], launch, orders=(None, tuple(range(grid.rank))),
         output_orders=(order,),
     )[0]  # fmt: skip
+
+
+def _image(x: Operand) -> Image:
+    return Image(x.address, x.shape, x.strides)

@@ -34,6 +34,10 @@ def _top_k(t: Builder, x: Tensor, k: int, axis: int, largest: bool) -> tuple[Ten
     if not 0 <= k <= count:
         raise OperatorError(f"k = {k} is not between 0 and the {count} elements of axis {axis}")
     shape = tuple(k if e == d else n for e, n in enumerate(x.shape))
+    if k == 1 and largest and prod(x.shape[d + 1 :]) > 1:
+        # a reduction reads neighbouring rows by vectors
+        indices = t.reduce("argmax", x, (d,))
+        return gather_elements(t, x, indices, axis=d), indices
 
     def launch(c: LaunchContext) -> list:
         name = evaluate.memory_name(x.dtype)

@@ -6,12 +6,13 @@ mixed by vectors (`resize.mix`). Task = some output pixels, or one box. Numba-fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 
 from . import target
-from .image import SIZES, Opaque
+from .image import SIZES, Alloc, Image, Opaque, channels_last
 from .launch import Launch
+from .padcopy import pad_copy
 from .spec import handwritten
 
 _TASK_BYTES = 32768
@@ -20,48 +21,62 @@ _LIST = 128  # taps of a list: 64 of a cubic point in a volume, or samples of a 
 
 
 def grid_sample(
-    dtype: str, grid_type: str, x: Opaque, grid: Opaque, y: Opaque, image: Sequence[int], points: int, mode: str, padding: str,
-    align_corners: bool,
+    dtype: str, grid_type: str, x: Image, grid: Opaque, y: Opaque, points: int, mode: str, padding: str, align_corners: bool, *,
+    alloc: Alloc, threads: int = 1,
 ) -> list[Launch]:  # fmt: skip
-    """y[n, p, c] = x[n, at grid[n, p], c], all dense.
+    """y[n, p, c] = x[n, c, at grid[n, p]]; y and the grid are dense.
 
     Args:
-        dtype, grid_type: f32 or f64. image: (n, spatial sizes ..., c). points: output pixels of an image.
+        dtype, grid_type: f32 or f64. points: output pixels of an image.
         mode: nearest, linear or cubic. padding: zeros, border or reflection.
+        alloc: workspace for a channels-last copy of another x.
     """
-    n, *sizes, channels = image
+    n, channels, *sizes = x.shape
     if n * points * channels == 0:
         return []
+    address, launches = _dense(dtype, x, alloc, threads)
     block = max(1, min(points, _TASK_BYTES // (channels * SIZES[dtype])))
     blocks = -(-points // block)
-    args = (x, grid, y, channels, points, block, blocks, prod(sizes) * channels, *sizes)
+    args = (address, grid, y, channels, points, block, blocks, prod(sizes) * channels, *sizes)
     kernel = handwritten(
         "grid_sample", "sample:grid_kernel", dtype=dtype, grid_type=grid_type, mode=mode, padding=padding, align=align_corners,
         spatial=len(sizes),
     )  # fmt: skip
     moved = SIZES[dtype] * n * channels * (points + prod(sizes))
     flops = 2 * n * points * channels * _TAPS[mode] ** len(sizes)
-    return [Launch(kernel, args, n * blocks, 8192, f"{mode} at {n}x{points} points", flops, moved)]
+    return [*launches, Launch(kernel, args, n * blocks, 8192, f"{mode} at {n}x{points} points", flops, moved)]
+
+
+def _dense(dtype: str, x: Image, alloc: Alloc, threads: int) -> tuple[Opaque, list[Launch]]:
+    """The address of x as a dense channels-last image, and what copies it there."""
+    size = SIZES[dtype]
+    wanted = channels_last(x.address, x.shape, size)
+    if all(n == 1 or a == b for n, a, b in zip(x.shape, x.strides, wanted.strides)):
+        return x.address, []
+    copy = channels_last(alloc(prod(x.shape) * size), x.shape, size)
+    return copy.address, pad_copy(dtype, x, dtype, copy, threads=threads, label="layout")
 
 
 def roi_align(
-    dtype: str, index: str, x: Opaque, boxes: Opaque, batch: Opaque, y: Opaque, image: Sequence[int], count: int,
-    size: tuple[int, int], mode: str, half_pixel: bool, scale: float, ratio: int,
+    dtype: str, index: str, x: Image, boxes: Opaque, batch: Opaque, y: Opaque, count: int, size: tuple[int, int], mode: str,
+    half_pixel: bool, scale: float, ratio: int, *, alloc: Alloc, threads: int = 1,
 ) -> list[Launch]:  # fmt: skip
-    """y[r, i, j, c]: the average (or largest) sample of x in cell i, j of box r.
+    """y[r, i, j, c]: the average (or largest) sample of x in cell i, j of box r; y is dense.
 
     Args:
-        index: type of the batch indices. image: (n, height, width, c), dense. size: cells of a box (height, width).
+        index: type of the batch indices. size: cells of a box (height, width).
         ratio: samples along a cell's side; 0: as many as it has pixels.
+        alloc: workspace for a channels-last copy of another x.
     """
-    n, height, width, channels = image
+    n, channels, height, width = x.shape
     if count * prod(size) * channels == 0:
         return []
-    args = (x, boxes, batch, y, 0, n, height, width, channels, *size, ratio, float(scale))
+    address, launches = _dense(dtype, x, alloc, threads)
+    args = (address, boxes, batch, y, 0, n, height, width, channels, *size, ratio, float(scale))
     kernel = handwritten("roi_align", "sample:roi_kernel", dtype=dtype, index=index, mode=mode, half=half_pixel)
     moved = SIZES[dtype] * channels * (count * prod(size) + n * height * width)
     label = f"{count} boxes to {size[0]}x{size[1]}x{channels}"
-    return [Launch(kernel, args, count * size[0], 8192, label, 8 * count * prod(size) * channels, moved, 4)]
+    return [*launches, Launch(kernel, args, count * size[0], 8192, label, 8 * count * prod(size) * channels, moved, 4)]
 
 
 def grid_kernel(dtype: str, grid_type: str, mode: str, padding: str, align: bool, spatial: int) -> Callable:
