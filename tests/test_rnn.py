@@ -18,6 +18,7 @@ CASES = [
     ("LSTM", 4, 2, 3, 19, {"clip": 0.4, "peephole": True, "initial": True, "bias": False}),
     ("LSTM", 3, 2, 3, 6, {"input_forget": 1, "activations": ["HardSigmoid", "Softsign", "Relu"]}),
     ("LSTM", 9, 1, 8, 160, {"direction": "forward"}),  # steps are shared among threads
+    ("LSTM", 2, 50, 3, 149, {"initial": True}),  # several groups of rows, several chunks of a panel
     ("GRU", 6, 5, 4, 11, {"direction": "bidirectional", "initial": True, "lengths": (6, 2, 3, 1, 1)}),
     ("GRU", 6, 3, 4, 16, {"direction": "bidirectional", "linear_before_reset": 1, "initial": True}),
     ("GRU", 3, 2, 3, 7, {"direction": "reverse", "linear_before_reset": 1, "bias": False}),

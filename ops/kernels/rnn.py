@@ -131,6 +131,7 @@ def recurrence(
             kernel = handwritten(
                 p.kind, "rnn:factory", kind=p.kind, dtype=p.dtype, activations=p.activations[direction],
                 peephole=p.kind == "lstm" and extra != 0, input_forget=p.input_forget,
+                tail=p.hidden % p.lanes != 0,
             )  # fmt: skip
             moved = size * count * per_launch * (p.hidden * p.hidden + 2 * p.batch * p.hidden) * sum(GATES[p.kind])
             launches.append(
@@ -155,14 +156,15 @@ def _tile_rows(gates: int) -> int:
     return min(8, (target.current().registers - 4) // gates)
 
 
-def factory(kind: str, dtype: str, activations: str, peephole: bool, input_forget: bool) -> Callable:
-    """The kernel of `recurrence`."""
+def factory(kind: str, dtype: str, activations: str, peephole: bool, input_forget: bool, tail: bool) -> Callable:
+    """The kernel of `recurrence`; `tail`: the last panel is not full."""
     from . import rnn_cell, simd
 
     size, gates, double = SIZES[dtype], GATES[kind], kind == "gru"
     lanes = target.current().lanes * 4 // size
     cells = [
-        rnn_cell.cell(k, dtype, activations, peephole, input_forget) for k in (("gru_gates", "gru_new") if double else (kind,))
+        rnn_cell.cell(k, dtype, activations, peephole, input_forget, tail)
+        for k in (("gru_gates", "gru_new") if double else (kind,))
     ]
     first_stage = rnn_cell.stage(dtype, gates[0], _tile_rows(gates[0]), _H, cells[0])
     # the new value of "gru" is made of the reset state, which the gates' stage leaves in the place of the next c
@@ -188,7 +190,7 @@ def factory(kind: str, dtype: str, activations: str, peephole: bool, input_forge
         extra = args[23]
         if extra != 0:
             extra += d * run * (3 if peephole else 1)
-        table = scratch + 8192
+        table = scratch + _HEAD
         for s in range(args[25], args[26]):
             for i in range(rows):
                 b = b0 + i
@@ -196,7 +198,7 @@ def factory(kind: str, dtype: str, activations: str, peephole: bool, input_forge
                 if args[22] != 0:
                     count = to_word(length(args[22] + 4 * b))
                 t = count - 1 - s if reverse and s < count else s
-                row = words(table + 64 * i)
+                row = words(table + _ROW * i)
                 row[0] = args[0] + t * args[1] + d * args[2] + b * args[3]
                 row[1] = args[4] + t * args[5] + d * args[6] + b * args[7]
                 row[2] = 1 if s < count else 0

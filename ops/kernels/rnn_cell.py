@@ -68,7 +68,7 @@ def stage(dtype: str, gates: int, tile: int, word: int, cell: Callable) -> Calla
                     panel, count = weights + (p * hidden + k) * each, min(step, hidden - k)
                     i = 0
                     while i < group:
-                        row, to = table + 64 * (first + i), sums + i * each
+                        row, to = table + _ROW * (first + i), sums + i * each
                         if group - i >= tile:
                             many(block, row, k, panel, count, to)
                             i += tile
@@ -79,7 +79,7 @@ def stage(dtype: str, gates: int, tile: int, word: int, cell: Callable) -> Calla
                             one(block, row, k, panel, count, to)
                             i += 1
                 for i in range(group):
-                    cell(block, table + 64 * (first + i), sums + i * each, p * lanes, hidden, extra, clip)
+                    cell(block, table + _ROW * (first + i), sums + i * each, p * lanes, hidden, extra, clip)
 
     return stage
 
@@ -186,7 +186,7 @@ class _Row:
         self.keep(_Y, h.select(active, h, h.like(0)))
 
 
-def cell(kind: str, dtype: str, activations: str, peephole: bool, input_forget: bool) -> Callable:
+def cell(kind: str, dtype: str, activations: str, peephole: bool, input_forget: bool, tail: bool) -> Callable:
     """``cell(block, row, sums, unit, hidden, extra, clip)``: the units from `unit` on of one row."""
     lanes = target.current().lanes * 4 // SIZES[dtype]
     f = functions(activations)
@@ -224,6 +224,9 @@ def cell(kind: str, dtype: str, activations: str, peephole: bool, input_forget: 
 
     def body(code: Code, block, row, sums, unit, hidden, extra, clip):
         left = hidden - unit
+        if not tail:
+            work(_Row(code, row, sums, unit, hidden, extra, clip, None))
+            return
         with code.when(left >= lanes):
             work(_Row(code, row, sums, unit, hidden, extra, clip, None))
         with code.when(left < lanes):
