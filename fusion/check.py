@@ -1,6 +1,6 @@
 """Whether a parsed model is valid: versions, the operators' schemas, types. What a graph's names must be, `importer` says.
 
-1. IR version and operator sets are ones that the installed onnx knows.
+1. Names are texts. IR version and operator sets are ones that the installed onnx knows.
 2. Every node has an operator, and the number of inputs and outputs and the attributes that its schema allows. A node of
    a model-local function, or of an operator that a user has registered, has no schema and may be anything.
 3. Inputs have types. Shape inference, without the weights and without what the model states of intermediate values,
@@ -56,6 +56,7 @@ def check_nodes(proto) -> None:
     Raises:
         InvalidModel: one is broken.
     """
+    _check_texts(proto)
     _check_versions(proto)
     functions = {(_domain(f), f.name) for f in proto.functions}
     opsets = opsets_of(proto)
@@ -82,7 +83,43 @@ def check_types(proto) -> dict[str, object]:
     return {v.name: v.type for v in [*graph.input, *graph.value_info]}
 
 
-# -- versions
+# -- names and versions
+def _check_texts(proto) -> None:
+    for owner in (proto, *proto.functions):
+        _require_text([o.domain for o in owner.opset_import])
+    for function in proto.functions:
+        _require_text([function.domain, function.name, function.overload, *function.input, *function.output, *function.attribute])
+        _require_text([a.name for a in function.attribute_proto])
+        _check_node_texts(function.node)
+    _check_graph_texts(proto.graph)
+
+
+def _check_graph_texts(graph) -> None:
+    _require_text([graph.name])
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        _require_text([v.name for v in values])
+    for tensor in graph.initializer:
+        for entry in tensor.external_data:
+            _require_text([entry.key, entry.value])
+    _check_node_texts(graph.node)
+
+
+def _check_node_texts(nodes: Iterable) -> None:
+    for node in nodes:
+        _require_text([node.op_type, node.domain, node.name, node.overload, *node.input, *node.output])
+        for a in node.attribute:
+            _require_text([a.name, a.ref_attr_name])
+        for body in _bodies(node):
+            _check_graph_texts(body)
+
+
+def _require_text(names: Iterable[str | bytes]) -> None:
+    """protobuf gives a string that is not UTF-8 as bytes."""
+    for name in names:
+        if type(name) is not str:
+            raise InvalidModel(f"the name {name!r} is not UTF-8 text")
+
+
 def _check_versions(proto) -> None:
     from onnx import IR_VERSION
 
@@ -227,7 +264,9 @@ def _inferred(proto):
     """The graph with the types that inference finds (rule 3)."""
     from onnx import ModelProto, checker, shape_inference
 
-    light = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    light = ModelProto(ir_version=proto.ir_version, functions=proto.functions)
+    for domain, version in opsets_of(proto).items():
+        light.opset_import.add(domain=domain, version=version)
     _strip(proto.graph, light.graph, whole=True)
     outputs = {(_domain(f), f.name, f.overload): len(f.output) for f in light.functions}
     for nodes in (light.graph.node, *(f.node for f in light.functions)) if outputs else ():
@@ -271,8 +310,9 @@ def _domains(nodes: Iterable) -> set[str]:
 
 
 def _name_all_outputs(nodes: Iterable, outputs: Mapping[tuple[str, str, str], int]) -> None:
-    """Name the outputs that calls of functions leave out: onnx's inference knows no such calls."""
+    """Name the outputs that calls of functions leave out, and the domain of onnx: its inference knows neither habit."""
     for node in nodes:
+        node.domain = _domain(node)
         missing = outputs.get((_domain(node), node.op_type, node.overload), 0) - len(node.output)
         node.output.extend([""] * missing)
         if (_domain(node), node.op_type, node.overload) in outputs:
@@ -344,8 +384,9 @@ def _captured(node) -> set[str]:
 def _strip_node(node, light) -> None:
     if not any(a.type in (_GRAPH, _GRAPHS) for a in node.attribute):
         light.CopyFrom(node)
+        light.domain = _domain(node)
         return
-    light.op_type, light.domain, light.name = node.op_type, node.domain, node.name
+    light.op_type, light.domain, light.name = node.op_type, _domain(node), node.name
     light.input.extend(node.input)
     light.output.extend(node.output)
     for a in node.attribute:

@@ -22,7 +22,11 @@ from .invalid import InvalidModel, Kind
 from .modelfile import read
 from .tensors import Folder, numpy_dtype, sparse_to_array, text, to_array
 
-_IMPLIED = {"ai.onnx.ml": None, "com.microsoft": 1}  # domains that a model need not import, and their version (None: newest)
+_IMPLIED = {
+    "": None,
+    "ai.onnx.ml": None,
+    "com.microsoft": 1,
+}  # domains that a model need not import, and their version (None: newest)
 
 
 @dataclass

@@ -97,7 +97,7 @@ class Folder:
     def _map(self, name: str, where: str) -> np.ndarray:
         if not where:
             raise InvalidModel(f"initializer {name!r}: the location of its external data is missing")
-        path = (self.path / where).resolve()
+        path = (self.path / where.replace("\0", "?")).resolve()
         if os.path.isabs(where) or not self._roots.intersection(path.parents):
             raise InvalidModel(f"initializer {name!r}: external data {where!r} lies outside the model's folder")
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,8 +18,10 @@ from onnx.parser import parse_model
 from onnx.reference import ReferenceEvaluator
 
 import jitrt
+from jitrt import errors
 from jitrt.fusion import importer
 from jitrt.fusion.modelfile import without_weights
+from jitrt.loading import load
 from jitrt.ops import registry
 
 onnxruntime.set_default_logger_severity(4)
@@ -221,6 +224,8 @@ ODD: dict[str, onnx.ModelProto] = {
     "the domain's full name": changed(
         model([node("Relu", ["x"], ["y"], domain="ai.onnx")]), lambda m: setattr(m.opset_import[0], "domain", "ai.onnx")
     ),
+    "the domain's full name in a node only": model([node("Relu", ["x"], ["y"], domain="ai.onnx")]),
+    "the operator set of onnx not imported": changed(model([RELU], domains=["my"]), lambda m: m.opset_import.__delitem__(0)),
     "a domain of onnx that is not imported": model([node("Binarizer", ["x"], ["y"], domain="ai.onnx.ml")]),
     "nodes of one name in graph and body": branch(body([node("Relu", ["x"], ["t"], name="n")], "t"), name="n"),
     "a body's output named as its node's": branch(body([node("Relu", ["x"], ["y"])], "y")),
@@ -394,6 +399,43 @@ def test_a_damaged_file_is_refused_or_read_as_protobuf_reads_it(data):
         start = int(where["offset"])
         assert damaged[start : start + int(where["length"])] == tensor.raw_data
         assert (kept.name, kept.dims, kept.data_type) == (tensor.name, tensor.dims, tensor.data_type)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_is_wrong_in_a_message_ends_in_onnxruntimes_errors(data):
+    made = onnx.ModelProto()
+    made.CopyFrom(data.draw(st.sampled_from([*FUNCTIONS.values(), *ODD.values()])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        spoil(made, data)
+    with contextlib.suppress(*(getattr(errors, name) for name in errors.__all__)):
+        assert load(made.SerializeToString(), jitrt.SessionOptions()).graph is not None
+
+
+def spoil(message: object, data: st.DataObject) -> None:
+    """Change one field somewhere in a protobuf message."""
+    while True:
+        field, content = data.draw(st.sampled_from(message.ListFields()))
+        if field.type != field.TYPE_MESSAGE:
+            break
+        repeated = not hasattr(content, "ListFields")
+        inner = data.draw(st.sampled_from(list(content))) if repeated else content
+        if repeated and data.draw(st.integers(0, 5)) == 0:
+            content.remove(inner) if data.draw(st.booleans()) else content.add().CopyFrom(inner)
+            return
+        if not inner.ListFields():
+            return
+        message = inner
+    texts, numbers = ["", "x", "y", "t", "F", "my", "Add", "If", "alpha"], [0, 1, 2, 7, 8, 16, 22, 100, 2**31 - 1]
+    choices = texts if field.cpp_type == field.CPPTYPE_STRING else numbers
+    value = data.draw(st.sampled_from(choices))
+    value = value.encode() if field.type == field.TYPE_BYTES else value
+    if isinstance(content, str | bytes | int | float):
+        with contextlib.suppress(ValueError):  # no member of the field's enumeration
+            setattr(message, field.name, value)
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] = value
 
 
 def parsed(data: bytes) -> onnx.ModelProto | None:
