@@ -6,7 +6,7 @@ a loop or a contraction's tail is made of.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from ..ops.primitives import (
@@ -249,6 +249,70 @@ def _blocks(a: Shape, b: Shape) -> list[tuple[range, range]]:
                 break
         blocks.append((range(first, i), range(second, j)))
     return blocks
+
+
+# -- joins
+def merge_pieces(trace: Trace) -> Trace:
+    """Neighbouring pieces of a join that are neighbouring slices of one value are one slice, or the value itself.
+
+    So what is split, worked on in part and joined with the results can be made in the join's memory.
+    """
+    editor = Editor(trace)
+    for p in trace.primitives:
+        one = editor.renamed(p)
+        if isinstance(one, Join):
+            parts: list[_Part] = []
+            for x, start in zip(one.inputs, one.starts):
+                part = _Part.of(x, start)
+                if not (parts and parts[-1].grows(part)):
+                    parts.append(part)
+            if len(parts) < len(one.inputs):
+                inputs = tuple(part.value(editor, one.nodes) for part in parts)
+                one = replace(one, inputs=inputs, starts=tuple(part.place for part in parts))
+        editor.keep(p, one)
+    return prune(editor.result())
+
+
+@dataclass
+class _Part:
+    """A box of `source` (or all of it) at `place` in a join; `x` is the value if it exists as such."""
+
+    x: Tensor | None
+    source: Tensor
+    start: Shape
+    sizes: Shape
+    place: Shape
+
+    @classmethod
+    def of(cls, x: Tensor, place: Shape) -> _Part:
+        how = x.source.how if isinstance(x.source, Move) else None
+        if isinstance(how, Slice) and all(step == 1 for step in how.steps):
+            return cls(x, x.source.input, how.starts, how.sizes, place)
+        return cls(x, x, (0,) * x.rank, x.shape, place)
+
+    def grows(self, other: _Part) -> bool:
+        """Take in the part that follows, here and in the source, along one dimension."""
+        along = [d for d, (a, b) in enumerate(zip(self.place, other.place)) if a != b]
+        if self.source is not other.source or len(along) != 1:
+            return False
+        (d,) = along
+        ends = (self.place[d] + self.sizes[d], self.start[d] + self.sizes[d])
+        same = all(
+            (a, n) == (b, m) for e, (a, b, n, m) in enumerate(zip(self.start, other.start, self.sizes, other.sizes)) if e != d
+        )
+        if not same or ends != (other.place[d], other.start[d]):
+            return False
+        self.x, self.sizes = None, (*self.sizes[:d], self.sizes[d] + other.sizes[d], *self.sizes[d + 1 :])
+        return True
+
+    def value(self, editor: Editor, nodes: tuple[str, ...]) -> Tensor:
+        """The part as a tensor."""
+        if self.x is None and self.sizes == self.source.shape:
+            return self.source
+        if self.x is None:
+            self.x = Tensor(self.source.dtype, self.sizes)
+            editor.insert(Move(Slice(self.start, (1,) * len(self.sizes), self.sizes), self.source, self.x, nodes))
+        return self.x
 
 
 # -- elementwise work on joins

@@ -12,7 +12,7 @@ from jitrt.fusion.products import hoist_scales
 from jitrt.fusion.simplify import PASSES, simplify
 from jitrt.fusion.tidy import compose_moves, prune, share
 from jitrt.fusion.trace import trace
-from jitrt.fusion.views import fold_views, sink_views, split_joins
+from jitrt.fusion.views import fold_views, merge_pieces, sink_views, split_joins
 from jitrt.ops.primitives import Trace
 
 
@@ -56,6 +56,19 @@ CASES = {
             "y: float32[2,3,5] = matmul(a, t)",
         ],
         ["%2: float32[2,4,5] = permute(k, (0, 2, 1))", "%3: float32[2,3,5] = matmul(q, %2)", "y: float32[2,3,5] = %3 * 0.25"],
+    ),
+    merge_pieces: (
+        "(float[2,6] x) => (float[2,9] y) { e = Exp (x) a, b = Split <axis = 1, num_outputs = 2> (e) c = Neg (b)"
+        " y = Concat <axis = 1> (a, b, c) }",
+        [
+            "e: float32[2,6] = exp(x)", "a: float32[2,3] = slice(e, (0, 0), (1, 1), (2, 3))",
+            "b: float32[2,3] = slice(e, (0, 3), (1, 1), (2, 3))", "c: float32[2,3] = -b",
+            "y: float32[2,9] = join(a at (0, 0), b at (0, 3), c at (0, 6))",
+        ],
+        [
+            "e: float32[2,6] = exp(x)", "b: float32[2,3] = slice(e, (0, 3), (1, 1), (2, 3))", "c: float32[2,3] = -b",
+            "y: float32[2,9] = join(e at (0, 0), c at (0, 6))",
+        ],
     ),
     split_joins: (
         "(float[2,6] x, float[6] c) => (float[2,6] y) { a, b = Split <axis = 1, num_outputs = 2> (x) n = Neg (b)"
