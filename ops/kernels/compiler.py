@@ -67,7 +67,9 @@ def compile_kernel(function: Callable, parameters: int = 3) -> Compiled:
         KernelError: the function uses something that needs the Python runtime.
         numba.core.errors.NumbaError: numba cannot type or lower the function.
     """
-    module, inner = _lower(function, parameters)
+    from .pipeline import compile_kernel_function
+
+    module, inner = compile_kernel_function(function, parameters)
     module.link_in(llvm.parse_assembly(_wrapper(inner, parameters, str(module.triple), str(module.data_layout))))
     for defined in module.functions:
         if not defined.is_declaration and defined.name != SYMBOL:
@@ -83,28 +85,6 @@ def assembly(ir: str) -> str:
     """The machine code of a compiled kernel's IR as assembler text."""
     target.initialize()
     return target.machine().emit_assembly(llvm.parse_assembly(ir))
-
-
-def _lower(function: Callable, parameters: int) -> tuple[llvm.ModuleRef, str]:
-    from numba.core import types
-    from numba.core.compiler import Flags, compile_extra
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.registry import cpu_target
-
-    flags = Flags()
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
-    flags.error_model = "numpy"
-    signature = (types.CPointer(types.int64), types.int64, types.int64)[:parameters]
-    with global_compiler_lock:
-        typing, context = cpu_target.typing_context, cpu_target.target_context
-        typing.refresh()
-        context.refresh()
-        result = compile_extra(typing, context, function, signature, types.void, flags, {})
-        library = result.library
-        module = library._final_module.clone()
-        for linked in dict.fromkeys(library._linking_libraries):
-            module.link_in(linked._get_module_for_linking(), preserve=True)
-    return module, result.fndesc.llvm_func_name
 
 
 def _wrapper(inner: str, parameters: int, triple: str, layout: str) -> str:
