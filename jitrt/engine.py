@@ -26,6 +26,7 @@ from .fusion.rewrite import rewrite
 from .fusion.storage import Weights
 from .fusion.trace import Specialise, trace
 from .log import log
+from .memory import Slabs
 from .pool import Pool, pool
 from .store import Store, store
 
@@ -53,7 +54,7 @@ class Shared:
 
     def __init__(self, threads: int, progress=None) -> None:
         self.threads, self.progress = threads, progress
-        self.weights = Weights()
+        self.weights = Weights(allocate=Slabs().allocate)
         self.pool: Pool = pool(threads)
         self.store: Store = store()
 

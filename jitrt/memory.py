@@ -23,17 +23,38 @@ def allocate(nbytes: int) -> tuple[np.ndarray, int]:
     """
     if nbytes >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory = mmap.mmap(-1, nbytes + HUGE_PAGE)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        owner, unit = np.frombuffer(memory, np.uint8), HUGE_PAGE
-    else:
-        owner, unit = np.empty(nbytes + 64, np.uint8), 64
-    return owner, -owner.ctypes.data % unit
+        owner = np.frombuffer(memory, np.uint8)
+        start = -owner.ctypes.data % HUGE_PAGE
+        # the part of a huge page behind the end would be memory for nothing
+        memory.madvise(mmap.MADV_HUGEPAGE, start, nbytes // HUGE_PAGE * HUGE_PAGE)
+        return owner, start
+    owner = np.empty(nbytes + 64, np.uint8)
+    return owner, -owner.ctypes.data % 64
 
 
 def aligned(nbytes: int) -> np.ndarray:
     """uint8[nbytes], uninitialised, at a multiple of 64."""
     owner, offset = allocate(nbytes)
     return owner[offset : offset + nbytes]
+
+
+class Slabs:
+    """Memory that is kept long, such as weights: pieces of large blocks, so that all of it lies on huge pages."""
+
+    def __init__(self, size: int = 64 << 20) -> None:
+        self.size = size
+        self._rest = np.empty(0, np.uint8)
+        self._lock = threading.Lock()
+
+    def allocate(self, nbytes: int) -> np.ndarray:
+        """uint8[nbytes], uninitialised, at a multiple of 64; it lives as long as anything refers to it."""
+        if nbytes < LARGE or nbytes > self.size:
+            return aligned(nbytes)
+        with self._lock:
+            if self._rest.nbytes < nbytes:
+                self._rest = aligned(self.size)
+            piece, self._rest = self._rest[:nbytes], self._rest[-(-nbytes // 64) * 64 :]
+            return piece
 
 
 def _references(kept: deque[tuple[np.ndarray, int]]) -> int:

@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 
 import jitrt as ort
-from jitrt.memory import HUGE_PAGE, LARGE, Recycler, aligned
+from jitrt.memory import HUGE_PAGE, LARGE, Recycler, Slabs, aligned
 
 
 def session(text: str, threads: int = 2) -> ort.InferenceSession:
@@ -189,6 +189,18 @@ def test_a_block_is_reused_only_when_every_view_is_gone():
     assert third.ctypes.data != where
     del shared
     assert recycler.empty(shape, np.dtype(np.float32), size).ctypes.data == where
+
+
+def test_pieces_of_slabs_are_aligned_and_apart():
+    slabs = Slabs(size=10 * LARGE)
+    sizes = [1, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE, 9 * LARGE + 13, 11 * LARGE, LARGE]
+    pieces = [slabs.allocate(n) for n in sizes]
+    for number, piece in enumerate(pieces):
+        piece[:] = number
+    for number, (piece, n) in enumerate(zip(pieces, sizes)):
+        assert piece.nbytes == n
+        assert piece.ctypes.data % 64 == 0
+        assert (piece == number).all()
 
 
 def test_remembered_memory_is_bounded():
