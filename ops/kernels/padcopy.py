@@ -191,7 +191,7 @@ def _copy_rows(source: str, destination: str) -> Callable:
             return
         if xs0 == xsize and ys1 == ysize:
             n0, n1, xs0, xs1, ys0, ys1 = n1, n0, xs1, xs0, ys1, ys0
-        if xs1 == xsize and ys0 == ysize and (n0 >= lanes or n0 == 3) and n1 >= lanes:
+        if xs1 == xsize and ys0 == ysize and (n0 >= lanes or (n0 == 3 and ys1 == 3 * ysize)) and n1 >= lanes:
             across(x, n0, n1, xs0, y, ys1)
         else:
             for i in range(n0):
