@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
 import numpy as np
 import pytest
 from fusion_graphs import Problem, problems
@@ -9,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from kernel_problems import convolution
 
 from jitrt.engine import Engine
-from jitrt.fusion.graph import Graph
+from jitrt.fusion.graph import Graph, Node
 from jitrt.fusion.interpret import Interpreter
 
 
@@ -33,10 +37,29 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, strides,
     return (made if b is None else made + b.reshape(-1, *[1] * spatial)).astype(x.dtype)
 
 
+@contextmanager
+def guarded_memory() -> Iterator[None]:
+    """Workspace of runs lies between bytes that no kernel may change."""
+    blocks: list[tuple[np.ndarray, int, int]] = []
+
+    def aligned(nbytes: int) -> np.ndarray:
+        owner = np.full(nbytes + 3 * 64, 0xA5, np.uint8)
+        at = 64 + -owner.ctypes.data % 64
+        blocks.append((owner, at, at + nbytes))
+        return owner[at : at + nbytes]
+
+    with mock.patch("jitrt.executor.aligned", aligned):
+        yield
+    for owner, first, last in blocks:
+        assert (owner[:first] == 0xA5).all(), "written before the workspace"
+        assert (owner[last:] == 0xA5).all(), "written after the workspace"
+
+
 def assert_agrees(problem: Problem, threads: int) -> None:
     """Every output of the compiled plan is what numpy computes node by node."""
     graph = problem.graph
-    got = Engine(graph, threads).run(problem.feeds, graph.outputs)
+    with guarded_memory():
+        got = Engine(graph, threads).run(problem.feeds, graph.outputs)
     for name, g, e in zip(graph.outputs, got, reference(graph, problem.feeds), strict=True):
         x = problem.known[name]
         assert (g.dtype, g.shape) == (e.dtype, e.shape) == (x.dtype, x.shape), name
@@ -56,3 +79,13 @@ def assert_agrees(problem: Problem, threads: int) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_fused_graphs_agree_with_numpy(threads: int, problem: Problem) -> None:
     assert_agrees(problem, threads)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(2, 7, 3), (1, 16, 3), (5, 8, 9), (16, 4, 1)])
+def test_products_with_transposed_weights_stay_within_their_workspace(rows: int, inner: int, columns: int, dtype: type) -> None:
+    nodes = [Node("Transpose", ["b"], ["t"], {"perm": [1, 0]}), Node("MatMul", ["a", "t"], ["y"])]
+    with guarded_memory():
+        engine = Engine(Graph(["a", "b"], ["y"], nodes, opsets={"": 20}), 1)
+        (y,) = engine.run({"a": np.ones((rows, inner), dtype), "b": np.ones((columns, inner), dtype)}, ["y"])
+    np.testing.assert_array_equal(y, np.full((rows, columns), inner, dtype))
