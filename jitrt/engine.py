@@ -28,6 +28,7 @@ from .fusion.trace import Specialise, trace
 from .log import log
 from .memory import Slabs
 from .pool import Pool, pool
+from .progress import ProgressLine
 from .store import Store, store
 
 MAX_PLANS = 64
@@ -52,8 +53,8 @@ class Entry:
 class Shared:
     """What all programs of a session have in common."""
 
-    def __init__(self, threads: int, progress=None) -> None:
-        self.threads, self.progress = threads, progress
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
         self.weights = Weights(allocate=Slabs().allocate)
         self.pool: Pool = pool(threads)
         self.store: Store = store()
@@ -67,7 +68,6 @@ class Program:
         self.read: frozenset[str] = frozenset()
         self.entries: OrderedDict[object, Entry] = OrderedDict()
         self.lock = threading.Lock()
-        self.bodies: dict[int, Program] = {}
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
         """Run for these inputs and return the named values.
@@ -75,6 +75,7 @@ class Program:
         Raises:
             OperatorError: a node's inputs do not fit its definition.
             KernelFault: a kernel met data that its operator does not allow.
+            HostFault: a host step failed.
         """
         entry = self.entry(feeds, outputs)
         results = entry.executor.run([feeds[name] for name in entry.inputs])
@@ -137,7 +138,7 @@ class Program:
         for step in plan.steps:
             if isinstance(step, HostStep):
                 log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
-        executor = Executor(plan, self.shared.store, self.shared.pool)
+        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine())
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
         inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Ref, Space, Step, Tensor
 from .memory import DATA_OFFSET, LARGE, Recycler, aligned
+from .ops.builder import OperatorError
 from .ops.kernels import replay
 from .ops.kernels.spec import KernelSpec
 from .pool import HELPER, KERNEL, REPLAY, Pool
@@ -29,6 +30,14 @@ class KernelFault(RuntimeError):
     def __init__(self, step: Step, message: str) -> None:
         super().__init__(f"{', '.join(step.nodes)}: {message}")
         self.step, self.message = step, message
+
+
+class HostFault(RuntimeError):
+    """A host step failed; the cause is the exception that it raised."""
+
+    def __init__(self, step: HostStep, error: Exception) -> None:
+        super().__init__(f"{', '.join(step.nodes)}: {type(error).__name__}: {error}")
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,7 @@ class Executor:
 
         Raises:
             KernelFault: a kernel met data that its operator does not allow.
+            HostFault: a host step failed.
         """
         try:
             context = self.free.pop()
@@ -195,7 +205,7 @@ class Executor:
         if any(isinstance(place, Buffer) for place in step.outputs):
             # a sequence may keep what it is given, the arena does not
             values = [np.array(v) if _in_arena(x) else v for x, v in zip(step.inputs, values)]
-        results = step.call(values)
+        results = _call(step, values)
         for place, value in zip(step.outputs, results):
             if isinstance(place, Buffer):
                 context.hosts[place.index] = value
@@ -230,6 +240,16 @@ class Executor:
 
 def _in_arena(x: Tensor | Buffer | None) -> bool:
     return isinstance(x, Tensor) and x.ref.buffer.space is Space.ARENA
+
+
+def _call(step: HostStep, values: list[object]) -> Sequence[object]:
+    """What a host step gives; a body's own faults, which name their nodes, pass as they are."""
+    try:
+        return step.call(values)
+    except (HostFault, KernelFault, OperatorError):
+        raise
+    except Exception as error:
+        raise HostFault(step, error) from error
 
 
 def _kernels(plan: Plan) -> list[KernelSpec]:

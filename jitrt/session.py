@@ -145,7 +145,7 @@ class InferenceSession:
         return values
 
     def _run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
-        from .executor import KernelFault
+        from .executor import HostFault, KernelFault
         from .ops.builder import OperatorError
 
         engine = self._engine if outputs is self.graph.outputs else self._engine_for(outputs)
@@ -154,7 +154,7 @@ class InferenceSession:
         except MemoryError:
             raise
         except Exception as error:
-            named = isinstance(error, (OperatorError, KernelFault))
+            named = isinstance(error, (OperatorError, KernelFault, HostFault))
             raise NodeFailure(str(error) if named else f"a node failed: {type(error).__name__}: {error}") from error
 
     def _engine_for(self, outputs: list[str]) -> Engine:
