@@ -18,7 +18,14 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.typed_passes import NativeLowering, NoPythonBackend, NopythonTypeInference, PreLowerStripPhis
-from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
+from numba.core.untyped_passes import (
+    DeadBranchPrune,
+    FixupArgs,
+    IRProcessing,
+    ReconstructSSA,
+    RewriteSemanticConstants,
+    TranslateByteCode,
+)  # fmt: skip
 
 _SCALARS = (types.Integer, types.Float, types.Boolean)
 _OPERATORS = frozenset(value for name, value in vars(operator).items() if not name.startswith("_"))
@@ -26,13 +33,13 @@ _signatures: dict[object, object] = {}
 
 
 class KernelCompiler(CompilerBase):
-    """Bytecode to LLVM IR in eight passes."""
+    """Bytecode to LLVM IR in ten passes. Branches on a factory's parameters are decided before types are."""
 
     def define_pipelines(self) -> list[PassManager]:
         """The one pipeline."""
         manager = PassManager("kernel")
-        for each in (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA, NopythonTypeInference, PreLowerStripPhis,
-                     NativeLowering, NoPythonBackend):  # fmt: skip
+        for each in (TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, ReconstructSSA,
+                     NopythonTypeInference, PreLowerStripPhis, NativeLowering, NoPythonBackend):  # fmt: skip
             manager.add_pass(each, each.__name__)
         manager.finalize()
         return [manager]
