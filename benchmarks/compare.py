@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 RTOL, ATOL = 1e-3, 1e-4  # how closely outputs must agree
-LEAD = 0.02  # seconds of runs before the timed ones of a turn: longer than idle threads of the other runtime spin
+LEAD = 0.08  # seconds of runs before the timed ones of a turn: onnxruntime's idle threads spin for some 55 ms
 TURN = 0.05  # seconds that the timed runs of a turn take, at least
 RUNS = 3  # timed runs of a turn, at least
 
