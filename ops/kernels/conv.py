@@ -1,10 +1,11 @@
 """Convolution, dense or grouped, as products of image rows with packed weights; nothing is unrolled into columns.
 
-Loop order of a task: K blocks; panels of output channels; tiles of output pixels. A tile is a register block
-(`convtile`) of T neighbouring pixels of one output row times a panel of two vectors of channels. The panel's weights
-of one K block stay in L1 while the tiles of the task pass by, the image rows of the task in L2. K runs over the
-filter's taps; the taps of a row and their channels are consecutive in memory, one segment, if dilation is 1. A
-1 x 1 convolution of stride 1 takes the whole image as one row, which makes it a GEMM.
+Loop order of a task: K blocks; groups of tiles; panels of output channels; tiles of the group. A tile is a register
+block (`convtile`) of T neighbouring pixels of one output row times a panel of two vectors of channels. If the task's
+panels fit in L2, groups are small: their image rows stay in L1 while all panels pass by. Otherwise all tiles are one
+group: its image rows stay in L2, each panel is read once. K runs over the filter's taps; the taps of a row and their
+channels are consecutive in memory, one segment, if dilation is 1. A 1 x 1 convolution of stride 1 takes the whole image
+as one row, which makes it a GEMM.
 
 The image must be channels-last and padded; `conv` puts a copying launch in front if it is not.
 """
@@ -26,7 +27,11 @@ from .padcopy import pad_copy
 from .spec import handwritten
 
 _K_BYTES = 192 << 10  # weights of a panel and K block: in L2, streamed by every tile
-_A_BYTES = 384 << 10  # image rows of one task and K block: in L2
+_A_BYTES = 320 << 10  # image rows of one task and K block, if they are what stays in L2
+_B_BYTES = 256 << 10  # weights of one task and K block, if they are what stays in L2
+_L1_BYTES = 12 << 10  # image rows of a group of tiles that all panels pass by
+# of one core, for weighing work against traffic from L3
+_FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
 
 
@@ -171,6 +176,7 @@ class _Blocking:
     row_blocks: int
     panels: int  # of one task
     panel_blocks: int
+    tile_group: int  # tiles that pass by one panel before the next one comes
 
 
 def heights() -> tuple[int, ...]:
@@ -221,33 +227,64 @@ def _blocking(
     else:
         parts = -(-total // max(1, limit // max(1, length)))
         taps, length = max(1, -(-total // max(1, parts))), max(1, length)
-    per_group = -(-each // panel)
-    panels, tiles = groups * per_group, tile_rows * per_row
-    tasks = max(1, min(flops // _TASK_FLOPS, 4 * threads))
-    row_bytes = first * length * size
-    blocks = _share(tiles, panels, images, tasks, threads, row_bytes, panel * size * prod(segments))
-    return _Blocking(first, count, second, per_row, taps, length, *blocks)
+    per_group, depth = -(-each // panel), taps * length
+    whole = _Work(
+        tile_rows * per_row, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, 8 * threads)), threads,
+        first * length * size, panel * size * prod(segments), panel * size * depth, flops,
+    )  # fmt: skip
+    tiles, row_blocks, own_panels, panel_blocks = _share(whole)
+    group = tiles
+    if own_panels * panel * size * depth <= _B_BYTES:
+        group = max(1, _L1_BYTES // (first * depth * size))
+    return _Blocking(first, count, second, per_row, taps, length, tiles, row_blocks, own_panels, panel_blocks, group)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is shared among tasks.
+
+    Attributes:
+        tiles: of one image. tasks: how many are worth while.
+        tile_bytes, panel_bytes, block_bytes: of a tile's image rows, of a panel, of its part in one K block.
+    """
+
+    tiles: int
+    panels: int
+    images: int
+    tasks: int
+    threads: int
+    tile_bytes: int
+    panel_bytes: int
+    block_bytes: int
+    flops: int
 
 
 @lru_cache(maxsize=4096)
-def _share(
-    tiles: int, panels: int, images: int, tasks: int, threads: int, tile_bytes: int, panel_bytes: int
-) -> tuple[int, int, int, int]:
-    """(tiles of a task, row blocks, panels of a task, panel blocks) with even shares and little memory traffic."""
-    most = max(1, _A_BYTES // max(1, tile_bytes))
+def _share(work: _Work) -> tuple[int, int, int, int]:
+    """(tiles of a task, row blocks, panels of a task, panel blocks) at the least expected time.
+
+    Either the panels of a task stay in L2 and the tiles stream, or the tiles stay and the panels stream. What has to be
+    read again from L3 costs time, and so does a last task that others wait for.
+    """
+    tiles, panels, threads = work.tiles, work.panels, work.threads
+    most = max(1, _A_BYTES // max(1, work.tile_bytes))
+    ideal = max(work.flops, 1) / threads / _FLOPS_PER_SECOND
     best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
-    for row_blocks in range(1, min(tiles, max(2 * tasks, -(-tiles // most))) + 1):
+    for row_blocks in range(1, min(tiles, max(2 * work.tasks, -(-tiles // most))) + 1):
         of_tiles = -(-tiles // row_blocks)
-        if row_blocks != -(-tiles // of_tiles) or (of_tiles > most and row_blocks < tiles):
+        if row_blocks != -(-tiles // of_tiles):
             continue
-        for panel_blocks in range(1, min(panels, 2 * tasks) + 1):
+        for panel_blocks in range(1, min(panels, 2 * work.tasks) + 1):
             of_panels = -(-panels // panel_blocks)
             if panel_blocks != -(-panels // of_panels):
                 continue
-            number = images * row_blocks * panel_blocks
-            waves = -(-number // threads) * of_tiles * of_panels / (images * tiles * panels / threads)
-            traffic = row_blocks * panels * panel_bytes + panel_blocks * tiles * tile_bytes
-            cost = waves + 0.02 * traffic / (panels * panel_bytes + tiles * tile_bytes) + 0.002 * number / threads
+            if of_tiles > most and row_blocks < tiles and of_panels * work.block_bytes > _B_BYTES:
+                continue
+            number = work.images * row_blocks * panel_blocks
+            waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
+            traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
+            late = 0.0 if threads == 1 else 0.1 * threads / number
+            cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
             if cost < best[0]:
                 best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
     return best[1]
@@ -279,7 +316,7 @@ def product(
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
-            weights.image_stride)  # fmt: skip
+            weights.image_stride, b.tile_group)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * prod(segments[:3])
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
@@ -319,6 +356,8 @@ def factory(dtype: str) -> Callable:
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
         first, count, second, per_row, taps, part = args[31], args[32], args[33], args[34], args[35], args[36]
+        x_col, y_col, infinity = args[12], args[16], 0x7FF << 52
+        clips = args[5] != infinity - (1 << 63) or args[6] != infinity
         per_group, each, tiles, row_blocks, panels, panel_blocks = args[38], args[39], args[42], args[43], args[44], args[45]
         p0, outer = task % panel_blocks * panels, task // panel_blocks
         p1 = min(args[37] * per_group, p0 + panels)
@@ -332,56 +371,76 @@ def factory(dtype: str) -> Callable:
         offsets, segments = words(table), nd * nh * nw
         for s in range(segments):
             offsets[s] = s // (nh * nw) * args[23] + s // nw % nh * args[24] + s % nw * args[25]
+        # the place of the task's first tile and first panel; a division costs as much as some K steps
+        at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
+        depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
         # without a single tap or channel the blocks still write bias and residual
         for s in range(0, max(1, segments), taps):
             for k in range(0, max(1, length), part):
                 begins = s + k == 0
                 last = s + taps >= segments and k + part >= length
-                for p in range(p0, p1):
-                    group, c0 = p // per_group, p % per_group * width
-                    cols = min(width, each - c0)
-                    vectors = 1 if cols <= lanes else 2
-                    c0 += group * each
-                    weights = filters + p * args[41] + (s * length + k) * row_bytes
-                    for t in range(t0, t1):
-                        row, at = t // per_row, t % per_row
-                        height = first if at < count else second
-                        col = at * first if at < count else count * first + (at - count) * second
-                        depth, row = row // oh, row % oh
-                        x = images + n * args[9] + k * size + group * args[40]
-                        x += depth * args[10] + row * args[11] + col * args[12]
-                        y = outputs + n * args[13] + depth * args[14] + row * args[15] + col * args[16] + c0 * size
-                        start, start_row, base, out, out_row = y, args[16], zeros, y, args[16]
-                        if begins:
-                            start, start_row = zeros, 0
-                            if args[4] != 0:
-                                start = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19]
-                                start, start_row = start + col * args[20] + c0 * size, args[20]
-                            if args[3] != 0:
-                                base = args[3] + c0 * size
-                        if cols < vectors * lanes:
-                            gather(start, start_row, base, block, height, cols)
-                            start, start_row, base, out, out_row = block, row_bytes, zeros, block, row_bytes
-                        done = 0
-                        while done < height:
-                            rows = height
-                            if vectors == 1:
-                                left = height - done
-                                rows = 14 if left >= 14 else 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
-                            tile(args, vectors, rows, x + done * args[12], weights, start + done * start_row, start_row,
-                                 base, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
-                                 min(part, length - k), last)  # fmt: skip
-                            done += rows
-                        if cols < vectors * lanes:
-                            scatter(block, y, args[16], height, cols)
-                    if last and args[7] != 0:
-                        row, at, end = t0 // per_row, t0 % per_row, t1 // per_row
-                        skip = at * first if at < count else count * first + (at - count) * second
-                        at = t1 % per_row
-                        stop = at * first if at < count else count * first + (at - count) * second
-                        where = words(scratch)
-                        where[0], where[1], where[2] = n, 0, row * ow + skip
-                        where[3], where[4], where[5] = end * ow + stop - row * ow - skip, c0, cols
-                        call_kernel(args[7], args[8], 0, scratch)
+                clip = last and clips
+                next_at, next_row, next_depth = at0, row0, depth0
+                for t in range(t0, t1, args[51]):
+                    begin_at, begin_row, begin_depth = next_at, next_row, next_depth
+                    group, column = group0, first0
+                    for p in range(p0, p1):
+                        cols, c0 = min(width, each - column), group * each + column
+                        vectors = 1 if cols <= lanes else 2
+                        weights = filters + p * args[41] + (s * length + k) * row_bytes
+                        base = zeros
+                        if begins and args[3] != 0:
+                            base = args[3] + c0 * size
+                        at, row, depth, moved = begin_at, begin_row, begin_depth, True
+                        x_line, y_line, r_line = images, outputs, args[4]
+                        for _ in range(min(args[51], t1 - t)):
+                            if moved:
+                                x_line = images + n * args[9] + depth * args[10] + row * args[11] + k * size + group * args[40]
+                                y_line = outputs + n * args[13] + depth * args[14] + row * args[15] + c0 * size
+                                r_line = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19] + c0 * size
+                            height, col = first, at * first
+                            if at >= count:
+                                height, col = second, count * first + (at - count) * second
+                            x, y = x_line + col * x_col, y_line + col * y_col
+                            start, start_row, common, out, out_row = y, y_col, base, y, y_col
+                            if begins:
+                                start, start_row = 0, 0
+                                if args[4] != 0:
+                                    start, start_row = r_line + col * args[20], args[20]
+                            if cols < vectors * lanes:
+                                gather(start if start != 0 else zeros, start_row, base, block, height, cols)
+                                start, start_row, common, out, out_row = block, row_bytes, zeros, block, row_bytes
+                            done = 0
+                            while done < height:
+                                rows = height
+                                if vectors == 1:
+                                    left = height - done
+                                    rows = 14 if left >= 14 else 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
+                                tile(args, vectors, rows, x + done * x_col, weights, start + done * start_row, start_row,
+                                     common, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
+                                     min(part, length - k), clip)  # fmt: skip
+                                done += rows
+                            if cols < vectors * lanes:
+                                scatter(block, y, y_col, height, cols)
+                            at += 1
+                            moved = at == per_row
+                            if moved:
+                                at, row = 0, row + 1
+                                if row == oh:
+                                    row, depth = 0, depth + 1
+                        next_at, next_row, next_depth = at, row, depth
+                        if last and args[7] != 0:
+                            where, begin = words(scratch), begin_at * first
+                            if begin_at > count:
+                                begin = count * first + (begin_at - count) * second
+                            stop = at * first
+                            if at > count:
+                                stop = count * first + (at - count) * second
+                            where[0], where[1], where[2] = n, 0, (begin_depth * oh + begin_row) * ow + begin
+                            where[3], where[4], where[5] = (depth * oh + row) * ow + stop - where[2], c0, cols
+                            call_kernel(args[7], args[8], 0, scratch)
+                        column += width
+                        if column >= each:
+                            column, group = 0, group + 1
 
     return kernel

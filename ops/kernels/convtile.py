@@ -16,19 +16,21 @@ from . import emit, window
 from .emit import E
 from .window import WORD, Code
 
+_LINE = 64  # bytes of a cache line
+# K steps of one turn of the loop. Where a core is shared by two hardware threads, each gets half of the instruction
+# slots: what is not a multiply-add or its operand costs time.
+_UNROLL = 4
 _AHEAD = 64  # K steps by which the panel is prefetched: it may come from L3
-# the bits of float64 infinities
-_INFINITY, _MINUS_INFINITY = 0x7FF0000000000000, -0x10000000000000
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
-    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, last)``.
+    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, clip)``.
 
     y[i, :] = start[i, :] + base[:] + sum of x[i, k] * b[k, :] for `height` rows (one of `pairs` or `singles`) of
     `vectors` (2 or 1) whole vectors.
 
     args is the block of `conv`; x, b, start, base and y are addresses; `table` is the address of the segments'
-    offsets from x, `length` elements each. `last`: clip what is stored.
+    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored.
     """
 
     def body(code, block, vectors, height, *values):
@@ -44,41 +46,59 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 builder.branch(done)
         builder.position_at_end(done)
 
-    names = "vectors height x b start start_row base y y_row table segments length last"
+    names = "vectors height x b start start_row base y y_row table segments length clip"
     return window.leaf(names, dtype, lanes, body)
 
 
 def _tile(
     code: Code, block: ir.Value, wide: int, rows: int, x: E, b: E, start: E, start_row: E, base: E, y: E, y_row: E,
-    table: E, segments: E, length: E, last: E,
+    table: E, segments: E, length: E, clip: E,
 ) -> None:  # fmt: skip
     vector = code.lanes * code.size
     common = [code.load(base + v * vector) for v in range(wide)]
-    sums = {}
-    for i in range(rows):
-        for v in range(wide):
-            sums[i, v] = code.variable(code.load(start + v * vector) + common[v])
-        start = start + start_row
+    sums = {(i, v): code.variable(common[v]) for i in range(rows) for v in range(wide)}
+    with code.when(start != 0):
+        for i in range(rows):
+            for v in range(wide):
+                sums[i, v].set(code.load(start + start_row * i + v * vector) + common[v])
     x_row, panel = code.argument(block, 12), code.variable(b)
+    # row i is read at leads[i // 3] + (i % 3) * x_row: what one instruction can address
+    leads = [code.variable(x) for _ in range(-(-rows // 3))]
+
+    def step(number: int) -> None:
+        """K step `number` from where the pointers stand."""
+        at = panel.get() + number * 2 * vector
+        factors = [code.load(at + v * vector) for v in range(wide)]
+        for line in range(0, wide * vector if rows >= 4 else 0, _LINE):
+            code.prefetch(at + _AHEAD * 2 * vector + line)
+        for i in range(rows):
+            value = emit.splat(code.scalar(leads[i // 3].get() + number * code.size + x_row * (i % 3), code.kind), code.lanes)
+            for v in range(wide):
+                sums[i, v].set(value.fma(factors[v], sums[i, v].get()))
+
+    def steps(count: E, number: int) -> None:
+        with code.loop(count):
+            code.keep_rolled()
+            for one in range(number):
+                step(one)
+            panel.set(panel.get() + number * 2 * vector)
+            for lead in leads:
+                lead.set(lead.get() + number * code.size)
+
+    unroll = _UNROLL if rows * wide >= 6 else 1
     with code.loop(segments) as s:
         at = x + code.scalar(table + s * 8, "i64")
-        with code.loop(length) as k:
-            code.keep_rolled()
-            factors = [code.load(panel.get() + v * vector) for v in range(wide)]
-            for v in range(wide if rows >= 4 else 0):
-                code.prefetch(panel.get() + _AHEAD * 2 * vector + v * vector)
-            panel.set(panel.get() + 2 * vector)
-            here = at + k * code.size
-            for i in range(rows):
-                value = emit.splat(code.scalar(here, code.kind), code.lanes)
-                here = here + x_row
-                for v in range(wide):
-                    sums[i, v].set(value.fma(factors[v], sums[i, v].get()))
-    low, high = (
-        code.number(code.argument(block, at).select(last != 0, code.argument(block, at), code.word(free)))
-        for at, free in ((5, _MINUS_INFINITY), (6, _INFINITY))
-    )
+        for j, lead in enumerate(leads):
+            lead.set(code.unrelated(at + x_row * (3 * j)))
+        groups = length / unroll
+        steps(groups, unroll)
+        if unroll > 1:
+            steps(length - groups * unroll, 1)
+    with code.when(clip != 0):
+        low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
+        for each in sums.values():
+            each.set(each.get().at_least(low).at_most(high))
     for i in range(rows):
         for v in range(wide):
-            code.store(y + v * vector, sums[i, v].get().at_least(low).at_most(high))
+            code.store(y + v * vector, sums[i, v].get())
         y = y + y_row

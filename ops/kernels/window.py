@@ -80,6 +80,11 @@ class Code:
         function = emit._declare(self.builder, "llvm.prefetch.p0", kind)
         self.builder.call(function, [where, *(ir.Constant(flag, value) for value in (0, 3, 1))])
 
+    def unrelated(self, word: E) -> E:
+        """The same word, whose origin LLVM forgets: addresses from it are not rebuilt from those of others."""
+        kind = ir.FunctionType(WORD, [WORD])
+        return word.of(self.builder.asm(kind, "", "=r,0", [word.v], False))
+
     def keep_rolled(self) -> None:
         """Stops LLVM from unrolling the loop around this place, which only costs compile time in a wide body."""
         nothing = ir.FunctionType(ir.VoidType(), [])
