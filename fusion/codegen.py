@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 from ..ops.primitives import Fold
 
-# bytes at the start of a thread's scratch that belong to the epilogue's coordinates
-RESERVED = 64
+# bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
+# for stores of neighbouring elements whose addresses look alike in their low 12 bits (tensors begin at pages)
+RESERVED = 64 + 2048
 # functions worth keeping a result of, rather than computing it again in a later pass
 _DEAR = re.compile(r"\b(exp\w*|log\w*|tanh|sigmoid|erf|gelu\w*|softplus|pow|sin|cos|tan|a?(sin|cos|tan)h?|sqrt|mish)\(|/")
 
@@ -341,10 +342,11 @@ class _Writer:
         return f"p{i} + r * f{i}" if self.column else f"p{i}"
 
     def _save_place(self, n: int) -> str:
-        """Where a saved value of this vector lies: rows of n elements (8 bytes each), padded to whole vectors."""
+        """Where saved value n of this vector lies: dense in a region for rows of elements of 8 bytes."""
+        size = _size(self.levels.by_target[self.levels.saved[n]].dtype)
         if self.column:
-            return f"scratch + {RESERVED} + ({n} * fold_size + r) * (LANES * 8)"
-        return f"scratch + {RESERVED} + {n} * ((hi - lo + LANES) * 8) + (j - lo) * 8"
+            return f"scratch + {RESERVED} + ({n} * fold_size * 8 + r * {size}) * LANES"
+        return f"scratch + {RESERVED} + {n} * ((hi - lo + LANES) * 8) + (j - lo) * {size}"
 
     def _load(self, i: int, base: str, count: str) -> str:
         operand = self.code.operands[i]

@@ -15,7 +15,7 @@ from math import prod
 
 from ..ops import evaluate
 from ..ops.kernels import target
-from ..ops.kernels.spec import KernelSpec
+from ..ops.kernels.spec import KernelSpec, generated
 from ..ops.primitives import Layout, Map, Reduce, Tensor
 from . import codegen
 from .codegen import Access, LoopCode, Operand, Statement
@@ -97,7 +97,7 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
         NotDense: an operand has to be copied first.
     """
     nest = _nest(space, axes, layouts, first_write=len(work.reads), writes=len(work.writes))
-    lanes = target.current().lanes
+    lanes = _lanes(nest.inner[0])
     operands = tuple(
         Operand(
             evaluate.memory_name(x.dtype),
@@ -120,7 +120,7 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
     for i, address in enumerate(addresses):
         args += [address] + [0] * padding + [strides[i] for _, strides in outer] + [inner[1][i], fold[1][i]]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
-    kernel = KernelSpec(codegen.names_of(work.statements), codegen.generate(code))
+    kernel = generated(codegen.names_of(work.statements), codegen.generate(code), lanes)
     scratch = codegen.scratch_bytes(code, fold[0] if nest.column else min(chunk, inner[0]), lanes)
     return LoopLaunch(kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
 
@@ -149,7 +149,14 @@ def epilogue(
     for address, steps in zip(addresses, strides):
         args += [address, *steps]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
-    return KernelSpec("tail_" + codegen.names_of(work.statements), codegen.generate(code)), tuple(args)
+    lanes = _lanes(prod(shape[d] for d in matrix[3]))
+    return generated("tail_" + codegen.names_of(work.statements), codegen.generate(code), lanes), tuple(args)
+
+
+def _lanes(inner: int) -> int:
+    """Elements of a loop's vectors: two registers for long rows, so that one's latency hides behind the other's work."""
+    native = target.current().lanes
+    return 2 * native if inner >= 4 * native else native
 
 
 # -- the loop nest

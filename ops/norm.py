@@ -22,7 +22,8 @@ def softmax_over(t: Builder, x: Tensor, axis: int) -> Tensor:
     """exp(x - max) / sum along one axis."""
     wide = widened(t, x)
     grown = t.map("exp(a - b)", wide, t.reduce(Fold.MAX, wide, [axis]))
-    return t.cast(t.map("a / b", grown, fold_sum(t, grown, [axis])), x.dtype)
+    # one division a row; the sum is at least 1
+    return t.cast(t.map("a * b", grown, t.map("1.0 / a", fold_sum(t, grown, [axis]))), x.dtype)
 
 
 def _log_softmax_over(t: Builder, x: Tensor, axis: int) -> Tensor:

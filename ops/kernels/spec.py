@@ -30,7 +30,7 @@ class KernelSpec:
         name: for people; shown in plans and profiles.
         text: Python source of a generated kernel; it sees the names of `simd.namespace()` and `vmath`.
         factory: ``"module:function"`` under ``jitrt.ops.kernels``; called with `parameters`, returns the function.
-        parameters: keyword arguments of the factory.
+        parameters: keyword arguments of the factory, or of `simd.namespace` (lanes).
     """
 
     name: str
@@ -54,7 +54,7 @@ class KernelSpec:
 
         filename = f"<jitrt {self.name} {self.key[:12]}>"
         linecache.cache[filename] = (len(self.text), None, self.text.splitlines(True), filename)
-        scope: dict = dict(simd.namespace())
+        scope: dict = dict(simd.namespace(**dict(self.parameters)))
         exec(compile(self.text, filename, "exec"), scope)
         return scope["kernel"]
 
@@ -67,6 +67,11 @@ class KernelSpec:
         given = ", ".join(f"{k}={v!r}" for k, v in self.parameters)
         made = getattr(importlib.import_module(f"{__package__}.{module}"), name)
         return f"# {module}.{name}({given})\n{inspect.getsource(made)}"
+
+
+def generated(name: str, text: str, lanes: int) -> KernelSpec:
+    """The specification of a kernel in generated source, over vectors of `lanes` elements."""
+    return KernelSpec(name, text, parameters=(("lanes", lanes),))
 
 
 def handwritten(name: str, factory: str, **parameters: Parameter) -> KernelSpec:
