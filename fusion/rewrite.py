@@ -27,8 +27,8 @@ def rewrite(graph: Graph) -> Graph:
 
 
 def prune(graph: Graph) -> Graph:
-    """Only what the outputs need."""
-    needed = set(graph.outputs)
+    """Only what the outputs need, and constants that a run may override."""
+    needed = {*graph.outputs, *graph.overridable}
     kept: list[Node] = []
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):
@@ -38,7 +38,7 @@ def prune(graph: Graph) -> Graph:
                 needed.add(str(node.attributes["y"]))  # named by an attribute, not an input
             for body in node.subgraphs():
                 needed.update(body.captured())
-    return graph.copy(nodes=kept[::-1])
+    return graph.copy(nodes=kept[::-1], constants={name: x for name, x in graph.constants.items() if name in needed})
 
 
 # -- scales and shifts into weights

@@ -18,6 +18,7 @@ from . import errors
 from .binding import IOBinding, OrtValue
 from .errors import Fail, InvalidArgument, ModelLoadCanceled, NodeFailure
 from .fusion.graph import Graph, OptionalType, TensorType
+from .memory import LARGE
 from .options import RunOptions, SessionOptions
 from .values import feed, type_text
 
@@ -101,8 +102,32 @@ class InferenceSession:
         self._other_engines: dict[frozenset[str], Engine] = {}
         self._check_operators()
         self._values = _values(self.graph)
+        self._state = _file_state(self._source)
+        self._dropped = self._drop_weights()
         if self._trace_file is not None:
             self._trace_file.add("session_initialization", 0.0)
+
+    def _drop_weights(self) -> bool:
+        """Forget weights that the engine holds in another form; `_whole_graph` can read them again."""
+        constants = self.graph.constants
+        unused = [n for n, x in constants.items() if x.nbytes >= LARGE and n not in self._engine.graph.constants]
+        for name in unused:
+            del constants[name]
+        return bool(unused)
+
+    def _whole_graph(self) -> Graph:
+        """The model's graph with all its weights.
+
+        Raises:
+            Fail: they would have to be read again from a file that is another one now.
+        """
+        from .loading import load
+
+        if not self._dropped:
+            return self.graph
+        if _file_state(self._source) != self._state:
+            raise Fail(f"{self._source} has changed since the session was made; inner values can no longer be computed")
+        return load(self._source, self._options).graph
 
     def _open_trace_file(self) -> TraceFile | None:
         if not self._options.enable_profiling:
@@ -165,7 +190,7 @@ class InferenceSession:
 
         wanted = frozenset(outputs)
         if wanted not in self._other_engines:
-            graph = self.graph.copy(outputs=list(dict.fromkeys(outputs)))
+            graph = self._whole_graph().copy(outputs=list(dict.fromkeys(outputs)))
             self._other_engines[wanted] = Engine(graph, self._threads, self._options)
         return self._other_engines[wanted]
 
@@ -348,6 +373,17 @@ class InferenceSession:
         inputs = ", ".join(f"{a.name}: {a.type}{a.shape}" for a in self.get_inputs())
         outputs = ", ".join(f"{a.name}: {a.type}{a.shape}" for a in self.get_outputs())
         return f"<jitrt.InferenceSession {self.graph.name} ({inputs}) -> ({outputs})>"
+
+
+def _file_state(source: object) -> tuple[int, ...] | None:
+    """What tells a file's content from a later one's; None for what is no path."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    try:
+        info = os.stat(source)
+    except OSError:
+        return ()
+    return info.st_size, info.st_mtime_ns, info.st_ino
 
 
 def _values(graph: Graph) -> set[str]:

@@ -504,3 +504,36 @@ def test_the_names_that_programs_use_of_onnxruntime_are_here():
     assert jitrt.get_device() == onnxruntime.get_device() == "CPU"
     assert "CPUExecutionProvider" in jitrt.get_available_providers()
     assert jitrt.get_version_string() == jitrt.__version__
+
+
+def _folded_model() -> onnx.ModelProto:
+    """A product whose weights are rewritten: the originals are dropped after loading."""
+    model = parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[N,160] x) => (float[N,160] y) { h = MatMul (x, w) y = Mul (h, s) }'
+    )
+    weights = np.random.default_rng(0).standard_normal((160, 160)).astype(np.float32)
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(a, n) for n, a in (("w", weights), ("s", np.array(3.0, np.float32)))
+    )
+    return model
+
+
+def test_inner_values_are_computed_from_weights_that_were_dropped(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(_folded_model(), path)
+    x = np.ones((2, 160), np.float32)
+    for source in (str(path), path.read_bytes(), _folded_model()):
+        session = jitrt.InferenceSession(source)
+        y, h, w = (session.run([name], {"x": x})[0] for name in ("y", "h", "w"))
+        np.testing.assert_allclose(y, 3 * h, rtol=1e-5)
+        np.testing.assert_allclose(h, x @ w, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_changed_is_not_mixed_with_what_was_loaded(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(_folded_model(), path)
+    session, x = jitrt.InferenceSession(str(path)), np.ones((2, 160), np.float32)
+    path.write_bytes(b"something else")
+    assert session.run(["y"], {"x": x})[0].shape == (2, 160)
+    with pytest.raises(jitrt.Fail, match="has changed"):
+        session.run(["h"], {"x": x})

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import target
-from .conv import PackedWeights, conv, pack_weights, padded_columns
+from .conv import PackedWeights, conv, padded_columns, panel_width
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
@@ -30,6 +30,7 @@ _G = np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
                [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])  # fmt: skip
 _TILE, _PATCH, _PRODUCTS = 4, 6, 36
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
+_MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
 _TASK_BYTES = 64 << 10  # a task costs the executor about a microsecond
 
 
@@ -49,25 +50,29 @@ class WinogradWeights:
 def pack_winograd(w: np.ndarray) -> np.ndarray:
     """w[O, C, 3, 3] (float32) transformed, in the order of `WinogradWeights`."""
     o, c = w.shape[:2]
-    transformed = np.einsum("ik,ockl,jl->ijoc", _G, w.astype(np.float64), _G).reshape(_PRODUCTS, o, c).astype(w.dtype)
-    packed = [pack_weights(part[:, :, None], 1) for part in transformed]
-    return np.stack(packed).reshape(_PRODUCTS, packed[0].shape[0], c, -1)
+    width, both = panel_width(4), np.kron(_G, _G)
+    data = np.zeros((_PRODUCTS, -(-o // width), c, width), np.float32)
+    for panel, first in enumerate(range(0, o, width)):
+        filters = w[first : first + width]
+        transformed = filters.reshape(-1, 9).astype(np.float64) @ both.T
+        data[:, panel, :, : len(filters)] = transformed.reshape(len(filters), c, _PRODUCTS).transpose(2, 1, 0)
+    return data
 
 
 def profitable(batch: int, channels: int, outputs: int, height: int, width: int, threads: int = 1) -> bool:
     """Whether Winograd is expected to be faster than `conv` for a 3 x 3 convolution with this output size.
 
-    In cycles of one core: the products at the register tile's speed or at that of reading the transformed filters,
-    whichever is slower, and the transforms at memory speed; against the direct products.
+    In cycles of one core: the products at the register tile's speed or at that of reading the transformed filters from
+    memory, whichever is slower, and the transforms at the speed of the caches; against the direct products, likewise.
     """
     lanes = target.current().lanes
     if channels % lanes or outputs % lanes or min(batch, channels, outputs, height, width) == 0:
         return False
     tiles = batch * -(-height // _TILE) * -(-width // _TILE)
     per_step = 2 * lanes  # multiply-adds in a cycle
-    direct = 9 * batch * height * width * channels * outputs / per_step
+    direct = max(9 * batch * height * width * channels * outputs / per_step, 9 * channels * outputs * 4 / _MEMORY)
     products = _PRODUCTS * max(tiles, 7) * channels * outputs / per_step
-    filters = _PRODUCTS * channels * outputs * 4 / 16
+    filters = _PRODUCTS * channels * outputs * 4 / _MEMORY
     transforms = _PRODUCTS * tiles * (channels + outputs) * 4 / 8
     return max(products, filters) + transforms + 20_000 * threads < 0.9 * direct
 
