@@ -63,7 +63,6 @@ elementwise("SwiGLU", "a * sigmoid({alpha=1} * a) * b", since=28)
 elementwise("Add", "a + b", since=7, kinds=NUMBERS)
 elementwise("Sub", "a - b", since=7, kinds=NUMBERS)
 elementwise("Mul", "a * b", since=7, kinds=NUMBERS)
-elementwise("Div", "a / b", since=7, kinds=NUMBERS)
 elementwise("And", "a & b", since=7, kinds="b")
 elementwise("Or", "a | b", since=7, kinds="b")
 elementwise("Xor", "a ^ b", since=7, kinds="b")
@@ -114,6 +113,17 @@ def prelu_per_channel(t: Builder, x, slope, *, consumed_inputs=None):
     return t.map("select(a < 0, a * b, a)", x, slope)
 
 
+@op("Div", since=7)
+def div(t: Builder, a, b):
+    """a / b; integers round towards zero. By a constant power of two it is an exact product, which costs less."""
+    check_types((a, b), NUMBERS)
+    if a.dtype.kind == "f" and b.constant is not None and b.size == 1:
+        fraction, exponent = np.frexp(np.float64(b.constant.item()))
+        if abs(fraction) == 0.5 and abs(exponent) <= _PLAIN_EXPONENTS:
+            return t.map("a * b", a, t.constant(1 / b.constant.astype(np.float64), a.dtype))
+    return t.map("a / b", a, b)
+
+
 @op("Pow", since=7)
 def pow_(t: Builder, x, y):
     """The result has the base's type. Integers go through float64, as in onnxruntime."""
@@ -128,6 +138,7 @@ def pow_(t: Builder, x, y):
     return t.cast(power, x.dtype)
 
 
+_PLAIN_EXPONENTS = 13  # of powers of two whose inverse is a normal number in every float type
 # sqrt differs from pow(a, 0.5) at -inf and -0
 _POWERS = {2: "a * a", 3: "a * a * a", -1: "1.0 / a", 0.5: "select(a == -inf, inf, sqrt(a) + 0.0)"}
 

@@ -18,6 +18,7 @@ buffer, offset) writes an array's data address plus an offset into an argument b
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 # int64 words of a job; WIDTH: the largest number of threads that a step can use; PLACES: spans of a step in a timeline;
 # SELF: its own address
@@ -150,6 +151,7 @@ def _wake(call_c, compare_and_swap, load) -> Callable:
     return wake
 
 
+@lru_cache(maxsize=1)
 def _record() -> Callable:
     from .atomics import cycles
     from .simd import block
@@ -163,6 +165,7 @@ def _record() -> Callable:
     return record
 
 
+@lru_cache(maxsize=1)
 def _wait() -> Callable:
     from .atomics import call_c, load, pause
     from .simd import block
@@ -206,6 +209,7 @@ def _alone() -> Callable:
     return alone
 
 
+@lru_cache(maxsize=1)
 def _walk() -> Callable:
     from .atomics import add, compare_and_swap, cycles, load
     from .simd import block, call_kernel
