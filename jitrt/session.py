@@ -126,7 +126,7 @@ class InferenceSession:
         if not self._dropped:
             return self.graph
         if _file_state(self._source) != self._state:
-            raise Fail(f"{self._source} has changed since the session was made; inner values can no longer be computed")
+            raise Fail(f"{self._source!r} has changed since the session was made; inner values can no longer be computed")
         return load(self._source, self._options).graph
 
     def _open_trace_file(self) -> TraceFile | None:
