@@ -94,6 +94,7 @@ def _prepare(subject: Subject, folder: Path) -> list[Path]:
 
 def _probe(runtime: str, store: Path, arguments: list[object]) -> dict:
     environment = os.environ | {"JITRT_CACHE_DIR": str(store), "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     command = [sys.executable, "-m", "benchmarks.probe", runtime, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:

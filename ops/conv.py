@@ -89,7 +89,8 @@ def _algorithm(
             lambda d, x, w, y, **rest: light.depthwise(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
     plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.constant is not None
-    if plain and fast.profitable(X.shape[0], X.shape[1], W.shape[0], *size, threads):
+    # chosen as for one image, so that another batch size finds the filters packed, and each image the same result
+    if plain and fast.profitable(1, X.shape[1], W.shape[0], *size, threads):
         return _Algorithm(
             "winograd", fast.pack_winograd, lambda at: fast.WinogradWeights(W.shape[:2], at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
