@@ -29,7 +29,7 @@ from .spec import handwritten
 _K_BYTES = 192 << 10  # weights of a panel and K block: in L2, streamed by every tile
 _A_BYTES = 320 << 10  # image rows of one task and K block, if they are what stays in L2
 _B_BYTES = 256 << 10  # weights of one task and K block, if they are what stays in L2
-_L1_BYTES = 12 << 10  # image rows of a group of tiles that all panels pass by
+_L1_BYTES = 12 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
@@ -234,7 +234,7 @@ def _blocking(
     )  # fmt: skip
     tiles, row_blocks, own_panels, panel_blocks = _share(whole)
     group = tiles
-    if own_panels * panel * size * depth <= _B_BYTES:
+    if whole.panels_stay(own_panels):
         group = max(1, _L1_BYTES // (first * depth * size))
     return _Blocking(first, count, second, per_row, taps, length, tiles, row_blocks, own_panels, panel_blocks, group)
 
@@ -258,6 +258,10 @@ class _Work:
     block_bytes: int
     flops: int
 
+    def panels_stay(self, panels: int) -> bool:
+        """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles of a group."""
+        return panels * self.block_bytes <= _B_BYTES and self.block_bytes <= _L1_BYTES + _L1_BYTES // 3
+
 
 @lru_cache(maxsize=4096)
 def _share(work: _Work) -> tuple[int, int, int, int]:
@@ -278,7 +282,7 @@ def _share(work: _Work) -> tuple[int, int, int, int]:
             of_panels = -(-panels // panel_blocks)
             if panel_blocks != -(-panels // of_panels):
                 continue
-            if of_tiles > most and row_blocks < tiles and of_panels * work.block_bytes > _B_BYTES:
+            if of_tiles > most and row_blocks < tiles and not work.panels_stay(of_panels):
                 continue
             number = work.images * row_blocks * panel_blocks
             waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
