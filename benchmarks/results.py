@@ -184,8 +184,7 @@ def _head(arguments: argparse.Namespace, load: float | None, minutes: float) -> 
         "",
         "Times are medians of runs that both runtimes make in turns, in one process a model. The ratio is onnxruntime's time by",
         "jitrt's: above 1, jitrt is faster. Ratios compare across machines, times do not. The largest difference is that of the",
-        f"outputs, which agree within rtol {RTOL:g} and atol {ATOL:g} (of the largest value, if that is above 1) unless it says",
-        "otherwise.",
+        f"outputs, which agree within rtol {RTOL:g} and atol {ATOL:g} unless it says otherwise.",
     ]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ops import evaluate, fallback, registry
 from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
-from ..ops.primitives import Opaque, Primitive, Tensor, Trace
+from ..ops.primitives import Opaque, Tensor, Trace
 from .graph import Graph, Node
 
 Value = Tensor | Opaque
@@ -271,14 +271,3 @@ class Tracer(Builder):
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
             dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name,
         )  # fmt: skip
-
-
-def reachable(trace_: Trace) -> list[Primitive]:
-    """The primitives that the outputs need, in order."""
-    needed = {id(v) for v in trace_.outputs}
-    kept: list[Primitive] = []
-    for primitive in reversed(trace_.primitives):
-        if any(id(out) in needed for out in primitive.outputs):
-            kept.append(primitive)
-            needed.update(id(x) for x in primitive.inputs if x is not None)
-    return kept[::-1]
