@@ -73,9 +73,10 @@ class Editor:
 
     def renamed(self, p: Primitive) -> Primitive:
         """The primitive with its inputs replaced; itself when nothing changed."""
-        inputs = [self.current(x) for x in p.inputs]
-        if all(a is b for a, b in zip(inputs, p.inputs)):
+        replaced = self.replaced
+        if not any(id(x) in replaced for x in p.inputs):
             return p
+        inputs = [self.current(x) for x in p.inputs]
         if isinstance(p, Reduce | Move):
             return replace(p, input=inputs[0])
         assert isinstance(p, Map | Join | Kernel | Host)

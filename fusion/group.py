@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
@@ -128,6 +129,11 @@ class _Grouping:
         for p in primitives:
             self.ancestors.append(self._ancestry(p.inputs))
         self.tails: dict[int, list[Map]] = {}
+        self.maps_of: dict[int, list[int]] = {}  # id(value) -> the maps that read it, by index
+        for i, p in enumerate(primitives):
+            if isinstance(p, Map):
+                for x in p.inputs:
+                    self.maps_of.setdefault(id(x), []).append(i)
         for kernel in reversed(primitives):
             if isinstance(kernel, Kernel) and kernel.tail is Tail.EPILOGUE:
                 self.tails[id(kernel)] = self._tail(kernel)
@@ -143,16 +149,23 @@ class _Grouping:
     def _tail(self, kernel: Kernel) -> list[Map]:
         shape, inside, tail = kernel.outputs[0].shape, {id(kernel.outputs[0])}, []
         at = self.index[id(kernel)]
-        for p in self.trace.primitives[at + 1 :]:
-            if not isinstance(p, Map) or p.output.shape != shape or id(p) in self.absorbed or len(tail) >= MAX_MEMBERS:
+        # the maps that read what is inside, in the trace's order
+        ahead = list(self.maps_of.get(id(kernel.outputs[0]), ()))
+        seen = -1
+        while ahead and len(tail) < MAX_MEMBERS:
+            i = heapq.heappop(ahead)
+            p = self.trace.primitives[i]
+            if i == seen or p.output.shape != shape or id(p) in self.absorbed:
                 continue
+            seen = i
             others = self._ancestry(x for x in p.inputs if id(x) not in inside)
-            mine = any(id(x) in inside for x in p.inputs)
-            if mine and not (others >> at) & 1 and matrix_fits(kernel, p):
+            if not (others >> at) & 1 and matrix_fits(kernel, p):
                 inside.add(id(p.output))
                 self.absorbed[id(p)] = kernel
                 tail.append(p)
                 self._inherit(at, others)
+                for j in self.maps_of.get(id(p.output), ()):
+                    heapq.heappush(ahead, j)
         return tail
 
     def _inherit(self, at: int, more: int) -> None:

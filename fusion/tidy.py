@@ -13,9 +13,11 @@ def prune(trace: Trace) -> Trace:
     needed = {id(v) for v in trace.outputs}
     kept: list[Primitive] = []
     for primitive in reversed(trace.primitives):
-        if any(id(out) in needed for out in primitive.outputs):
-            kept.append(primitive)
-            needed.update(id(x) for x in primitive.inputs if x is not None)
+        for out in primitive.outputs:
+            if id(out) in needed:
+                kept.append(primitive)
+                needed.update(map(id, primitive.inputs))
+                break
     return Trace(trace.inputs, trace.outputs, kept[::-1])
 
 

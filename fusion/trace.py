@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -182,10 +183,8 @@ class Tracer(Builder):
 
     def _attributes(self, function: Callable, node: Node) -> dict[str, object]:
         """The node's attributes that the lowering takes (a misspelt or foreign one is an error, as in the schema)."""
-        parameters = inspect.signature(function).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return node.attributes
-        unknown = [a for a in node.attributes if a not in parameters]
+        parameters = _parameters(function)
+        unknown = [a for a in node.attributes if a not in parameters] if parameters is not None else None
         if unknown:
             raise OperatorError(f"unknown attribute {unknown[0]!r}")
         return node.attributes
@@ -271,3 +270,10 @@ class Tracer(Builder):
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
             dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _parameters(function: Callable) -> frozenset[str] | None:
+    """The names of a function's parameters; None if it takes any."""
+    parameters = inspect.signature(function).parameters
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else frozenset(parameters)

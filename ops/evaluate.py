@@ -23,6 +23,7 @@ _MEMORY = {**_REGISTERS, "float16": "f16", "bfloat16": "bf16"}
 _NUMPY = {name: np.dtype(dtype) for dtype, name in _REGISTERS.items() if dtype not in ("float16", "bfloat16")}
 
 
+@lru_cache(maxsize=256)
 def register_name(dtype: np.dtype) -> str:
     """The register type that computes a dtype: float16 and bfloat16 are computed as f32.
 
@@ -32,11 +33,13 @@ def register_name(dtype: np.dtype) -> str:
     return _REGISTERS[dtype.name]
 
 
+@lru_cache(maxsize=256)
 def memory_name(dtype: np.dtype) -> str:
     """The element type that kernels load and store for a dtype (KeyError as above)."""
     return _MEMORY[dtype.name]
 
 
+@lru_cache(maxsize=256)
 def is_native(dtype: np.dtype) -> bool:
     """Whether native kernels handle the dtype."""
     return dtype.name in _MEMORY
