@@ -17,11 +17,17 @@ SMALL = {
     "resnet18": ({"image": 64}, {}, {"batch": 3}),
     "resnet50": ({"image": None}, {"image": 64}, {"image": 75, "batch": 2}),
     "mobilenet_v2": ({"image": 64}, {}, {"batch": 3}),
+    "mobilenet_v3": ({"image": 64}, {}, {"batch": 3}),
     "efficientnet_b0": ({"image": 64}, {}, {"batch": 3}),
+    "regnet_y_800mf": ({"image": 64}, {}, {"batch": 3}),
+    "convnext_tiny": ({"image": None}, {"image": 64}, {"image": 75, "batch": 2}),
+    "alexnet": ({"image": 95, "hidden": 64, "classes": 10}, {}, {"batch": 3}),
+    "zfnet512": ({"image": 71, "hidden": 64, "classes": 10}, {}, {"batch": 3}),
     "vgg19": ({"image": 32, "hidden": 64, "classes": 10}, {}, {"batch": 3}),
     "densenet121": ({"image": 64}, {}, {"batch": 3}),
     "squeezenet1_1": ({"image": None}, {"image": 64}, {"image": 75, "batch": 2}),
     "inception_v1": ({"image": 64}, {}, {"batch": 3}),
+    "inception_v2": ({"image": None}, {"image": 64}, {"image": 96, "batch": 2}),
     "shufflenet_v2": ({"image": 64}, {}, {"batch": 3}),
     "yolov8n": ({"image": 64}, {}, {"batch": 3}),
     "unet": ({"image": None, "width": 8}, {"height": 48}, {"height": 32, "batch": 3}),
@@ -41,10 +47,40 @@ SMALL = {
     "lstm_classifier": ({"width": 24, "hidden": 20, "vocabulary": 50}, {"sequence": 9}, {"sequence": 5, "batch": 3}),
     "mlp": ({"features": 50, "hidden": 37}, {}, {"batch": 3}),
 }
+# As published with torchvision, Caffe (AlexNet, ZFNet-512, Inception), ultralytics and transformers.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "mobilenet_v2": 3_504_872,
+    "mobilenet_v3": 5_483_032,
+    "efficientnet_b0": 5_288_548,
+    "regnet_y_800mf": 6_432_512,
+    "convnext_tiny": 28_589_128,
+    "alexnet": 60_965_224,
+    "zfnet512": 87_250_536,
+    "vgg19": 143_667_240,
+    "densenet121": 7_978_856,
+    "squeezenet1_1": 1_235_496,
+    "inception_v1": 6_998_552,
+    "inception_v2": 11_194_984,
+    "shufflenet_v2": 2_278_604,
+    "yolov8n": 3_157_200 - 16,  # the weights of the expected distance are no parameters here
+    "unet": 7_763_041,
+    "bert_base": 109_482_240,
+    "vit_b16": 86_567_656,
+    "t5_encoder": 35_330_816,
+    "gpt2": 124_439_808,
+}
+OWN = {"llama", "lstm_classifier", "mlp"}  # sizes chosen here
 
 
 def test_all_networks_are_here():
-    assert set(SMALL) == set(zoo.NAMES)
+    assert set(SMALL) == set(PARAMETERS) | OWN == set(zoo.NAMES)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_network_has_the_published_number_of_parameters(name):
+    assert zoo.outline(name)[1] == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", SMALL)

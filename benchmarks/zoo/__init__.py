@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto
 
-from . import classic, decoders, detection, encoders, vision
+from . import classic, decoders, detection, encoders, inception, mobile, plain, residual
 from .builder import Dim, GraphBuilder
 
 __all__ = ["NAMES", "build", "inputs", "outline"]
@@ -31,15 +31,21 @@ class Model:
 
 
 MODELS = {
-    "resnet18": Model(vision.resnet18),
-    "resnet50": Model(vision.resnet50),
-    "mobilenet_v2": Model(vision.mobilenet_v2),
-    "efficientnet_b0": Model(vision.efficientnet_b0, opset=18),
-    "vgg19": Model(vision.vgg19),
-    "densenet121": Model(vision.densenet121),
-    "squeezenet1_1": Model(vision.squeezenet1_1),
-    "inception_v1": Model(vision.inception_v1),
-    "shufflenet_v2": Model(vision.shufflenet_v2),
+    "resnet18": Model(residual.resnet18),
+    "resnet50": Model(residual.resnet50),
+    "mobilenet_v2": Model(mobile.mobilenet_v2),
+    "mobilenet_v3": Model(mobile.mobilenet_v3),
+    "efficientnet_b0": Model(mobile.efficientnet_b0, opset=18),
+    "regnet_y_800mf": Model(residual.regnet_y_800mf),
+    "convnext_tiny": Model(residual.convnext_tiny, opset=18),
+    "alexnet": Model(plain.alexnet),
+    "zfnet512": Model(plain.zfnet512),
+    "vgg19": Model(plain.vgg19),
+    "densenet121": Model(residual.densenet121),
+    "squeezenet1_1": Model(mobile.squeezenet1_1),
+    "inception_v1": Model(inception.inception_v1),
+    "inception_v2": Model(inception.inception_v2),
+    "shufflenet_v2": Model(mobile.shufflenet_v2),
     "yolov8n": Model(detection.yolov8n, opset=19),
     "unet": Model(detection.unet, opset=18, dims={"height": 256, "width": 256}),
     "bert_base": Model(encoders.bert_base, dims={"sequence": 128}),

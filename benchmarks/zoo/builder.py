@@ -233,7 +233,7 @@ class GraphBuilder:
         return self.op("BatchNormalization", x, scale, shift, mean, variance, power=gain * gain, epsilon=epsilon)
 
     def act(self, x: Value, kind: str | None) -> Value:
-        """Activation by name: relu, relu6 (Clip), silu (Sigmoid and Mul) or None.
+        """Activation by name: relu, relu6 (Clip), silu (Sigmoid and Mul), hardswish, gelu (with Erf before opset 20) or None.
 
         The factors are E[f(z)^2] of a standard normal z.
         """
@@ -245,7 +245,19 @@ class GraphBuilder:
             return self.op("Clip", x, self.scalar(0), self.scalar(6), power=0.5 * x.power)
         if kind == "silu":
             return self.op("Mul", x, self.op("Sigmoid", x), power=0.356 * x.power)
-        raise ValueError(f"unknown activation {kind!r}: expected relu, relu6, silu or None")
+        if kind == "hardswish":
+            return self.op("HardSwish", x, power=0.33 * x.power)
+        if kind == "gelu":
+            return self._gelu(x)
+        raise ValueError(f"unknown activation {kind!r}: expected relu, relu6, silu, hardswish, gelu or None")
+
+    def _gelu(self, x: Value) -> Value:
+        power = 0.425 * x.power
+        if self.opset >= 20:
+            return self.op("Gelu", x, power=power)
+        erf = self.op("Erf", self.op("Div", x, self.scalar(math.sqrt(2))))
+        product = self.op("Mul", x, self.op("Add", erf, self.scalar(1)))
+        return self.op("Mul", product, self.scalar(0.5), power=power)
 
     def conv_bn_act(
         self,

@@ -17,13 +17,6 @@ def additive_padding_mask(g: GraphBuilder, mask: Value) -> Value:
     return g.op("Mul", g.op("Sub", g.scalar(1), kept), g.scalar(FLOAT_MIN))
 
 
-def gelu_erf(g: GraphBuilder, x: Value) -> Value:
-    """GELU written out with Erf, as before opset 20; E[gelu(z)^2] is 0.425 for a standard normal z."""
-    erf = g.op("Erf", g.op("Div", x, g.scalar(math.sqrt(2))))
-    product = g.op("Mul", x, g.op("Add", erf, g.scalar(1)))
-    return g.op("Mul", product, g.scalar(0.5), power=0.425 * x.power)
-
-
 # ---- BERT: Devlin et al. 2019 ----
 
 
@@ -35,7 +28,7 @@ def _bert_layer(g: GraphBuilder, x: Value, mask: Value, heads: int, inner: int) 
         mixed = g.attention(query, key, value, heads=heads, mask=mask, scale=query.channels**-0.5)
         x = g.layer_norm(g.add(g.linear(mixed, x.channels), x), epsilon=1e-12)
     with g.scope("mlp"):
-        y = g.linear(gelu_erf(g, g.linear(x, inner)), x.channels)
+        y = g.linear(g.act(g.linear(x, inner), "gelu"), x.channels)
         return g.layer_norm(g.add(y, x), epsilon=1e-12)
 
 
@@ -81,8 +74,7 @@ def _vit_block(g: GraphBuilder, x: Value, heads: int, inner: int, branch: float)
         mixed = g.attention(query, key, value, heads=heads, scale=size**-0.5)
         x = g.add(x, g.linear(mixed, width, branch))
     with g.scope("mlp"):
-        y = g.linear(g.layer_norm(x, epsilon=1e-6), inner)
-        y = g.op("Gelu", y, power=0.425 * y.power)
+        y = g.act(g.linear(g.layer_norm(x, epsilon=1e-6), inner), "gelu")
         return g.add(x, g.linear(y, width, branch))
 
 
