@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ from .storage import At, Memory, Orders, Place, Weights, assign, placements
 if TYPE_CHECKING:
     from ..ops.kernels.launch import Launch
 
+Announce = Callable[[list[KernelSpec]], None]
 NUMBER = r"(-?(?:[0-9.]+(?:e[-+]?\d+)?|inf)|\(-?[0-9.e+-]+\))"
 _CLIPS = (
     (re.compile(rf"^(?:at_least|maximum)\(a, {NUMBER}\)$"), "low"),
@@ -55,10 +56,15 @@ _CLIPS = (
 )
 
 
-def make_plan(trace: Trace, threads: int, weights: Weights) -> Plan:
-    """The plan of a trace for a number of threads; constants are packed into `weights`."""
+def make_plan(trace: Trace, threads: int, weights: Weights, announce: Announce = lambda kernels: None) -> Plan:
+    """The plan of a trace for a number of threads.
+
+    Args:
+        weights: constants are packed into it.
+        announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
+    """
     trace = simplify(trace)
-    return _Planner(trace, threads, weights).plan()
+    return _Planner(trace, threads, weights, announce).plan()
 
 
 @dataclass(eq=False)
@@ -77,8 +83,8 @@ class _Draft:
 
 
 class _Planner:
-    def __init__(self, trace: Trace, threads: int, weights: Weights) -> None:
-        self.trace, self.threads, self.weights = trace, threads, weights
+    def __init__(self, trace: Trace, threads: int, weights: Weights, announce: Announce) -> None:
+        self.trace, self.threads, self.weights, self.announce = trace, threads, weights, announce
         self.units = group(trace)
         self.orders = Orders(trace, self.units)
         self.in_join = placements(self.units, trace)
@@ -199,6 +205,7 @@ class _Planner:
         for at in _addresses(draft.args):
             at.memory.touch(step)
         self.drafts.append(draft)
+        self.announce([draft.kernel, *_epilogues(draft.args)])
 
     def _dense(
         self, x: Tensor, source: Place, shape: Sequence[int], nodes: tuple[str, ...], order: Sequence[int] | None = None
@@ -643,6 +650,11 @@ def _addresses(args: Sequence[object]) -> list[At]:
         elif isinstance(a, Block):
             found += _addresses(a.args)
     return found
+
+
+def _epilogues(args: Sequence[object]) -> list[KernelSpec]:
+    """Kernels whose addresses are arguments."""
+    return [a.kernel for a in args if isinstance(a, Address)]
 
 
 def _nodes(members: Sequence[object]) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ class Program:
             where[name] = unique.setdefault(id(value), len(unique))
         distinct = {id(v): v for v in traced.trace.outputs}
         traced.trace.outputs = list(distinct.values())
-        plan = make_plan(traced.trace, self.shared.threads, self.shared.weights)
+        plan = make_plan(traced.trace, self.shared.threads, self.shared.weights, self.shared.store.announce)
         log("plan", lambda: str(plan))
         kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
         log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))

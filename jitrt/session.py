@@ -86,11 +86,13 @@ class InferenceSession:
     def _load(self) -> None:
         from .engine import Engine
         from .loading import load
-        from .pool import default_threads
+        from .pool import HELPER, REPLAY, default_threads
+        from .store import store
 
         if self._options._cancelled:
             raise ModelLoadCanceled("the load cancellation flag of the session options is set")
         self._trace_file = self._open_trace_file()
+        store().announce([REPLAY, HELPER])  # what every run needs may be compiled while the model is read
         self._model = load(self._source, self._options)
         self.graph: Graph = self._model.graph
         self._names = {*self.graph.inputs, *self.graph.overridable}

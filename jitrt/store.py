@@ -1,9 +1,9 @@
 """The kernel store: object code by key, in memory, on disk, or compiled now.
 
 The directory is ``JITRT_CACHE_DIR``, else the platform's user cache; mode 0700. One file an entry: a JSON line (key,
-name, sizes, checksum), the object code, and the compressed optimised IR. Files are written under another name and
-renamed. A damaged or foreign entry is ignored and written again; a directory that cannot be used costs time only. What
-was not used for longest goes when the directory outgrows its limit.
+name, checksum) and the object code. Files are written under another name and renamed. A damaged or foreign entry is
+ignored and written again; a directory that cannot be used costs time only. What was not used for longest goes when the
+directory outgrows its limit.
 """
 
 from __future__ import annotations
@@ -16,81 +16,68 @@ import pathlib
 import stat
 import sys
 import tempfile
-import threading
 import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from .compiling import MOST_WORKERS, Compiling, Progress
 from .log import log
 from .ops.kernels import loader
 from .ops.kernels.spec import KernelSpec
-
-Progress = Callable[[int, int, str], None]
-
+from .pool import default_threads
 
 _SUFFIX, _PART = ".jitrt", ".part"
 _LIMIT = 1 << 30
 
 
 class Store:
-    """Addresses of compiled kernels. `directory` None keeps nothing on disk; `limit` bounds its size in bytes."""
+    """Addresses of compiled kernels.
 
-    def __init__(self, directory: pathlib.Path | None, limit: int = _LIMIT) -> None:
+    Args:
+        directory: where they are kept; None for nowhere.
+        limit: of the directory's size, in bytes.
+        workers: how many processes may compile beside this one.
+    """
+
+    def __init__(self, directory: pathlib.Path | None, limit: int = _LIMIT, workers: int = 0) -> None:
         self.directory, self.limit = directory, limit
         self.addresses: dict[str, int] = {}
-        self.lock = threading.RLock()
+        self.compiling = Compiling(self._compile, self._write, workers)
         self._usable: bool | None = None
         self._size: int | None = None
 
     def address(self, spec: KernelSpec) -> int:
         """The address of a kernel, compiled if it is new."""
-        found = self.addresses.get(spec.key)
-        if found is None:
-            with self.lock:
-                found = self.addresses.get(spec.key)
-                if found is None:
-                    found = self.addresses[spec.key] = self._load(spec) or self._compile(spec)
-        return found
+        if spec.key not in self.addresses:
+            self.prepare([spec])
+        return self.addresses[spec.key]
+
+    def announce(self, specs: Iterable[KernelSpec]) -> None:
+        """These kernels will be needed: those that are new may be compiled from now on."""
+        if missing := self._missing(specs):
+            self.compiling.announce(missing)
 
     def prepare(self, specs: Iterable[KernelSpec], progress: Progress | None = None) -> None:
         """Make kernels ready; `progress` is told of each one that has to be compiled (done, of how many, name)."""
-        wanted = {s.key: s for s in specs if s.key not in self.addresses}
-        with self.lock:
-            missing = []
-            for key, spec in wanted.items():
-                if key in self.addresses:
-                    continue
-                found = self._load(spec)
-                if found:
-                    self.addresses[key] = found
-                else:
-                    missing.append(spec)
-            for done, spec in enumerate(missing):
-                if progress is not None:
-                    progress(done, len(missing), spec.name)
-                self.addresses[spec.key] = self._compile(spec)
-            if progress is not None and missing:
-                progress(len(missing), len(missing), "")
+        missing = self._missing(specs)
+        self.compiling.finish(missing, progress)
+        for spec in missing:
+            self.addresses[spec.key] = loader.load(self.compiling.made[spec.key])
 
-    def ir(self, spec: KernelSpec) -> str:
-        """Optimised LLVM IR of a kernel."""
-        entry = self._read(spec)
-        if entry is None:
-            from .ops.kernels.compiler import compile_kernel
+    def _missing(self, specs: Iterable[KernelSpec]) -> list[KernelSpec]:
+        """Those of the kernels that are neither in memory nor on disk."""
+        unknown = {spec.key: spec for spec in specs if spec.key not in self.addresses}
+        for key, spec in list(unknown.items()):
+            found = None if key in self.compiling.made else self._load(spec)
+            if found:
+                self.addresses[key] = found
+                del unknown[key]
+        return list(unknown.values())
 
-            return compile_kernel(spec.function()).ir
-        return zlib.decompress(entry[1]).decode()
-
-    # -- compiling
-    def _compile(self, spec: KernelSpec) -> int:
+    def _compile(self, spec: KernelSpec) -> bytes:
         from .ops.kernels.compiler import compile_kernel
 
-        log("compile", lambda: f"compiling {spec.name} {spec.key[:12]}")
-        made = compile_kernel(spec.function())
-        address = loader.load(made.code)
-        self._write(spec, made.code, zlib.compress(made.ir.encode(), 1))
-        return address
+        return compile_kernel(spec.function()).code
 
     # -- disk
     def _path(self, spec: KernelSpec) -> pathlib.Path:
@@ -101,12 +88,12 @@ class Store:
         if entry is None:
             return None
         try:
-            return loader.load(entry[0])
+            return loader.load(entry)
         except RuntimeError:
             return None
 
-    def _read(self, spec: KernelSpec) -> tuple[bytes, bytes] | None:
-        """(object code, compressed IR) of a sound entry of this user's."""
+    def _read(self, spec: KernelSpec) -> bytes | None:
+        """The object code of a sound entry of this user's."""
         if self.directory is None:
             return None
         try:
@@ -115,11 +102,11 @@ class Store:
                 if not _is_private(info):
                     return None
                 head = json.loads(file.readline())
-                body = file.read()
-            if head["sha256"] != _checksum(head, body) or head["key"] != spec.key:
+                code = file.read()
+            if head["sha256"] != _checksum(head, code) or head["key"] != spec.key:
                 return None
             self._note_use(spec, info)
-            return body[: head["code"]], body[head["code"] :]
+            return code
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -129,13 +116,12 @@ class Store:
             with contextlib.suppress(OSError):
                 os.utime(self._path(spec))
 
-    def _write(self, spec: KernelSpec, code: bytes, ir: bytes) -> None:
+    def _write(self, spec: KernelSpec, code: bytes) -> None:
         if not self._writable():
             return
-        body = code + ir
-        head: dict[str, object] = {"key": spec.key, "name": spec.name, "code": len(code)}
-        head["sha256"] = _checksum(head, body)
-        content = json.dumps(head).encode() + b"\n" + body
+        head: dict[str, object] = {"key": spec.key, "name": spec.name}
+        head["sha256"] = _checksum(head, code)
+        content = json.dumps(head).encode() + b"\n" + code
         try:
             handle, name = tempfile.mkstemp(dir=self.directory, suffix=_PART)
             try:
@@ -198,10 +184,9 @@ def _prune(directory: pathlib.Path, limit: int) -> int:
     return total
 
 
-def _checksum(head: Mapping[str, object], body: bytes) -> str:
+def _checksum(head: Mapping[str, object], code: bytes) -> str:
     """Of everything in an entry but the checksum itself."""
-    stated = json.dumps([head["key"], head["name"], head["code"]])
-    return hashlib.sha256(stated.encode() + b"\n" + body).hexdigest()
+    return hashlib.sha256(json.dumps([head["key"], head["name"]]).encode() + b"\n" + code).hexdigest()
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -235,12 +220,18 @@ def default_directory() -> pathlib.Path | None:
 @lru_cache(maxsize=1)
 def store() -> Store:
     """The process's store."""
-    return Store(default_directory())
+    return Store(default_directory(), workers=_allowed_workers())
+
+
+def _allowed_workers() -> int:
+    """``JITRT_WORKERS``, else one for each further CPU that this process may use, up to a few."""
+    chosen = os.environ.get("JITRT_WORKERS", "")
+    return int(chosen) if chosen.isdecimal() else min(default_threads() - 1, MOST_WORKERS)
 
 
 def _after_fork() -> None:
-    """A thread that held the lock does not exist in the child."""
-    store().lock = threading.RLock()
+    """Threads that compile, or hold a lock, do not exist in the child."""
+    store().compiling.reset()
 
 
 if hasattr(os, "register_at_fork"):
