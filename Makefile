@@ -2,23 +2,26 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Extra arguments, e.g. make test PYTEST_ARGS="-k gemm", make demo DEMO_ARGS="--threads 1", make results RESULTS_ARGS="-k zoo"
+# Extra arguments, e.g. make test PYTEST_ARGS="-k gemm", make demo DEMO_ARGS="--threads 1", make results RESULTS_ARGS="-k zoo",
+# make peers PEERS_ARGS="-k resnet"
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 RESULTS_ARGS ?=
+PEERS_ARGS ?=
 
 RAPIDOCR := rapidocr-onnxruntime==1.4.4
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench results docs lint types format wheel clean
+.PHONY: help demo test bench results peers docs lint types format wheel clean
 
 help:
 	@echo "make demo    read a picture, classify files, compare two models with onnxruntime"
 	@echo "make test    run the tests"
 	@echo "make bench   run the benchmarks"
 	@echo "make results measure everything beside onnxruntime and write benchmarks/RESULTS.md"
+	@echo "make peers   measure networks beside onnxruntime, OpenVINO and MNN and write benchmarks/PEERS.md"
 	@echo "make docs    write docs/operators.md anew"
 	@echo "make lint    check style and types"
 	@echo "make format  put the code into the house style"
@@ -37,6 +40,9 @@ bench: $(VENV)/.bench
 
 results: $(VENV)/.bench
 	$(PY) -m benchmarks.results $(RESULTS_ARGS)
+
+peers: $(VENV)/.peers
+	$(PY) -m benchmarks.peers $(PEERS_ARGS)
 
 docs: $(VENV)/.test
 	$(PY) -m jitrt.ops.coverage > docs/operators.md
@@ -68,7 +74,7 @@ $(VENV)/.created:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.bench $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml
+$(VENV)/.bench $(VENV)/.peers $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml
 	@echo "installing jitrt[$*] into $(VENV)"
 	$(PIP) install --editable ".[$*]"
 	$(PIP) install --no-deps --ignore-requires-python $(RAPIDOCR)

@@ -62,6 +62,8 @@ def _zoo() -> list[Case]:
 def _real() -> list[Case]:
     """Those whose packages are installed."""
     found = [Case(f"PP-OCRv4 {part}", "real", partial(real.ocr, part)) for part in real.OCR if real.ocr_path(part)]
+    if real.ocr_path("detection"):
+        found.append(Case("PP-OCRv4 detection, 736x1280", "real", partial(real.ocr, "detection", (1, 3, 736, 1280))))
     if real.magika_path():
         found += [Case(f"magika, {batch} files", "real", partial(real.magika, batch)) for batch in (1, 16)]
     return found

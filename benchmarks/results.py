@@ -7,25 +7,26 @@ Exits with 1 if outputs differ or something failed; a promise that is not kept i
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
-import math
 import os
-import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import cases, machine, processes
 from .compare import ATOL, RTOL, Comparison, compare, in_new_process
-from .console import progress, table
+from .console import progress
+from .report import Circumstances, Table, geometric_mean, page, seconds, verdict
 
 FILE = Path(__file__).resolve().parent / "RESULTS.md"
 TITLES = ("model", "jitrt", "onnxruntime", "ratio", "largest difference")
-BUSY = 0.7  # a load above this, before anything is measured, makes the figures doubtful
+TEXT = (
+    "Times are medians of runs that both runtimes make in turns, in one process a model. The ratio is onnxruntime's time by",
+    "jitrt's: above 1, jitrt is faster. Ratios compare across machines, times do not. The largest difference is that of the",
+    f"outputs, which agree within rtol {RTOL:g} and atol {ATOL:g} unless it says otherwise.",
+)
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,6 @@ class Row:
     failure: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table under a title."""
-
-    title: str
-    titles: Sequence[str]
-    rows: list[list[str]]
-    note: str = ""
-
-
 def main() -> int:
     """Run the command; 0 if every output agreed and nothing failed."""
     arguments = _arguments()
@@ -56,19 +47,22 @@ def main() -> int:
     figures, failures = _processes(arguments)
     tables = [*_promises(rows, figures), *_groups(rows)]
     for each in tables:
-        print(f"\n{each.title}\n")
-        table(each.titles, each.rows)
-        print(each.note)
+        each.show()
     minutes = (time.perf_counter() - start) / 60
     output = arguments.output or (None if arguments.k else FILE)
     if output is not None:
-        output.write_text(_document(tables, arguments, load, minutes))
+        how = Circumstances(_command(), load, minutes, machine.versions(), arguments.threads)
+        output.write_text(page("jitrt beside onnxruntime", how, TEXT, tables))
     print(f"\n{minutes:.1f} minutes{'' if output is None else f'; written to {output}'}")
     failures += [
         f"{row.case}: {row.failure or 'outputs differ'}" for row in rows if not (row.found and row.found.difference.agrees)
     ]
     print("\n".join(failures), file=sys.stderr)
     return 1 if failures else 0
+
+
+def _command() -> list[str]:
+    return ["python", "-m", "benchmarks.results", *sys.argv[1:]]
 
 
 def _arguments() -> argparse.Namespace:
@@ -126,11 +120,7 @@ def _cells(row: Row) -> list[str]:
         return [row.case.name, "failed", "", "", ""]
     found, exact = row.found, row.found.difference
     error = f"{exact.absolute:.1e}" if exact.agrees else f"{exact.absolute:.1e}, TOO LARGE"
-    return [row.case.name, _seconds(found.later), _seconds(found.other_later), f"{found.ratio:.2f}", error]
-
-
-def _seconds(value: float) -> str:
-    return f"{value * 1e3:.2f} ms" if value >= 1e-3 else f"{value * 1e6:.1f} us"
+    return [row.case.name, seconds(found.later), seconds(found.other_later), f"{found.ratio:.2f}", error]
 
 
 def _groups(rows: list[Row]) -> list[Table]:
@@ -140,7 +130,7 @@ def _groups(rows: list[Row]) -> list[Table]:
         inside = [row for row in rows if row.case.group == group]
         ratios = [row.found.ratio for row in inside if row.found]
         if inside:
-            mean = f"geometric mean of the ratios: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}" if ratios else ""
+            mean = f"geometric mean of the ratios: {geometric_mean(ratios):.2f}" if ratios else ""
             tables.append(Table(title, TITLES, [_cells(row) for row in inside], mean))
     return tables
 
@@ -148,54 +138,19 @@ def _groups(rows: list[Row]) -> list[Table]:
 def _promises(rows: list[Row], figures: list[processes.Figure]) -> list[Table]:
     """Everything of which a figure has been promised."""
     kept = [*(figure for row in rows if row.found for figure in _promised(row.case, row.found)), *figures]
-    cells = [[f.what, f.ours, f.theirs, f.promised, {True: "yes", False: "NO", None: ""}[f.kept]] for f in kept]
+    cells = [[f.what, f.ours, f.theirs, f.promised, verdict(f.kept)] for f in kept]
     return [Table("Promises", ("what", "jitrt", "onnxruntime", "promised", "kept"), cells)] if cells else []
 
 
 def _promised(case: cases.Case, found: Comparison) -> list[processes.Figure]:
-    ours, theirs = _seconds(found.later), _seconds(found.other_later)
+    ours, theirs = seconds(found.later), seconds(found.other_later)
     figures = []
     if case.least is not None:
         text = f"{case.least:g} of its speed"
         figures.append(processes.Figure(case.name, f"{ours} ({found.ratio:.2f})", theirs, text, found.ratio >= case.least))
     if case.longest is not None:
-        figures.append(processes.Figure(case.name, ours, theirs, _seconds(case.longest), found.later <= case.longest))
+        figures.append(processes.Figure(case.name, ours, theirs, seconds(case.longest), found.later <= case.longest))
     return figures
-
-
-# ---- RESULTS.md
-
-
-def _document(tables: list[Table], arguments: argparse.Namespace, load: float | None, minutes: float) -> str:
-    lines = [*_head(arguments, load, minutes), *(line for each in tables for line in _markdown(each))]
-    return "\n".join(lines) + "\n"
-
-
-def _head(arguments: argparse.Namespace, load: float | None, minutes: float) -> list[str]:
-    busy = "" if load is None else f", load before the start {load:.2f}{' (BUSY: doubtful)' if load > BUSY else ''}"
-    command = shlex.join(["python", "-m", "benchmarks.results", *sys.argv[1:]])
-    return [
-        "# jitrt beside onnxruntime",
-        "",
-        f"- {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, `{command}`, {minutes:.0f} minutes",
-        f"- {machine.processor()}; {machine.cpu_count()} CPUs{busy}",
-        f"- {machine.versions()}",
-        f"- {arguments.threads} threads each, float32",
-        "",
-        "Times are medians of runs that both runtimes make in turns, in one process a model. The ratio is onnxruntime's time by",
-        "jitrt's: above 1, jitrt is faster. Ratios compare across machines, times do not. The largest difference is that of the",
-        f"outputs, which agree within rtol {RTOL:g} and atol {ATOL:g} unless it says otherwise.",
-    ]
-
-
-def _markdown(each: Table) -> list[str]:
-    lines = ["", f"## {each.title}", "", _line(each.titles), _line(["---", *["---:"] * (len(each.titles) - 1)])]
-    lines += [_line(row) for row in each.rows]
-    return [*lines, *(["", each.note] if each.note else [])]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,267 @@
+"""`python -m benchmarks.peers`: measure jitrt beside onnxruntime, OpenVINO and MNN in one sitting, and write PEERS.md.
+
+A peer that is not installed, cannot run a model, crashes or hangs is reported, and the rest goes on. Exits with 1 if
+jitrt failed or its outputs differ from onnxruntime's; a promise that is not kept is only reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import cases, machine
+from benchmarks.compare import ATOL, RTOL, Difference, difference
+from benchmarks.console import progress
+from benchmarks.report import Circumstances, Table, geometric_mean, page, seconds, verdict
+
+from . import models
+from .driver import Child, ChildError, Measured, Sitting
+
+FILE = Path(__file__).resolve().parent.parent / "PEERS.md"
+OURS, REFERENCE = "jitrt", "onnxruntime"
+RUNTIMES = {OURS: "jitrt", REFERENCE: "onnxruntime", "openvino": "OpenVINO", "MNN": "MNN"}
+WRONG = 1e-2  # of the largest value of an output: a peer that is further off computes something else, and does not count
+VERSION_LIMIT = 60.0  # seconds
+TEXT = (
+    "Each runtime has a process of its own with the same model and inputs. They run in turns, alone: a turn begins when the",
+    "threads of all others sleep. Times are medians of all timed runs, arrays in and arrays out; inner precision is float32.",
+    "The ratio is the time of the fastest peer by jitrt's: above 1, jitrt is ahead of all. Ratios compare across machines, times",
+    f"do not. Differences are those to onnxruntime's outputs, and are mentioned where they exceed rtol {RTOL:g} or atol {ATOL:g};",
+    f"a peer that is off by more than {WRONG:g} of an output's largest value does not count.",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case and what every runtime made of it.
+
+    Attributes:
+        found: by runtime; those that are absent are left out.
+        differences: of outputs to onnxruntime's, by runtime.
+        failure: why nothing could be measured.
+    """
+
+    case: cases.Case
+    found: dict[str, Measured] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    failure: str = ""
+
+    def later(self, name: str) -> float | None:
+        """The median of later runs of a runtime, if it has run."""
+        measured = self.found.get(name)
+        return measured.later if measured and measured.times else None
+
+    @property
+    def ratio(self) -> float | None:
+        """The time of the fastest peer that counts by jitrt's."""
+        ours = self.later(OURS)
+        peers = [time for name in self.found if name != OURS and not self.wrong(name) and (time := self.later(name))]
+        return min(peers) / ours if ours and peers else None
+
+    def wrong(self, name: str) -> bool:
+        """Whether a runtime computes something else."""
+        return name in self.differences and not self.differences[name].relative <= WRONG
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with jitrt's part; empty if nothing is."""
+        ours = self.found.get(OURS)
+        if self.failure or ours is None:
+            return self.failure or "not installed"
+        exact = self.differences.get(OURS)
+        return ours.failure or ("outputs differ" if exact and not exact.agrees else "")
+
+
+def main() -> int:
+    """Run the command; 0 if jitrt ran everything and agreed."""
+    arguments = _arguments()
+    load, start = machine.load(), time.perf_counter()
+    versions = {name: _version(name, python) for name, python in arguments.python.items()}
+    present = {name: python for name, python in arguments.python.items() if versions[name]}
+    selected = models.chosen(arguments.k)
+    rows = [_row(case, f"[{i}/{len(selected)}] {case}", present, arguments) for i, case in enumerate(selected, 1)]
+    tables = [_table(rows), *_promises(rows, cold=not arguments.warm), *_failures(rows)]
+    for each in tables:
+        each.show()
+    idle = _idle(rows)
+    print(*idle)
+    minutes = (time.perf_counter() - start) / 60
+    output = arguments.output or (None if arguments.k else FILE)
+    if output is not None:
+        command = ["python", "-m", "benchmarks.peers", *sys.argv[1:]]
+        text = ", ".join(f"{RUNTIMES[name]} {version or 'absent'}" for name, version in versions.items())
+        how = Circumstances(command, load, minutes, text, arguments.threads)
+        output.write_text(page("jitrt beside its peers", how, [*TEXT, *idle], tables))
+    print(f"\n{minutes:.1f} minutes{'' if output is None else f'; written to {output}'}")
+    problems = [f"{row.case}: {row.problem}" for row in rows if row.problem]
+    print("\n".join(problems), file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description="Measure jitrt beside its peers.")
+    words = "any models of the catalogue with all these words in their names; no file is written"
+    interpreter = f"the interpreter that has one of {', '.join(RUNTIMES)}"
+    parser.add_argument("-k", default="", metavar="WORDS", help=words)
+    parser.add_argument("--threads", type=int, default=min(2, machine.cpu_count()), help="of each runtime")
+    parser.add_argument("--seconds", type=float, default=8.0, help="spent on the turns of a model")
+    parser.add_argument("--python", action="append", default=[], metavar="RUNTIME=PATH", help=interpreter)
+    parser.add_argument("--warm", action="store_true", help="keep the kernel store; default: an empty one for each model")
+    parser.add_argument("--output", type=Path, help=f"default: {FILE.name} among the benchmarks, if no words are given")
+    arguments = parser.parse_args()
+    given = dict(text.partition("=")[::2] for text in arguments.python)
+    if not given.keys() <= RUNTIMES.keys():
+        parser.error(f"--python: expected RUNTIME=PATH with one of {', '.join(RUNTIMES)}")
+    arguments.python = dict.fromkeys(RUNTIMES, sys.executable) | given
+    return arguments
+
+
+def _version(name: str, python: str) -> str:
+    """The version of a runtime; empty if it is not installed."""
+    try:
+        child = Child(name, python)
+    except ChildError as error:
+        print(f"{RUNTIMES[name]}: {error}")
+        return ""
+    try:
+        version = child.ask({"do": "version"}, VERSION_LIMIT)["version"] or ""
+    except ChildError as error:
+        print(f"{RUNTIMES[name]}: {error}")
+        version = ""
+    finally:
+        child.stop()
+    print(f"{RUNTIMES[name]} {version or 'is absent'}", flush=True)
+    return version
+
+
+def _row(case: cases.Case, text: str, runtimes: dict[str, str], arguments: argparse.Namespace) -> Row:
+    folder = nullcontext(None) if arguments.warm else tempfile.TemporaryDirectory(prefix="jitrt-bench-")
+    with progress(text), folder as store:
+        environment = {} if store is None else {"JITRT_CACHE_DIR": store}
+        try:
+            model, feeds = case.make()
+        except Exception as error:
+            return Row(case, failure=f"cannot be made: {type(error).__name__}: {error}")
+        found = Sitting(runtimes, arguments.threads, arguments.seconds, environment).measure(model, feeds)
+    row = Row(case, found, _differences(found))
+    print("    " + "  ".join(_cells(row)[1:]), flush=True)
+    return row
+
+
+def _differences(found: dict[str, Measured]) -> dict[str, Difference]:
+    reference = found.get(REFERENCE)
+    if reference is None or reference.failure:
+        return {}
+    return {
+        name: _difference(measured.outputs, reference.outputs)
+        for name, measured in found.items()
+        if name != REFERENCE and measured.times
+    }
+
+
+def _difference(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Difference:
+    """As `compare.difference`; integers may be narrower than onnxruntime's."""
+    pairs = zip(outputs, expected, strict=True)
+    same = [a.astype(b.dtype) if a.dtype.kind == b.dtype.kind == "i" else a for a, b in pairs]
+    return difference(same, expected)
+
+
+# ---- tables
+
+
+def _table(rows: list[Row]) -> Table:
+    titles = ("model", *RUNTIMES.values(), "ratio", "promised", "kept", "largest difference", "first run")
+    return Table("Models", titles, [_cells(row) for row in rows], _mean(rows))
+
+
+def _cells(row: Row) -> list[str]:
+    least, ratio = models.PROMISED.get(str(row.case)), row.ratio
+    kept = None if least is None else ratio is not None and ratio >= least
+    ours = row.found.get(OURS)
+    return [
+        row.case.name,
+        *(_time(row, name) for name in RUNTIMES),
+        "" if ratio is None else f"{ratio:.2f}",
+        "" if least is None else f"{least:g}",
+        verdict(kept),
+        _exactness(row.differences.get(OURS)),
+        f"{ours.first:.1f} s" if ours and ours.first else "",
+    ]
+
+
+def _time(row: Row, name: str) -> str:
+    if row.failure:
+        return "failed"
+    if name not in row.found:
+        return "absent"
+    later, exact = row.later(name), row.differences.get(name)
+    if later is None:
+        return "failed"
+    if name == OURS or exact is None or exact.agrees:
+        return seconds(later)
+    return f"{seconds(later)} ({'WRONG' if row.wrong(name) else 'differs'}: {exact.absolute:.0e})"
+
+
+def _exactness(exact: Difference | None) -> str:
+    return "" if exact is None else f"{exact.absolute:.1e}" + ("" if exact.agrees else ", TOO LARGE")
+
+
+def _mean(rows: list[Row]) -> str:
+    ratios = [row.ratio for row in rows if row.ratio]
+    return f"geometric mean of the ratios: {geometric_mean(ratios):.2f}" if ratios else ""
+
+
+def _promises(rows: list[Row], cold: bool) -> list[Table]:
+    """What has been promised of all models together."""
+    promised = {row.case.name: row.ratio for row in rows if row.ratio and models.PROMISED.get(str(row.case))}
+    lines = []
+    if promised:
+        mean, worst = geometric_mean(list(promised.values())), min(promised, key=promised.__getitem__)
+        least = promised[worst]
+        lines += [
+            ["geometric mean of those with a promise", f"{mean:.2f}", f"{models.MEAN:g}", verdict(mean >= models.MEAN)],
+            [f"the slowest of them ({worst})", f"{least:.2f}", f"{models.WORST:g}", verdict(least >= models.WORST)],
+        ]
+    by_name = {str(row.case): row.later(OURS) for row in rows}
+    single, batched = by_name.get(models.SINGLE), by_name.get(models.BATCHED)
+    if single and batched:
+        image = batched / models.BATCH
+        lines.append(["resnet50, batch 8: time of an image", seconds(image), seconds(single), verdict(image <= single)])
+    firsts = {row.case.name: row.found[OURS].first for row in rows if OURS in row.found and row.found[OURS].first}
+    if firsts and cold:
+        longest = max(firsts, key=firsts.__getitem__)
+        first = firsts[longest]
+        what = f"the longest first run, store empty ({longest})"
+        lines.append([what, f"{first:.1f} s", f"{models.COLD:g} s", verdict(first <= models.COLD)])
+    return [Table("Promises", ("what", "jitrt", "promised", "kept"), lines)] if lines else []
+
+
+def _failures(rows: list[Row]) -> list[Table]:
+    """What could not be measured, and why."""
+    lines = [[row.case.name, "", row.failure] for row in rows if row.failure]
+    lines += [[row.case.name, RUNTIMES[n], m.failure] for row in rows for n, m in row.found.items() if m.failure]
+    return [Table("Failures", ("model", "runtime", "what"), lines)] if lines else []
+
+
+def _idle(rows: list[Row]) -> list[str]:
+    """How much of a CPU waiting processes used."""
+    shares = {}
+    for name in RUNTIMES:
+        measured = [row.found[name] for row in rows if name in row.found]
+        waited = sum(m.waited for m in measured)
+        if waited:
+            shares[RUNTIMES[name]] = sum(m.idle for m in measured) / waited
+    each = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
+    return [f"Of a CPU, waiting processes used meanwhile: {each}."] if shares else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The peers' benchmark: processes take turns, and one that is absent, fails, dies, hangs or spins stops no other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+
+from benchmarks import cases
+from benchmarks.compare import Difference
+from benchmarks.peers import __main__ as command
+from benchmarks.peers import driver, models
+from benchmarks.peers.driver import ROUNDS, RUNS, Child, ChildError, Measured, Sitting
+
+MODEL = """
+    <ir_version: 10, opset_import: ["": 20]>
+    small (float[3, 5] x, int64[3, 5] y) => (float[3, 5] s, int64[3, 5] t) { s = Relu (x)  t = Add (y, y) }"""
+# A runtime that loads anything, and then does what `{}` says.
+LOADS = """
+import json, sys, threading, numpy
+def answer(**given): print(json.dumps(given), flush=True)
+numpy.savez(json.loads(sys.stdin.readline())["results"], numpy.zeros(1))
+answer(seconds=1.0)
+{}
+sys.stdin.readline()
+"""
+SPINS = """
+def spin():
+    while True: pass
+threading.Thread(target=spin, daemon=True).start()"""
+DIES = "sys.stdin.readline(); print('out of luck', file=sys.stderr, flush=True); import os; os.abort()"
+
+
+@pytest.fixture
+def model() -> onnx.ModelProto:
+    return onnx.parser.parse_model(MODEL)
+
+
+@pytest.fixture
+def feeds() -> dict[str, np.ndarray]:
+    values = np.arange(-7, 8).reshape(3, 5)
+    return {"x": values.astype(np.float32), "y": values}
+
+
+@pytest.fixture
+def interpreter(tmp_path):
+    """Writes a program that can stand in for a runtime's interpreter."""
+
+    def write(text: str) -> str:
+        path: Path = tmp_path / f"interpreter{len(list(tmp_path.iterdir()))}"
+        path.write_text(text)
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+def _loads_and(what: str) -> str:
+    return f"#!{sys.executable}\n{LOADS.format(what)}"
+
+
+def test_runtimes_take_turns_and_give_their_outputs(model, feeds, tmp_path):
+    runtimes = dict.fromkeys(("jitrt", "onnxruntime"), sys.executable)
+    found = Sitting(runtimes, 2, 0.0, {"JITRT_CACHE_DIR": str(tmp_path)}).measure(model, feeds)
+    for name, measured in found.items():
+        assert not measured.failure, name
+        assert len(measured.times) >= RUNS * ROUNDS
+        assert measured.first > min(measured.times) > 0
+        assert measured.waited > 0
+        np.testing.assert_array_equal(measured.outputs[0], np.maximum(feeds["x"], 0))
+        np.testing.assert_array_equal(measured.outputs[1], 2 * feeds["y"])
+    assert any(tmp_path.iterdir())  # the store that the environment names
+
+
+def test_runtimes_that_die_or_spin_are_reported_and_the_others_are_measured(model, feeds, interpreter, monkeypatch):
+    monkeypatch.setattr(driver, "SLEEP_LIMIT", 0.5)
+    monkeypatch.setattr(driver, "POLL", 0.05)  # long enough for one that spins to get a CPU on a busy machine
+    runtimes = {
+        "openvino": interpreter("#!/bin/sh\necho no such library >&2; exit 3\n"),
+        "MNN": interpreter(_loads_and(DIES)),
+        "jitrt": interpreter(_loads_and(SPINS)),
+        "onnxruntime": sys.executable,
+    }
+    found = Sitting(runtimes, 1, 0.0).measure(model, feeds)
+    failures = {name: measured.failure for name, measured in found.items()}
+    assert failures == {
+        "openvino": "ended with 3: no such library",
+        "MNN": "killed by signal 6: out of luck",
+        "jitrt": "its threads still spin 0.5 s after a run",
+        "onnxruntime": "",
+    }
+    assert found["onnxruntime"].times
+    assert not found["jitrt"].times
+
+
+def test_a_runtime_that_hangs_or_cannot_be_started_is_reported(model, feeds, interpreter):
+    runtimes = {"openvino": interpreter("#!/bin/sh\nexec sleep 60\n"), "MNN": "/no/such/interpreter"}
+    found = Sitting(runtimes, 1, 0.0, load_limit=0.2).measure(model, feeds)
+    assert found["openvino"].failure == "no answer within 0.2 s"
+    assert found["MNN"].failure.startswith("cannot be started")
+
+
+def test_a_model_that_a_runtime_refuses_is_an_error_with_its_reason(feeds, tmp_path):
+    path, arrays = tmp_path / "model.onnx", tmp_path / "feeds.npz"
+    path.write_bytes(b"this is no model")
+    np.savez(arrays, **feeds)
+    child = Child("onnxruntime")
+    try:
+        request = {"do": "load", "model": str(path), "feeds": str(arrays), "outputs": ["s"], "threads": 1, "results": ""}
+        with pytest.raises(ChildError, match=r"(?i)protobuf"):
+            child.ask(request, 60)
+        assert child.ask({"do": "version"}, 60)["version"]  # it lives on
+    finally:
+        child.stop()
+
+
+def _row(peers: dict[str, float], wrong: str = "") -> command.Row:
+    found = {name: Measured(times=[time]) for name, time in peers.items()}
+    differences = {name: Difference(0.5, 0.1, False) if name == wrong else Difference(0.0, 0.0, True) for name in peers}
+    case = cases.Case("squeezenet1_1", "zoo", lambda: None)
+    return command.Row(case, found | {"openvino": Measured(failure="no")}, differences)
+
+
+def test_the_ratio_is_to_the_fastest_peer_that_is_right():
+    times = {"jitrt": 0.010, "onnxruntime": 0.015, "MNN": 0.012}
+    assert _row(times).ratio == pytest.approx(1.2)
+    assert _row(times, wrong="MNN").ratio == pytest.approx(1.5)
+    assert command._cells(_row(times, wrong="MNN"))[1:8] == [
+        *("10.00 ms", "15.00 ms", "failed", "12.00 ms (WRONG: 5e-01)", "1.50", "1.1", "yes")
+    ]
+    assert command._cells(_row({"jitrt": 0.010}))[1:8] == ["10.00 ms", "absent", "failed", "absent", "", "1.1", "NO"]
+
+
+def test_every_promised_model_is_in_the_catalogue():
+    names = {str(case) for case in models.chosen("")}
+    assert {name for name in models.PROMISED if name.startswith("zoo: ")} <= names
+    assert {str(case) for case in models.chosen("zoo bert")} == {"zoo: bert_base", "zoo: bert_base, batch 8"}
