@@ -32,7 +32,16 @@ SMALL = {
     "yolov8n": ({"image": 64}, {}, {"batch": 3}),
     "unet": ({"image": None, "width": 8}, {"height": 48}, {"height": 32, "batch": 3}),
     "bert_base": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
+    "distilbert": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
+    "minilm_l6": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
     "vit_b16": ({"image": 48, "layers": 2, "width": 64, "heads": 4, "inner": 96}, {}, {"batch": 3}),
+    "clip_vision_b32": (
+        {"image": 96, "layers": 2, "width": 64, "heads": 4, "inner": 96, "projected": 24},
+        {},
+        {"batch": 3},
+    ),
+    "swin_tiny": ({"image": 64, "depths": (2, 2), "width": 24, "window": 4}, {}, {"batch": 3}),
+    "segformer_b0": ({"image": 96, "depth": 1, "hidden": 40, "classes": 7}, {}, {"batch": 3}),
     "t5_encoder": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
     "gpt2": (
         {"layers": 2, "width": 64, "heads": 4, "vocabulary": 50, "context": 32},
@@ -67,7 +76,12 @@ PARAMETERS = {
     "yolov8n": 3_157_200 - 16,  # the weights of the expected distance are no parameters here
     "unet": 7_763_041,
     "bert_base": 109_482_240,
+    "distilbert": 66_362_880,
+    "minilm_l6": 22_713_216,
     "vit_b16": 86_567_656,
+    "clip_vision_b32": 87_849_216,
+    "swin_tiny": 28_288_354,
+    "segformer_b0": 3_752_694,
     "t5_encoder": 35_330_816,
     "gpt2": 124_439_808,
 }

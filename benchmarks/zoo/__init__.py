@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto
 
-from . import classic, decoders, detection, encoders, inception, mobile, plain, residual
+from . import classic, decoders, detection, encoders, hierarchical, inception, mobile, plain, residual
 from .builder import Dim, GraphBuilder
 
 __all__ = ["NAMES", "build", "inputs", "outline"]
@@ -49,7 +49,12 @@ MODELS = {
     "yolov8n": Model(detection.yolov8n, opset=19),
     "unet": Model(detection.unet, opset=18, dims={"height": 256, "width": 256}),
     "bert_base": Model(encoders.bert_base, dims={"sequence": 128}),
+    "distilbert": Model(encoders.distilbert, dims={"sequence": 128}),
+    "minilm_l6": Model(encoders.minilm_l6, dims={"sequence": 128}),
     "vit_b16": Model(encoders.vit_b16, opset=20),
+    "clip_vision_b32": Model(encoders.clip_vision_b32),
+    "swin_tiny": Model(hierarchical.swin_tiny),
+    "segformer_b0": Model(hierarchical.segformer_b0),
     "t5_encoder": Model(encoders.t5_encoder, dims={"sequence": 128}),
     "gpt2": Model(decoders.gpt2, dims={"sequence": 1, "past_sequence": 128}),
     "llama": Model(decoders.llama, opset=20, dims={"sequence": 1, "past_sequence": 128}),

@@ -1,4 +1,4 @@
-"""Transformer encoders: BERT, ViT and T5's, each in the form its usual exporter writes."""
+"""Transformer encoders: BERT and what was distilled from it, ViT, CLIP's and T5's, each as its usual exporter writes it."""
 
 import math
 
@@ -59,6 +59,57 @@ def bert_base(
     g.output("pooler_output", pooled, ("batch", width))
 
 
+def minilm_l6(
+    g: GraphBuilder, layers: int = 6, width: int = 384, heads: int = 12, inner: int = 1536, vocabulary: int = 30522
+) -> None:
+    """MiniLM-L6 (Wang et al. 2020), as in all-MiniLM-L6-v2: a small BERT, with its inputs and outputs."""
+    bert_base(g, layers, width, heads, inner, vocabulary)
+
+
+# ---- DistilBERT: Sanh et al. 2019 ----
+
+
+def _distilbert_layer(g: GraphBuilder, x: Value, hidden: Value, heads: int, inner: int) -> Value:
+    """The query is scaled, and scores of padding are replaced, where BERT scales scores and adds to them."""
+    with g.scope("attention"):
+        query = g.heads(g.linear(x, x.channels, QUERY_GAIN), heads)
+        key = g.heads(g.linear(x, x.channels), heads, 0, 2, 3, 1)
+        value = g.heads(g.linear(x, x.channels), heads)
+        query = g.op("Div", query, g.scalar(math.sqrt(query.channels)))
+        scores = g.op("MatMul", query, key)
+        padded = g.op("Cast", g.op("Expand", hidden, g.op("Shape", scores)), to=9)
+        scores = g.op("Where", padded, g.scalar(FLOAT_MIN), scores)
+        shares = g.op("Softmax", scores, axis=-1)
+        mixed = g.op("MatMul", shares, value, power=0.3 * value.power, channels=value.channels)
+        mixed = g.reshape(g.transpose(mixed, 0, 2, 1, 3), (0, 0, x.channels), x.channels)
+        x = g.layer_norm(g.add(g.linear(mixed, x.channels), x), epsilon=1e-12)
+    with g.scope("ffn"):
+        y = g.linear(g.act(g.linear(x, inner), "gelu"), x.channels)
+        return g.layer_norm(g.add(y, x), epsilon=1e-12)
+
+
+def distilbert(
+    g: GraphBuilder, layers: int = 6, width: int = 768, heads: int = 12, inner: int = 3072, vocabulary: int = 30522
+) -> None:
+    """DistilBERT: half of BERT's layers, neither segments nor pooler.
+
+    Inputs: int64[batch, sequence] `input_ids`, `attention_mask`; sequences of up to 512 tokens.
+    Output: float32[batch, sequence, width] `last_hidden_state`.
+    """
+    shape = ("batch", "sequence")
+    ids = g.input("input_ids", np.int64, shape, tokens(vocabulary))
+    kept = g.input("attention_mask", np.int64, shape, padding)
+    with g.scope("embeddings"):
+        places = g.op("Slice", g.const([range(512)]), g.const([0]), g.unsqueeze(g.dim(ids, 1), 0), g.const([1]))
+        x = g.add(g.embedding(ids, vocabulary, width), g.embedding(places, 512, width))
+        x = g.layer_norm(x, epsilon=1e-12)
+    hidden = g.unsqueeze(g.op("Equal", kept, g.const(0)), 1, 2)
+    for layer in range(layers):
+        with g.scope(f"transformer.layer.{layer}"):
+            x = _distilbert_layer(g, x, hidden, heads, inner)
+    g.output("last_hidden_state", x, (*shape, width))
+
+
 # ---- ViT: Dosovitskiy et al. 2021 ----
 
 
@@ -93,11 +144,7 @@ def vit_b16(
     """
     pixels = g.input("pixels", np.float32, ("batch", 3, image, image), photo, channels=3)
     with g.scope("patch_embed"):
-        patches = g.conv(pixels, width, 16, 16, pad=0)
-        patches = g.transpose(g.reshape(patches, (0, width, -1), width), 0, 2, 1)
-        shape = g.op("Concat", g.op("Shape", pixels, start=0, end=1), g.const([-1, -1]), axis=0)
-        first = g.op("Expand", g.weight("cls_token", (1, 1, width), 1.0), _positive_shape(g, shape))
-        x = g.op("Concat", first, patches, channels=width, power=1.0, axis=1)
+        x = _patch_sequence(g, pixels, width, 16, bias=True)
         x = g.add(x, g.weight("pos_embed", (1, (image // 16) ** 2 + 1, width), 0.5))
     for layer in range(layers):
         with g.scope(f"blocks.{layer}"):
@@ -106,9 +153,66 @@ def vit_b16(
     g.output("logits", g.gemm(x, classes), ("batch", classes))
 
 
+def _patch_sequence(g: GraphBuilder, pixels: Value, width: int, patch: int, bias: bool) -> Value:
+    """A learned first token and one for each patch, float32[N, 1 + patches, width]."""
+    patches = g.conv(pixels, width, patch, patch, pad=0, bias=bias)
+    patches = g.transpose(g.reshape(patches, (0, width, -1), width), 0, 2, 1)
+    shape = g.op("Concat", g.op("Shape", pixels, start=0, end=1), g.const([-1, -1]), axis=0)
+    first = g.op("Expand", g.weight("cls_token", (1, 1, width), 1.0), _positive_shape(g, shape))
+    return g.op("Concat", first, patches, channels=width, power=1.0, axis=1)
+
+
 def _positive_shape(g: GraphBuilder, shape: Value) -> Value:
     """torch's expand keeps a dimension that is given as -1; ONNX's wants 1 there, so exporters replace it."""
     return g.op("Where", g.op("Equal", shape, g.const([-1])), g.const([1]), shape)
+
+
+# ---- CLIP's picture encoder: Radford et al. 2021 ----
+
+
+def _quick_gelu(g: GraphBuilder, x: Value) -> Value:
+    """x sigmoid(1.702 x), near GELU."""
+    share = g.op("Sigmoid", g.op("Mul", x, g.scalar(1.702)))
+    return g.op("Mul", x, share, power=0.42 * x.power)
+
+
+def _clip_layer(g: GraphBuilder, x: Value, heads: int, inner: int) -> Value:
+    with g.scope("self_attn"):
+        y = g.layer_norm(x)
+        query = g.op("Mul", g.linear(y, x.channels, QUERY_GAIN), g.scalar((x.channels // heads) ** -0.5))
+        query, value = g.heads(query, heads), g.heads(g.linear(y, x.channels), heads)
+        key = g.heads(g.linear(y, x.channels), heads, 0, 2, 3, 1)
+        x = g.add(x, g.linear(g.attention(query, key, value, heads=heads), x.channels, 0.25))
+    with g.scope("mlp"):
+        y = _quick_gelu(g, g.linear(g.layer_norm(x), inner))
+        return g.add(x, g.linear(y, x.channels, 0.25))
+
+
+def clip_vision_b32(
+    g: GraphBuilder,
+    image: int = 224,
+    layers: int = 12,
+    width: int = 768,
+    heads: int = 12,
+    inner: int = 3072,
+    projected: int = 512,
+) -> None:
+    """CLIP ViT-B/32's picture encoder with its projection; `image` is a multiple of 32.
+
+    Input: float32[batch, 3, image, image]. Outputs: float32[batch, projected] `image_embeds`,
+    float32[batch, 1 + patches, width] `last_hidden_state`.
+    """
+    pixels = g.input("pixels", np.float32, ("batch", 3, image, image), photo, channels=3)
+    count = (image // 32) ** 2 + 1
+    with g.scope("embeddings"):
+        x = _patch_sequence(g, pixels, width, 32, bias=False)
+        x = g.layer_norm(g.add(x, g.embedding(g.const([range(count)]), count, width, 0.5)))
+    for layer in range(layers):
+        with g.scope(f"encoder.layers.{layer}"):
+            x = _clip_layer(g, x, heads, inner)
+    pooled = g.layer_norm(g.op("Gather", x, g.const(0), axis=1))
+    g.output("image_embeds", g.linear(pooled, projected, bias=False), ("batch", projected))
+    g.output("last_hidden_state", x, ("batch", count, width))
 
 
 # ---- T5 encoder: Raffel et al. 2020 ----
