@@ -72,7 +72,7 @@ class LoopCode:
     """Everything that decides the source.
 
     Attributes:
-        rank: number of outer dimensions that are stepped through (1, 3 or 7; unused ones have size 1).
+        rank: number of outer dimensions that are stepped through (3 or 7; unused ones have size 1).
         operands: inputs and outputs; x<i> in statements. `stores`: (operand, value).
         scalars: register types of scalar arguments.
     """
@@ -115,7 +115,7 @@ def outer_rank(dims: int) -> int:
     Raises:
         ValueError: more than 7.
     """
-    for rank in (1, 3, 7):
+    for rank in (3, 7):
         if dims <= rank:
             return rank
     raise ValueError(f"a loop over {dims} outer dimensions")
@@ -194,37 +194,19 @@ class _Writer:
         self.put(1, "last_row = min(first_row + rows_per_task, rows)")
         self.put(1, "lo = task % chunks * chunk")
         self.put(1, "hi = min(lo + chunk, n)")
-        for d in range(rank):
-            self.put(1, f"d{d} = args[{6 + d}]")
-        self.put(1, "rest = first_row")
-        for d in range(rank - 1, 0, -1):
-            self.put(1, f"i{d} = rest % d{d}")
-            self.put(1, f"rest = rest // d{d}")
-        self.put(1, "i0 = rest")
-        for i in range(len(code.operands)):
+        for i, operand in enumerate(code.operands):
             at = code.place(i)
-            steps = " + ".join(f"i{d} * args[{at + 1 + d}]" for d in range(rank))
-            self.put(1, f"p{i} = args[{at}] + {steps}")
-            for d in range(rank):
-                back = f" - d{d + 1} * args[{at + 2 + d}]" if d + 1 < rank else ""
-                self.put(1, f"p{i}_{d} = args[{at + 1 + d}]{back}")
-            self.put(1, f"t{i} = args[{at + 1 + rank}]")
+            if operand.access is Access.STRIDED:
+                self.put(1, f"t{i} = args[{at + 1 + rank}]")
             if self.column:
                 self.put(1, f"f{i} = args[{at + 2 + rank}]")
+        count = len(code.operands)
+        self.put(1, f"at = walk_from(args, first_row, {rank}, 6, {count}, {code.header}, {code.operand_words})")
         self.put(1, "for row in range(first_row, last_row):")
+        for i in range(count):
+            self.put(2, f"p{i} = at[{i}]")
         (self._column_body if self.column else self._row_body)(2)
-        self._advance(2)
-
-    def _advance(self, depth: int) -> None:
-        rank = self.code.rank
-        for d in range(rank - 1, -1, -1):
-            for i in range(len(self.code.operands)):
-                self.put(depth, f"p{i} += p{i}_{d}")
-            if d:
-                self.put(depth, f"i{d} += 1")
-                self.put(depth, f"if i{d} == d{d}:")
-                depth += 1
-                self.put(depth, f"i{d} = 0")
+        self.put(2, f"walk_on(at, {rank}, {count})")
 
     def _tile(self) -> None:
         self.put(1, "tile = block(scratch)")

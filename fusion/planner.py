@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ops import evaluate
-from ..ops.kernels.image import Image
-from ..ops.kernels.padcopy import pad_copy
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import (
     Expand,
@@ -38,6 +36,7 @@ from ..ops.primitives import (
     Trace,
 )  # fmt: skip
 from . import loops
+from .copies import copy_launches
 from .group import Call, Loop, base, group, unit_inputs
 from .plan import Address, Arg, Block, Buffer, HostStep, Plan, Ref, Space, Step
 from .plan import Tensor as PlanTensor
@@ -220,22 +219,17 @@ class _Planner:
         if not prod(shape):
             return
         spread = Expand(shape).layout(source.layout)
-        if _turns(spread, target.layout, dtype.itemsize):
-            self._turn(dtype, spread, source, target, nodes)
+        launches = copy_launches(dtype, shape, source.at, spread, target.at, target.layout, self.threads)
+        if launches is not None:
+            for made in launches:
+                self.scratch = max(self.scratch, made.scratch)
+                self._emit(_Draft(made.kernel, made.args, made.tasks, nodes, made.label, made.flops, made.bytes))
             return
         read, written = Tensor(dtype, shape), Tensor(dtype, shape)
         kind = evaluate.register_name(dtype)
         work = loops.Body((read,), (written,), (), (loops.Statement("v0", "a", ("x0",), kind),), ("v0",))
         layouts = (spread, target.layout)
         self._emit_loop(loops.launch(work, shape, (), layouts, (source.at, target.at), self.threads), nodes, work)
-
-    def _turn(self, dtype: np.dtype, spread: Layout, source: Place, target: Place, nodes: tuple[str, ...]) -> None:
-        """Between channels-last and planar images: `padcopy` transposes blocks in registers."""
-        images = [Image(place.at, layout.shape, layout.strides) for place, layout in ((source, spread), (target, target.layout))]
-        element = evaluate.memory_name(dtype)
-        for made in pad_copy(element, images[0], element, images[1], threads=self.threads, label="turn"):
-            self.scratch = max(self.scratch, made.scratch)
-            self._emit(_Draft(made.kernel, made.args, made.tasks, nodes, made.label, made.flops, made.bytes))
 
     def _fill(self, value: object, dtype: np.dtype, target: Place, shape: tuple[int, ...], nodes: tuple[str, ...]) -> None:
         if not prod(shape):
@@ -632,14 +626,6 @@ class _Finalise:
             return HostStep(draft.call, inputs, tuple(self.value(x) for x in draft.outputs), draft.nodes, draft.reason)
         args = tuple(self.arg(a) for a in draft.args)
         return Step(draft.kernel, args, draft.tasks, draft.nodes, draft.shape, draft.flops, draft.bytes, draft.status, draft.errors)
-
-
-def _turns(source: Layout, target: Layout, itemsize: int) -> bool:
-    """Whether one of two images is channels-last and the other is not."""
-    rank = len(source.shape)
-    if not 3 <= rank <= 5 or source.shape[1] == 1 or min(*source.strides, *target.strides) <= 0:
-        return False
-    return (source.strides[1] == itemsize) != (target.strides[1] == itemsize)
 
 
 def _addresses(args: Sequence[object]) -> list[At]:

@@ -38,6 +38,11 @@ def kernels(plan: Plan) -> list[str]:
     return [s.kernel.name for s in plan.steps if isinstance(s, Step)]
 
 
+def copies(plan: Plan) -> list[Step]:
+    """The steps that only move values (a copy that the planner makes says so in its text)."""
+    return [s for s in plan.steps if isinstance(s, Step) and (s.kernel.name == "copy" or s.shape.startswith("copy "))]
+
+
 ONE_LOOP = {
     "softmax with what is before and after": "(float[7,33] x) => (float[7,33] y) { a = Sin (x) b = Softmax (a) y = Neg (b) }",
     "log-softmax": "(float[7,33] x) => (float[7,33] y) { a = Sin (x) y = LogSoftmax (a) }",
@@ -83,7 +88,7 @@ def test_gelu_bias_and_residual_go_into_a_contractions_tail() -> None:
         w=(16, 24), b=(24,), v=(24, 16),
     )  # fmt: skip
     assert sum(len(s.nodes) for s in plan.steps) >= 5
-    assert not {"gelu", "add", "copy"}.intersection(kernels(plan))
+    assert not {"gelu", "add"}.intersection(kernels(plan)) and not copies(plan)
 
 
 def test_a_residual_goes_into_a_convolution_through_its_activation() -> None:
@@ -107,7 +112,7 @@ def test_attention_copies_no_heads() -> None:
         " m = Transpose <perm = [0, 2, 1, 3]> (l) n = Reshape (m, flat) z = MatMul (n, o) y = Add (z, x) }",
         p=(24, 24), q=(24, 24), r=(24, 24), o=(24, 24),
     )  # fmt: skip
-    assert not {"copy", "mul"}.intersection(kernels(plan))
+    assert "mul" not in kernels(plan) and not copies(plan)
 
 
 def test_grouped_queries_share_keys_without_repeating_them() -> None:
@@ -117,7 +122,7 @@ def test_grouped_queries_share_keys_without_repeating_them() -> None:
         "{ a = Reshape (k, one) b = Expand (a, many) c = Reshape (b, all)"
         " d = Transpose <perm = [0, 1, 3, 2]> (c) y = MatMul (q, d) }"
     )
-    assert "copy" not in kernels(plan)
+    assert not copies(plan)
     assert plan.steps[-1].shape == "2x(3x8x9)"
 
 
@@ -128,7 +133,7 @@ def test_each_piece_of_a_dense_block_is_made_in_the_last_join() -> None:
         f" f = Concat <axis = 1> (b, a, e) y = Neg (f) }}",
         v=(8, 8, 3, 3), w=(8, 16, 3, 3),
     )  # fmt: skip
-    assert "copy" not in kernels(plan)
+    assert not copies(plan)
 
 
 def test_a_rotary_embedding_joins_its_halves_without_a_copy() -> None:
@@ -146,7 +151,7 @@ def test_a_join_of_outputs_and_inputs_is_copied_where_it_must_be() -> None:
         "(float[3,4] x) => (float[6,4] y, float[3,4] e, float[9,4] z) {"
         " e = Exp (x) y = Concat <axis = 0> (x, e) z = Concat <axis = 0> (y, e) }"
     )
-    assert {s.kernel.name for s in plan.steps} >= {"exp", "copy"}
+    assert "exp" in kernels(plan) and copies(plan)
 
 
 def test_reshaped_outputs_are_written_in_the_callers_array() -> None:

@@ -527,7 +527,7 @@ def call_kernel(typingctx, kernel, args, task, scratch):
 @cache
 def namespace(lanes: int | None = None) -> dict[str, object]:
     """The names that generated source sees, for vectors of `lanes` (default: the target's float32 width)."""
-    from . import vmath
+    from . import vmath, walk
 
     width = lanes or target.current().lanes
     names: dict[str, object] = {"inf": math.inf, "nan": math.nan, "LANES": width, "first_lanes": first_lanes(width)}
@@ -549,7 +549,7 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
     values = (
         fma, select, minimum, maximum, at_least, at_most, absolute, sqrt, floor, ceil, trunc, rint, copysign, isnan,
         reduce_add, reduce_mul, reduce_minimum, reduce_maximum, reduce_and, reduce_or, first, float_argument, block,
-        call_kernel,
+        call_kernel, walk.walk_from, walk.walk_on,
     )  # fmt: skip
     names.update({value._name: value for value in values})
     names.update(vmath.functions())
