@@ -9,8 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..ops.weights import Weight
 
 Dim = int | str | None  # a size, a named size, or unknown
 
@@ -110,7 +114,7 @@ class Graph:
     inputs: list[str]
     outputs: list[str]
     nodes: list[Node]
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    constants: dict[str, np.ndarray | Weight] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
     overridable: list[str] = field(default_factory=list)

@@ -24,11 +24,14 @@ _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14  # of TensorProto
 _Buffer = bytes | mmap.mmap
 
 
-def read(source: str | os.PathLike | bytes | object, external: str | os.PathLike | None = None) -> tuple[object, Folder]:
+def read(
+    source: str | os.PathLike | bytes | object, external: str | os.PathLike | None = None, threads: int = 1
+) -> tuple[object, Folder]:
     """The ModelProto of a path, of bytes or of a ModelProto, and where its external data is.
 
     Args:
         external: the folder of the external data; None: the model's own, or the working directory.
+        threads: how many read large weights.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -45,7 +48,7 @@ def read(source: str | os.PathLike | bytes | object, external: str | os.PathLike
         proto, place = _parse(without_weights(data)), Folder(folder or pathlib.Path(), own=data)
     elif isinstance(source, str | os.PathLike):
         path = pathlib.Path(source)
-        proto, place = _parse(_read_file(path)), Folder(folder or path.parent, path.resolve().parent, own=path)
+        proto, place = _parse(_read_file(path)), Folder(folder or path.parent, path.resolve().parent, path, threads)
     else:
         raise TypeError(f"Unable to load from type '{type(source)}'")
     if not proto.HasField("graph"):

@@ -41,7 +41,8 @@ from .group import Call, Loop, base, group, unit_inputs
 from .plan import Address, Arg, Block, Buffer, HostStep, Plan, Ref, Space, Step
 from .plan import Tensor as PlanTensor
 from .simplify import simplify
-from .storage import At, Memory, Orders, Place, Weights, assign, placements
+from .storage import At, Memory, Orders, Place, assign, placements
+from .weights import Weights
 
 if TYPE_CHECKING:
     from ..ops.kernels.launch import Launch
@@ -63,7 +64,9 @@ def make_plan(trace: Trace, threads: int, weights: Weights, announce: Announce =
         announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
     """
     trace = simplify(trace)
-    return _Planner(trace, threads, weights, announce).plan()
+    plan = _Planner(trace, threads, weights, announce).plan()
+    weights.complete(threads)
+    return plan
 
 
 @dataclass(eq=False)
@@ -460,9 +463,9 @@ class _Context:
         """Workspace in the arena."""
         return At(self._planner._arena(nbytes))
 
-    def packed(self, tensor: np.ndarray, key: object, make) -> At:
+    def packed(self, tensor: Tensor, key: object, how) -> At:
         """A packed constant, shared by the session's plans."""
-        array = self._planner.weights.packed(tensor, key, make)
+        array = self._planner.weights.packed(tensor, key, how)
         return self._planner._constant(array).at
 
 

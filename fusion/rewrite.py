@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..ops.pages import lasting
+from ..ops.weights import content
 from .graph import Graph, Node, TensorType, uses
 
 Pass = Callable[[Graph], Graph]
@@ -88,10 +90,12 @@ class _Contraction:
         """Weights and bias of the contraction whose result is scaled and shifted."""
         along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
         alpha, beta = (self.node.attributes.get(k, 1.0) if self.node.op == "Gemm" else 1.0 for k in ("alpha", "beta"))
+        weight = lasting(self.weight.nbytes).view(self.weight.dtype).reshape(self.weight.shape)
         with np.errstate(all="ignore"):
-            weight = self.weight * alpha * by.factor.reshape(along if by.factor.size > 1 else ())
+            factor = alpha * by.factor.reshape(along if by.factor.size > 1 else ())
+            np.multiply(self.weight, factor, out=weight, dtype=np.float64, casting="same_kind")
             bias = (0.0 if self.bias is None else self.bias.astype(np.float64)) * beta * by.factor + by.shift
-            return weight.astype(self.weight.dtype), bias.astype(self.weight.dtype)
+            return weight, bias.astype(self.weight.dtype)
 
 
 class _Folding:
@@ -132,7 +136,7 @@ class _Folding:
         if found.node.op == "MatMul" and found.bias is None and np.all(by.factor == 1):
             return node.op == "Add" and not views and self._attach(node, at)
         weight, bias = found.scaled(by)
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        if not all(np.isfinite([x.min(initial=0), x.max(initial=0)]).all() for x in (weight, bias)):
             return False
         self._replace(found, weight, bias, at, views, node.outputs[0])
         return True
@@ -159,7 +163,7 @@ class _Folding:
         return None if name and bias is None else _Contraction(node, weight, bias, added)
 
     def _constant(self, name: str) -> np.ndarray | None:
-        return self.constants[name] if name in self.fixed else None
+        return content(self.constants[name]) if name in self.fixed else None
 
     def _affine(self, node: Node, operand: int, found: _Contraction, views: list[Node]) -> _Affine | None:
         """What the node does to each channel of the contraction, if that is all that it does."""

@@ -7,11 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ..ops.primitives import (
     Host,
@@ -249,25 +246,3 @@ def assign(memories: Sequence[Memory]) -> int:
         placed.append(memory)
         total = max(total, offset + memory.nbytes)
     return total
-
-
-@dataclass
-class Weights:
-    """Constants that plans of one session share, packed once.
-
-    Keys are the memory that a constant looks at, so that views made anew by each trace find what was packed before.
-    `allocate` gives uint8[n]; the session's puts large ones on huge pages.
-    """
-
-    packs: dict[object, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    allocate: Callable[[int], np.ndarray] = field(default=partial(np.empty, dtype=np.uint8))
-
-    def packed(self, tensor: np.ndarray, key: object, make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """``make(tensor)``, made once for the same memory and key, in memory that `allocate` gives."""
-        where = (tensor.__array_interface__["data"][0], tensor.shape, tensor.strides, tensor.dtype.str, key)
-        if where not in self.packs:
-            made = make(tensor)
-            held = self.allocate(made.nbytes).view(made.dtype).reshape(made.shape)
-            held[...] = made
-            self.packs[where] = (tensor, held)
-        return self.packs[where][1]

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..ops.pages import lasting
 from .invalid import InvalidModel, Kind
+from .parallel import run
 
 _NUMPY = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "object", 9: "bool", 10: "float16",
@@ -22,6 +24,7 @@ _EXTENDED = {
 # element types whose elements are narrower than a byte -> bits
 _PACKED = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 _EXTERNAL = 1
+_PART = 4 << 20  # bytes that a thread reads at once
 
 
 def numpy_dtype(element: int) -> np.dtype:
@@ -57,11 +60,13 @@ class Folder:
 
     A file must lie in the folder, or in that of the file that the model's path links to (`linked`), after all links on
     the way are followed. `own` is the model's own file, or its bytes: what it holds is read, not mapped, because the
-    file may be written again while the model is in use.
+    file may be written again while the model is in use; large pieces by `threads` threads.
     """
 
-    def __init__(self, path: pathlib.Path, linked: pathlib.Path | None = None, own: pathlib.Path | bytes = b"") -> None:
-        self.path, self.own = path, own
+    def __init__(
+        self, path: pathlib.Path, linked: pathlib.Path | None = None, own: pathlib.Path | bytes = b"", threads: int = 1
+    ) -> None:
+        self.path, self.own, self.threads = path, own, threads
         self._roots = {path.resolve(), *([linked] if linked is not None else [])}
         self._mapped: dict[str, np.ndarray] = {}
 
@@ -78,12 +83,7 @@ class Folder:
         if where == OWN and isinstance(self.own, bytes):
             data = np.frombuffer(self.own, np.uint8)
         elif where == OWN:
-            data = np.empty(size, np.uint8)
-            with open(self.own, "rb", buffering=0) as file:
-                file.seek(offset)
-                if file.readinto(data) != size:
-                    raise InvalidModel(f"initializer {name!r}: the model's file has become shorter while it was read")
-            return data
+            return self._read_own(name, offset, size)
         elif where in self._mapped:
             data = self._mapped[where]
         else:
@@ -93,6 +93,22 @@ class Folder:
                 f"initializer {name!r}: external data {where!r} has {len(data)} bytes, {size} from byte {offset} on are needed"
             )
         return data[offset : offset + size]
+
+    def _read_own(self, name: str, offset: int, size: int) -> np.ndarray:
+        data = lasting(size)
+
+        def read(part: int) -> None:
+            with open(self.own, "rb", buffering=0) as file:
+                file.seek(offset + part * _PART)
+                piece = memoryview(data)[part * _PART : (part + 1) * _PART]
+                while piece:
+                    count = file.readinto(piece)
+                    if not count:
+                        raise InvalidModel(f"initializer {name!r}: the model's file has become shorter while it was read")
+                    piece = piece[count:]
+
+        run(-(-size // _PART), read, self.threads)
+        return data
 
     def _map(self, name: str, where: str) -> np.ndarray:
         if not where:

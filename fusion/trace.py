@@ -21,6 +21,7 @@ import numpy as np
 from ..ops import evaluate, fallback, registry
 from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
 from ..ops.primitives import Opaque, Tensor, Trace
+from ..ops.weights import Weight
 from .graph import Graph, Node
 
 Value = Tensor | Opaque
@@ -85,7 +86,7 @@ class Tracer(Builder):
         self.graph, self.runner = graph, runner
         self.opsets = graph.opsets
         self.values: MutableMapping[str, Value] = {}
-        self.constants: MutableMapping[str, np.ndarray] = dict(graph.constants)
+        self.constants: MutableMapping[str, np.ndarray | Weight] = dict(graph.constants)
         self.input_tensors: dict[int, str] = {}
         self.trace_inputs: list[Value] = []
         self.deferred: list[Node] = []
@@ -114,8 +115,9 @@ class Tracer(Builder):
         if found is None:
             if name not in self.constants:
                 raise OperatorError(f"input {name!r} is produced by no node")
-            array = self.constants[name]
-            found = self.values[name] = Tensor(array.dtype, array.shape, array, name)
+            known = self.constants[name]
+            array, weight = (None, known) if isinstance(known, Weight) else (known, None)
+            found = self.values[name] = Tensor(known.dtype, known.shape, array, name, weight)
         return found
 
     # -- nodes
@@ -237,7 +239,7 @@ class Tracer(Builder):
         pending, seen = [value], set()
         while pending:
             one = pending.pop()
-            if id(one) in seen or (isinstance(one, Tensor) and one.constant is not None):
+            if id(one) in seen or (isinstance(one, Tensor) and one.is_constant):
                 continue
             seen.add(id(one))
             if id(one) in self.input_tensors:
@@ -265,7 +267,8 @@ class Tracer(Builder):
     def _rest(self, outputs: list[str]) -> Graph:
         used = [n for node in self.deferred for n in [*node.inputs, *(c for b in node.subgraphs() for c in b.captured())]]
         needed = [n for n in dict.fromkeys([*used, *outputs]) if n and n not in self.late]
-        folded = {n: v.constant for n in needed if isinstance(v := self.lookup(n), Tensor) and v.constant is not None}
+        known = {n: v for n in needed if isinstance(v := self.lookup(n), Tensor) and v.is_constant}
+        folded = {n: v.constant if v.weight is None else v.weight for n, v in known.items()}
         return Graph(
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
             dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name,

@@ -23,8 +23,8 @@ from .fusion.graph import Graph
 from .fusion.plan import HostStep, Plan, Step
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
-from .fusion.storage import Weights
 from .fusion.trace import Specialise, trace
+from .fusion.weights import Weights, with_weights
 from .log import log
 from .memory import Slabs
 from .pool import Pool, pool
@@ -153,7 +153,7 @@ class Engine:
     """A session's engine: rewrites the graph once, then runs programs of it."""
 
     def __init__(self, graph: Graph, threads: int, options: object = None) -> None:
-        self.graph = rewrite(graph)
+        self.graph = with_weights(rewrite(graph))
         log("graph", lambda: str(self.graph))
         self.shared = Shared(threads)
         self.program = Program(self.graph, self.shared)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Ref, Space, Step, Tensor
-from .memory import DATA_OFFSET, LARGE, Recycler, aligned
+from .memory import DATA_OFFSET, LARGE, Recycler
 from .ops.builder import OperatorError
 from .ops.kernels import replay
 from .ops.kernels.spec import KernelSpec
+from .ops.pages import aligned
 from .pool import HELPER, KERNEL, REPLAY, Pool
 from .store import Progress, Store
 

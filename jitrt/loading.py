@@ -11,6 +11,7 @@ from .fusion.graph import TensorType, Type
 from .fusion.importer import Model, value_type
 from .fusion.invalid import InvalidModel, Kind
 from .options import SessionOptions
+from .pool import default_threads
 
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -35,7 +36,7 @@ def load(source: object, options: SessionOptions) -> Model:
 
 
 def _load(source: object, options: SessionOptions) -> Model:
-    proto, folder = importer.read(source, options._entries.get(_FOLDER))
+    proto, folder = importer.read(source, options._entries.get(_FOLDER), options.intra_op_num_threads or default_threads())
     for name, content in options._files.items():
         folder.hold(name, content)
     check.check_nodes(proto)

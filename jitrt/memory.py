@@ -1,41 +1,19 @@
-"""Memory of runs: aligned blocks, and large outputs used again."""
+"""Memory of runs: slabs for what is kept long, and large outputs used again."""
 
 from __future__ import annotations
 
-import mmap
 import sys
 import threading
 from collections import OrderedDict, deque
 
 import numpy as np
 
+from .ops.pages import aligned, allocate
+
 LARGE = 64 << 10  # bytes from which an output is recycled: below, allocating costs less
-HUGE_PAGE = 2 << 20
 DATA_OFFSET = object.__basicsize__  # where an array object keeps its data address (PyArrayObject: right after the head)
 _SCAN = 8  # blocks of one size that an allocation looks at
 _KEEP = 64  # blocks of one size that are remembered
-
-
-def allocate(nbytes: int) -> tuple[np.ndarray, int]:
-    """(owner, offset): `nbytes` uninitialised bytes from the offset on, which is a multiple of 64 in memory.
-
-    Large blocks lie on huge pages where the system has them: a page fault every 2 MB, not every 4 KB.
-    """
-    if nbytes >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, nbytes + HUGE_PAGE)
-        owner = np.frombuffer(memory, np.uint8)
-        start = -owner.ctypes.data % HUGE_PAGE
-        # the part of a huge page behind the end would be memory for nothing
-        memory.madvise(mmap.MADV_HUGEPAGE, start, nbytes // HUGE_PAGE * HUGE_PAGE)
-        return owner, start
-    owner = np.empty(nbytes + 64, np.uint8)
-    return owner, -owner.ctypes.data % 64
-
-
-def aligned(nbytes: int) -> np.ndarray:
-    """uint8[nbytes], uninitialised, at a multiple of 64."""
-    owner, offset = allocate(nbytes)
-    return owner[offset : offset + nbytes]
 
 
 class Slabs:

@@ -105,14 +105,18 @@ class InferenceSession:
         self._check_operators()
         self._values = _values(self.graph)
         self._state = _file_state(self._source)
-        self._dropped = self._drop_weights()
+        self._dropped = self._share_weights()
         if self._trace_file is not None:
             self._trace_file.add("session_initialization", 0.0)
 
-    def _drop_weights(self) -> bool:
-        """Forget weights that the engine holds in another form; `_whole_graph` can read them again."""
-        constants = self.graph.constants
-        unused = [n for n, x in constants.items() if x.nbytes >= LARGE and n not in self._engine.graph.constants]
+    def _share_weights(self) -> bool:
+        """Hold what the engine holds in its place; forget weights that a rewrite has replaced, and tell whether there are any.
+
+        `_whole_graph` can read them again.
+        """
+        constants, theirs = self.graph.constants, self._engine.graph.constants
+        constants.update((name, theirs[name]) for name in constants.keys() & theirs.keys())
+        unused = [n for n, x in constants.items() if x.nbytes >= LARGE and n not in theirs]
         for name in unused:
             del constants[name]
         return bool(unused)

@@ -70,7 +70,7 @@ class Builder:
         Raises:
             NeedsValue: it is not constant; the tracer then specialises the plan on it or starts a new segment.
         """
-        if isinstance(x, Opaque) or x.constant is None:
+        if isinstance(x, Opaque) or not x.is_constant:
             raise NeedsValue(x)
         return x.constant
 
@@ -84,7 +84,7 @@ class Builder:
         inputs = tuple(self._tensor(x) for x in inputs)
         shape = broadcast(*(x.shape for x in inputs))
         output = Tensor(np.dtype(dtype) if dtype is not None else inputs[0].dtype, shape)
-        if all(x.constant is not None for x in inputs):
+        if all(x.is_constant for x in inputs):
             output.constant = evaluate.map_(text, [x.constant for x in inputs], output.dtype, shape)
             return output
         return self._add(Map(text, inputs, output, (self.node_name,)))
@@ -96,7 +96,7 @@ class Builder:
         axes = tuple(sorted(axis_index(a, x.rank) for a in (range(x.rank) if axes is None else axes)))
         shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape))
         output = Tensor(np.dtype(np.int64) if fold.value.startswith("arg") else x.dtype, shape)
-        if x.constant is not None:
+        if x.is_constant:
             output.constant = evaluate.reduce(fold, x.constant, axes)
         elif not axes and not fold.value.startswith("arg"):
             output = x
@@ -109,7 +109,9 @@ class Builder:
         dtype = np.dtype(dtype)
         if x.dtype == dtype:
             return x
-        if x.constant is not None:
+        if x.weight is not None:
+            return Tensor(dtype, x.shape, weight=x.weight.cast(dtype))
+        if x.is_constant:
             return self.constant(evaluate.cast(x.constant, dtype))
         return self.map(f"to_{evaluate.register_name(dtype)}(a)", x, dtype=dtype)
 
@@ -163,7 +165,7 @@ class Builder:
         """A tensor of `shape` with the inputs in boxes at `starts` and `fill` elsewhere."""
         inputs = tuple(self._tensor(x) for x in inputs)
         output = Tensor(inputs[0].dtype, shape)
-        if all(x.constant is not None for x in inputs):
+        if all(x.is_constant for x in inputs):
             output.constant = evaluate.join([x.constant for x in inputs], starts, output.dtype, shape, fill)
             return output
         return self._add(Join(inputs, tuple(map(tuple, starts)), output, fill, (self.node_name,)))
@@ -212,7 +214,7 @@ class Builder:
 
         If every input is constant and there is a reference, that is called at once.
         """
-        if reference is not None and all(x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs):
+        if reference is not None and all(x is None or (isinstance(x, Tensor) and x.is_constant) for x in inputs):
             return tuple(self.constant(v) for v in reference([None if x is None else x.constant for x in inputs]))
         made = tuple(Tensor(dtype, shape) for dtype, shape in outputs)
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
@@ -237,7 +239,7 @@ class Builder:
 
         If every input is constant it is called at once, unless `fold` is False (random numbers).
         """
-        if fold and all(x is None or (isinstance(x, Tensor) and x.constant is not None) for x in inputs):
+        if fold and all(x is None or (isinstance(x, Tensor) and x.is_constant) for x in inputs):
             values = call([None if x is None else x.constant for x in inputs])
             if all(isinstance(v, (np.ndarray, np.generic)) for v in values):
                 return tuple(self.constant(v) for v in values)
@@ -263,8 +265,10 @@ class Builder:
 
     def _move(self, how: Movement, x: Tensor, shape: Shape) -> Tensor:
         x = self._tensor(x)
+        if x.weight is not None:
+            return Tensor(x.dtype, shape, weight=x.weight.view(how, shape))
         output = Tensor(x.dtype, shape)
-        if x.constant is not None:
+        if x.is_constant:
             output.constant = evaluate.move(how, x.constant)
             return output
         return self._add(Move(how, x, output, (self.node_name,)))

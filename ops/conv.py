@@ -15,6 +15,7 @@ from .kernels import convtranspose as transposed
 from .kernels import depthwise as light
 from .kernels import winograd as fast
 from .kernels.image import Image
+from .kernels.packing import Packing
 from .primitives import LaunchContext, Operand, Tail, Tensor
 from .registry import op
 
@@ -53,12 +54,12 @@ class _Algorithm:
 
     Attributes:
         name: for people, and part of the key under which packed filters are shared.
-        pack: the filters in the kernel's order; weights: their description for an address.
+        packing: the filters in the kernel's order; weights: their description for an address.
         launch: ``launch(dtype, image, weights, output, **rest)``; rest is what all algorithms take.
     """
 
     name: str
-    pack: Callable[[np.ndarray], np.ndarray]
+    packing: Packing | Callable[[np.ndarray], np.ndarray]
     weights: Callable[[object], object]
     launch: Callable[..., list]
 
@@ -88,15 +89,15 @@ def _algorithm(
             "depthwise", lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
             lambda d, x, w, y, **rest: light.depthwise(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
-    plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.constant is not None
+    plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.is_constant
     # chosen as for one image, so that another batch size finds the filters packed, and each image the same result
     if plain and fast.profitable(1, X.shape[1], W.shape[0], *size, threads):
         return _Algorithm(
-            "winograd", fast.pack_winograd, lambda at: fast.WinogradWeights(W.shape[:2], at),
+            "winograd", fast.winograd_packing(W.shape[:2]), lambda at: fast.WinogradWeights(W.shape[:2], at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
         )  # fmt: skip
     return _Algorithm(
-        "direct", lambda w: dense.pack_weights(w, group), lambda at: dense.PackedWeights.of(filters, group, at),
+        "direct", dense.weights_packing(W.shape, W.dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
         lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
     )  # fmt: skip
 
@@ -106,12 +107,12 @@ def _conv(
     group: int, size: tuple[int, ...],
 ) -> Tensor:  # fmt: skip
     shape = (X.shape[0], W.shape[0], *size)
-    packed = None if W.constant is not None else _packed_at_run_time(t, W, group)
+    packed = None if W.is_constant else _packed_at_run_time(t, W, group)
 
     def launch(x: LaunchContext) -> list:
         order = _kernel_order(X, W, begin, size)
         way = _algorithm(X, W, (steps, dils, begin), order, group, size, x.threads)
-        address = x.inputs[1].address if packed is not None else x.packed(W.constant, (way.name, group), way.pack)
+        address = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
         return way.launch(
             evaluate.memory_name(X.dtype), _image(x.inputs[0], order), way.weights(address), _image(x.outputs[0], order),
             epilogue=x.epilogue, label=f"{way.name} {_label(X, W, steps, group)}", **_shared_arguments(x, order),
@@ -187,7 +188,7 @@ def conv_transpose(
     size = tuple(f - b - e for f, b, e in zip(full, begin, end))
     wide = np.float64 if X.dtype == np.float64 else np.float32
     image, weights, bias = (None if x is None else t.cast(x, wide) for x in (X, W, B))
-    if W.constant is not None and all(begin[i] >= 0 and end[i] >= 0 for i in range(spatial)):
+    if W.is_constant and all(begin[i] >= 0 and end[i] >= 0 for i in range(spatial)):
         return t.cast(_by_phases(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)
     return t.cast(_by_spreading(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)
 
@@ -201,7 +202,7 @@ def _by_phases(
 
     def launch(x: LaunchContext) -> list:
         key = ("transposed", group, tuple(steps), tuple(dils))
-        address = x.packed(W.constant, key, lambda w: transposed.pack_transposed(w, group, steps, dils))
+        address = x.packed(W, key, lambda w: transposed.pack_transposed(w, group, steps, dils))
         weights = transposed.TransposedWeights.of(W.shape, W.dtype.itemsize, group, steps, dils, address)
         return transposed.conv_transpose(
             evaluate.memory_name(X.dtype), _image(x.inputs[0]), weights, _image(x.outputs[0]), begin,

@@ -17,6 +17,7 @@ import numpy as np
 from . import registry
 from .builder import Builder, OperatorError
 from .primitives import Opaque, Shape, Tensor
+from .weights import content
 
 if TYPE_CHECKING:
     from ..fusion.graph import Graph, Node
@@ -177,7 +178,7 @@ def _graph_proto(graph: Graph):
         return helper.make_value_info(name, TypeProto() if kind is None else _type_proto_of(kind))
 
     nodes = [_node_proto(n, _schema(n.domain, n.op, graph.opsets.get(n.domain, 1)), named=True) for n in graph.nodes]
-    constants = [numpy_helper.from_array(x, name) for name, x in graph.constants.items()]
+    constants = [numpy_helper.from_array(content(x), name) for name, x in graph.constants.items()]
     return helper.make_graph(nodes, graph.name or "body", [*map(info, graph.inputs)], [*map(info, graph.outputs)], constants)
 
 

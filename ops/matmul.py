@@ -115,7 +115,7 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     def launch(x: LaunchContext) -> list:
         c = x.outputs[0]
         size, dtype = c.dtype.itemsize, evaluate.memory_name(c.dtype)
-        weights: object = _matrix(x.inputs[1]) if b.constant is None else x.packed(b.constant, "gemm", gemm.pack)
+        weights: object = x.packed(b, "gemm", gemm.packing(b.shape, b.dtype)) if b.is_constant else _matrix(x.inputs[1])
         residual = x.residual and Matrix(
             x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size)
         )
@@ -126,7 +126,7 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
         )  # fmt: skip
 
     matrix = ((), (), tuple(range(len(shape) - 1)), (len(shape) - 1,))
-    inputs = (a2, b if b.constant is None else None)
+    inputs = (a2, None if b.is_constant else b)
     reference = lambda v: [np.matmul(v[0], b.constant if v[1] is None else v[1]).reshape(shape)]  # noqa: E731
     return t.kernel(
         "matmul", inputs, [(a.dtype, shape)], launch, tail=Tail.EPILOGUE, bias=True, matrix=matrix, flops=flops, reference=reference

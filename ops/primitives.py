@@ -18,6 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     from .kernels.image import Opaque as Address
     from .kernels.launch import Launch
+    from .kernels.packing import Packing
+    from .weights import Weight
 
 Shape = tuple[int, ...]
 
@@ -25,14 +27,39 @@ Shape = tuple[int, ...]
 class Tensor:
     """One value of a trace: dtype and concrete shape; `constant` holds its content where that is known.
 
-    `source` is the primitive that makes it, None for inputs and constants.
+    `source` is the primitive that makes it, None for inputs and constants. A constant may be given as a `weight`, whose
+    array is made only when `constant` is asked for: `is_constant` tells without.
     """
 
-    __slots__ = ("constant", "dtype", "name", "shape", "source")
+    __slots__ = ("_array", "dtype", "name", "shape", "source", "weight")
 
-    def __init__(self, dtype: np.dtype, shape: Sequence[int], constant: np.ndarray | None = None, name: str = "") -> None:
-        self.dtype, self.shape, self.constant, self.name = np.dtype(dtype), tuple(int(d) for d in shape), constant, name
+    def __init__(
+        self,
+        dtype: np.dtype,
+        shape: Sequence[int],
+        constant: np.ndarray | None = None,
+        name: str = "",
+        weight: Weight | None = None,
+    ) -> None:
+        self.dtype, self.shape, self._array, self.name = np.dtype(dtype), tuple(int(d) for d in shape), constant, name
+        self.weight = weight
         self.source: Primitive | None = None
+
+    @property
+    def constant(self) -> np.ndarray | None:
+        """The content; None: only a run knows it."""
+        if self._array is None and self.weight is not None:
+            self._array = self.weight.array()
+        return self._array
+
+    @constant.setter
+    def constant(self, content: np.ndarray | None) -> None:
+        self._array, self.weight = content, None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the content is known."""
+        return self._array is not None or self.weight is not None
 
     @property
     def size(self) -> int:
@@ -45,7 +72,7 @@ class Tensor:
         return len(self.shape)
 
     def __repr__(self) -> str:
-        kind = "const " if self.constant is not None else ""
+        kind = "const " if self.is_constant else ""
         return f"{kind}{self.name or '%'}:{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
@@ -251,8 +278,11 @@ class LaunchContext(Protocol):
     def alloc(self, nbytes: int) -> Address:
         """Address of workspace that lives while the kernel's launches run."""
 
-    def packed(self, tensor: np.ndarray, key: object, make: Callable[[np.ndarray], np.ndarray]) -> Address:
-        """Address of ``make(tensor)``; made once a session for the same constant and key, shared by its plans."""
+    def packed(self, tensor: Tensor, key: object, how: Packing | Callable[[np.ndarray], np.ndarray]) -> Address:
+        """Address of a constant packed; made once a session for the same constant and key, shared by its plans.
+
+        A `Packing` is made when the plan is complete, by all threads; a function at once.
+        """
 
 
 class Tail(enum.Enum):
@@ -323,7 +353,7 @@ class Trace:
         names: dict[int, str] = {}
 
         def name(x: Tensor | Opaque | None) -> str:
-            if isinstance(x, Tensor) and x.constant is not None:
+            if isinstance(x, Tensor) and x.is_constant:
                 return str(x.constant.reshape(-1)[0]) if x.size == 1 else x.name or f"const[{','.join(map(str, x.shape))}]"
             return "_" if x is None else names.setdefault(id(x), x.name or f"%{len(names)}")
 

@@ -119,7 +119,7 @@ class _Layer:
         if self.steps == 0:
             return tuple(t.cast(x, self.dtype) for x in (t.constant(np.zeros(every, self.wide)), *states))
         projected, extra = self._projected(), self._extra(peephole)
-        packed = [None, None] if self.R.constant is not None else self._packed()
+        packed = [None, None] if self.R.is_constant else self._packed()
         lengths = None if self.lengths is None else t.cast(self.lengths, np.int32)
         inputs = (projected, states[0], states[1] if count == 3 else None, lengths, extra, *packed)
 
@@ -184,12 +184,12 @@ class _Layer:
 
     def _weights(self, c: LaunchContext) -> list[object]:
         """Addresses of the packed parts: packed once from a constant, or by the steps before this one."""
-        if self.R.constant is None:
+        if not self.R.is_constant:
             return [x.address for x in c.inputs[5:] if x is not None]
         hidden = self.hidden
         return [
             c.packed(
-                self.R.constant,
+                self.R,
                 ("rnn", first, count),
                 lambda r, a=first, n=count: kernels.pack(r[:, a * hidden : (a + n) * hidden], n),
             )

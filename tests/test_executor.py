@@ -13,7 +13,8 @@ import onnx.parser
 import pytest
 
 import jitrt as ort
-from jitrt.memory import HUGE_PAGE, LARGE, Recycler, Slabs, aligned
+from jitrt.memory import LARGE, Recycler, Slabs
+from jitrt.ops.pages import HUGE_PAGE, aligned, lasting
 
 
 def session(text: str, threads: int = 2) -> ort.InferenceSession:
@@ -169,8 +170,9 @@ def test_a_failing_host_step_leaves_the_session_usable():
 
 # -- memory
 @pytest.mark.parametrize("nbytes", [1, 63, LARGE, HUGE_PAGE + 5])
-def test_blocks_are_aligned(nbytes):
-    block = aligned(nbytes)
+@pytest.mark.parametrize("allocate", [aligned, lasting])
+def test_blocks_are_aligned(nbytes, allocate):
+    block = allocate(nbytes)
     assert block.nbytes == nbytes
     assert block.ctypes.data % 64 == 0
     block[:] = 1

@@ -23,6 +23,7 @@ from . import target
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
+from .packing import Packing, slices
 from .padcopy import pad_copy
 from .spec import handwritten
 
@@ -73,15 +74,40 @@ def pack_weights(w: np.ndarray, groups: int) -> np.ndarray:
     Raises:
         ValueError: O is not a multiple of groups.
     """
-    if groups < 1 or w.shape[0] % groups:
-        raise ValueError(f"convolution weights {w.shape}: {w.shape[0]} output channels in {groups} groups")
-    kernel = triple(w.shape[2:], 1)
-    width, each = panel_width(w.dtype.itemsize), w.shape[0] // groups
-    panels = -(-each // width)
-    padded = np.zeros((groups, panels * width, w.shape[1], *kernel), w.dtype)
-    padded[:, :each] = w.reshape(groups, each, w.shape[1], *kernel)
-    data = padded.reshape(groups * panels, width, w.shape[1], *kernel).transpose(0, 3, 4, 5, 2, 1)
-    return np.ascontiguousarray(data)
+    return weights_packing(w.shape, w.dtype, groups).make(w)
+
+
+def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packing:
+    """`pack_weights` of a w of this shape.
+
+    Raises:
+        ValueError: O is not a multiple of groups.
+    """
+    if groups < 1 or shape[0] % groups:
+        raise ValueError(f"convolution weights {tuple(shape)}: {shape[0]} output channels in {groups} groups")
+    kernel, inputs, each = triple(shape[2:], 1), shape[1], shape[0] // groups
+    width = panel_width(dtype.itemsize)
+    whole, rest, panels = each // width, each % width, -(-each // width)
+    packed_shape = (groups * panels, *kernel, inputs, width)
+    step, parts = slices(panels, panels * inputs * prod(kernel) * width * dtype.itemsize)
+
+    def fill(w: np.ndarray, packed: np.ndarray, part: int) -> None:
+        group, first = part // parts, part % parts * step
+        filters = w.reshape(groups, each, inputs, *kernel)[group]
+        target = packed[group * panels : (group + 1) * panels]
+        last = min(whole, first + step)
+        if first < last:
+            source = filters[first * width : last * width].reshape(last - first, width, inputs, *kernel)
+            target[first:last] = source.transpose(0, 3, 4, 5, 2, 1)
+        if rest and first <= whole < first + step:
+            target[whole, ..., :rest] = filters[whole * width :].transpose(2, 3, 4, 1, 0)
+            target[whole, ..., rest:] = 0
+
+    def unpack(packed: np.ndarray) -> np.ndarray:
+        filters = packed.transpose(0, 5, 4, 1, 2, 3).reshape(groups, panels * width, inputs, *kernel)
+        return filters[:, :each].reshape(shape)
+
+    return Packing(packed_shape, dtype, groups * parts, fill, unpack)
 
 
 def conv(

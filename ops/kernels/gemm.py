@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .conv import PackedWeights, conv, panel_width
+from .conv import PackedWeights, conv, panel_width, weights_packing
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch
+from .packing import Packing
 from .padcopy import pad_copy
 
 
@@ -27,12 +28,22 @@ class Matrix:
 
 def pack(b: np.ndarray) -> np.ndarray:
     """B[K, N] as panels [ceil(N / NR), K, NR], zeros behind the last column."""
-    k, n = b.shape
-    width = panel_width(b.dtype.itemsize)
-    panels = -(-n // width)
-    padded = np.zeros((k, panels * width), b.dtype)
-    padded[:, :n] = b
-    return np.ascontiguousarray(padded.reshape(k, panels, width).transpose(1, 0, 2))
+    return packing(b.shape, b.dtype).make(b)
+
+
+def packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
+    """`pack` of a B of this shape."""
+    k, n = shape
+    filters = weights_packing((n, k, 1), dtype, 1)
+    panels = filters.shape[0]
+
+    def fill(b: np.ndarray, packed: np.ndarray, part: int) -> None:
+        filters.fill(b.T[:, :, None], packed.reshape(filters.shape), part)
+
+    def unpack(packed: np.ndarray) -> np.ndarray:
+        return filters.unpack(packed.reshape(filters.shape))[:, :, 0].T
+
+    return Packing((panels, k, filters.shape[-1]), dtype, filters.parts, fill, unpack)
 
 
 def matmul(

@@ -21,6 +21,7 @@ from .conv import PackedWeights, conv, padded_columns, panel_width
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
+from .packing import Packing
 from .spec import handwritten
 
 # y = A' [(G g G') * (B' d B)] A
@@ -30,6 +31,7 @@ _G = np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
                [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])  # fmt: skip
 _TILE, _PATCH, _PRODUCTS = 4, 6, 36
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
+_PACKED_CHANNELS = 64  # whose filters of a panel are transformed at once: in float64, in L2
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
 _TASK_BYTES = 64 << 10  # a task costs the executor about a microsecond
 
@@ -49,14 +51,25 @@ class WinogradWeights:
 
 def pack_winograd(w: np.ndarray) -> np.ndarray:
     """w[O, C, 3, 3] (float32) transformed, in the order of `WinogradWeights`."""
-    o, c = w.shape[:2]
+    return winograd_packing(w.shape[:2]).make(w)
+
+
+def winograd_packing(shape: Sequence[int]) -> Packing:
+    """`pack_winograd` of filters with this (O, C). They cannot be had back exactly."""
+    o, c = shape
     width, both = panel_width(4), np.kron(_G, _G)
-    data = np.zeros((_PRODUCTS, -(-o // width), c, width), np.float32)
-    for panel, first in enumerate(range(0, o, width)):
-        filters = w[first : first + width]
-        transformed = filters.reshape(-1, 9).astype(np.float64) @ both.T
-        data[:, panel, :, : len(filters)] = transformed.reshape(len(filters), c, _PRODUCTS).transpose(2, 1, 0)
-    return data
+    panels = -(-o // width)
+
+    def fill(w: np.ndarray, packed: np.ndarray, panel: int) -> None:
+        filters = w[panel * width : (panel + 1) * width]
+        count = len(filters)
+        for first in range(0, c, _PACKED_CHANNELS):
+            block = filters[:, first : first + _PACKED_CHANNELS].transpose(2, 3, 1, 0).astype(np.float64)
+            target = packed[:, panel, first : first + _PACKED_CHANNELS]
+            target[..., :count] = (both @ block.reshape(9, -1)).reshape(_PRODUCTS, -1, count)
+            target[..., count:] = 0
+
+    return Packing((_PRODUCTS, panels, c, width), np.dtype(np.float32), panels, fill)
 
 
 def profitable(batch: int, channels: int, outputs: int, height: int, width: int, threads: int = 1) -> bool:

@@ -1,0 +1,118 @@
+"""The constants of a session: packed once for all of its plans, and held once.
+
+1. `with_weights` makes a `Weight` of every large constant of a graph.
+2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places,
+   the largest first, each by all threads.
+3. A weight whose packed form holds all its values is then released: its array is gone unless a plan reads it as it is.
+   What asks for it later (a value by name, another algorithm for another shape) unpacks it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..ops.kernels.packing import Packing
+from ..ops.pages import aligned
+from ..ops.primitives import Tensor
+from ..ops.weights import Weight
+from .graph import Graph
+from .parallel import run
+
+LARGE = 64 << 10  # bytes from which a constant is a weight
+
+
+def with_weights(graph: Graph) -> Graph:
+    """The graph with `Weight`s for its large constants."""
+
+    def held(x: np.ndarray | Weight) -> np.ndarray | Weight:
+        return Weight(x) if isinstance(x, np.ndarray) and x.nbytes >= LARGE and x.dtype != object else x
+
+    return graph.copy(constants={name: held(x) for name, x in graph.constants.items()})
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A place that has to be filled."""
+
+    source: Tensor
+    how: Packing
+    place: np.ndarray
+
+    def fill(self, threads: int) -> None:
+        """Pack, and release what is packed."""
+        weight = self.source.weight
+        source = self.source.constant if weight is None else weight.array()
+        run(self.how.parts, lambda part: self.how.fill(source, self.place, part), threads)
+        if weight is not None and not _forget_pages(source) and self.how.unpack is not None:
+            weight.release(partial(self.how.unpack, self.place))
+
+
+class Weights:
+    """Packed constants. `allocate` gives uint8[n]; the session's puts small ones together on huge pages."""
+
+    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned) -> None:
+        self.allocate = allocate
+        self._places: dict[object, tuple[object, np.ndarray]] = {}
+        self._open: list[_Open] = []
+        self._lock = threading.RLock()  # programs of a session make plans at the same time
+
+    def packed(self, tensor: Tensor, key: object, how: Packing | Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """The array of the packed constant, made once for the same constant and key; it is filled by `complete`.
+
+        Constants are the same if they are the same views of one weight, or look at the same memory.
+        """
+        weight = tensor.weight
+        where = (key, *(weight.key if weight is not None else _memory_of(tensor.constant)))
+        with self._lock:
+            found = self._places.get(where)
+            if found is None:
+                # what identifies the constant has to stay
+                found = self._places[where] = (tensor.constant if weight is None else weight.root, self._place(tensor, how))
+            return found[1]
+
+    def _place(self, tensor: Tensor, how: Packing | Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        if isinstance(how, Packing):
+            place = self._empty(how.shape, how.dtype)
+            self._open.append(_Open(tensor, how, place))
+            return place
+        made = how(tensor.constant)
+        place = self._empty(made.shape, made.dtype)
+        place[...] = made
+        return place
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        count = int(np.prod(shape, dtype=np.int64))
+        return self.allocate(count * dtype.itemsize).view(dtype).reshape(shape)
+
+    def complete(self, threads: int) -> None:
+        """Fill every place that was given out. A place whose filling fails stays open for the next call."""
+        with self._lock:
+            # largest first: later ones find the memory of its array free
+            self._open.sort(key=lambda one: one.place.nbytes)
+            while self._open:
+                self._open[-1].fill(threads)
+                self._open.pop()
+
+
+def _memory_of(x: np.ndarray) -> tuple[object, ...]:
+    return x.__array_interface__["data"][0], x.shape, x.strides, x.dtype.str
+
+
+def _forget_pages(x: np.ndarray) -> bool:
+    """Give back the pages of an array in a mapped file, which reads them again if need be; False: it is not in one."""
+    owner = x
+    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+        owner = owner.base
+    if not isinstance(owner, np.memmap):
+        return False
+    if isinstance(owner.base, mmap.mmap) and x.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED"):
+        begin = x.ctypes.data - owner.ctypes.data
+        start = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        owner.base.madvise(mmap.MADV_DONTNEED, start, begin + x.nbytes - start)
+    return True

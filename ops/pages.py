@@ -1,0 +1,47 @@
+"""Memory from the system: aligned blocks, on huge pages where there are any."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+HUGE_PAGE = 2 << 20
+_OWN = 128 << 10  # bytes from which a lasting block has pages of its own
+
+
+def allocate(nbytes: int) -> tuple[np.ndarray, int]:
+    """(owner, offset): `nbytes` uninitialised bytes from the offset on, which is a multiple of 64 in memory.
+
+    Large blocks lie on huge pages where the system has them: a page fault every 2 MB, not every 4 KB.
+    """
+    if nbytes >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = _map(nbytes + HUGE_PAGE)
+        owner = np.frombuffer(memory, np.uint8)
+        start = -owner.ctypes.data % HUGE_PAGE
+        # the part of a huge page behind the end would be memory for nothing
+        memory.madvise(mmap.MADV_HUGEPAGE, start, nbytes // HUGE_PAGE * HUGE_PAGE)
+        return owner, start
+    owner = np.empty(nbytes + 64, np.uint8)
+    return owner, -owner.ctypes.data % 64
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """uint8[nbytes], uninitialised, at a multiple of 64."""
+    owner, offset = allocate(nbytes)
+    return owner[offset : offset + nbytes]
+
+
+def lasting(nbytes: int) -> np.ndarray:
+    """As `aligned`, for what is kept until it is replaced, such as weights: its memory goes back to the system then.
+
+    The heap would keep what is freed between other things that are alive.
+    """
+    if _OWN <= nbytes < HUGE_PAGE and hasattr(mmap, "MAP_PRIVATE"):
+        return np.frombuffer(_map(nbytes), np.uint8)
+    return aligned(nbytes)
+
+
+def _map(nbytes: int) -> mmap.mmap:
+    """Zeroed pages. Private: shared ones, Python's default, are no huge pages, and a forked child would write into them."""
+    return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

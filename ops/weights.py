@@ -1,0 +1,102 @@
+"""Large constants whose content is held in one form: as the model has it, or as a kernel reads it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from . import evaluate
+from .primitives import Movement, Permute, Reshape, Shape
+
+_Step = Movement | np.dtype  # a view, or a conversion
+
+
+class Weight:
+    """A constant, or what views and conversions make of one. Nothing is computed before `array` is asked for.
+
+    As long as a packed array holds all values, the weight itself need not (`release`): who asks for its array then gets
+    a new one, which lives as long as it is used.
+    """
+
+    def __init__(self, content: np.ndarray | Weight, step: _Step | None = None, shape: Shape | None = None) -> None:
+        self.shape: Shape = content.shape if shape is None else shape
+        self.dtype: np.dtype = step if isinstance(step, np.dtype) else content.dtype
+        self._parent, self._step = (content, step) if isinstance(content, Weight) else (None, None)
+        self._array: np.ndarray | None = None if isinstance(content, Weight) else content
+        self._restore: Callable[[], np.ndarray] | None = None
+        self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for the same views and conversions of the same constant (not of equal ones)."""
+        return (id(self),) if self._parent is None else (*self._parent.key, self._step)
+
+    @property
+    def root(self) -> Weight:
+        """The constant that this is made of."""
+        return self if self._parent is None else self._parent.root
+
+    def view(self, how: Movement, shape: Shape) -> Weight:
+        """Moved elements."""
+        return Weight(self, how, shape)
+
+    def cast(self, dtype: np.dtype) -> Weight:
+        """Converted elements."""
+        return Weight(self, np.dtype(dtype))
+
+    def array(self) -> np.ndarray:
+        """The content."""
+        if self._parent is not None:
+            origin = self._parent.array()
+            return evaluate.cast(origin, self._step) if isinstance(self._step, np.dtype) else evaluate.move(self._step, origin)
+        # in this order: another thread may be in `release`
+        found = self._array
+        if found is None:
+            found = self._restored()
+        if found is None:
+            found = self._restore()
+            self._restored = weakref.ref(found)
+        return found
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.array(), dtype) if copy else np.asarray(self.array(), dtype)
+
+    def release(self, restore: Callable[[], np.ndarray]) -> None:
+        """Hold the content no longer: ``restore()`` gives it. Without effect if the constant does not follow from it."""
+        if self._parent is None:
+            array, self._restore = self._array, restore
+            if array is not None:
+                self._restored = weakref.ref(array)
+            self._array = None
+        elif isinstance(self._step, Permute):
+            axes = self._step.axes
+            self._parent.release(lambda: restore().transpose([axes.index(d) for d in range(len(axes))]))
+        elif isinstance(self._step, Reshape):
+            shape = self._parent.shape
+            self._parent.release(lambda: restore().reshape(shape))
+
+    def __repr__(self) -> str:
+        return f"<weight {self.dtype}[{','.join(map(str, self.shape))}]>"
+
+
+def content(x: np.ndarray | Weight) -> np.ndarray:
+    """The array of a constant."""
+    return x.array() if isinstance(x, Weight) else x

@@ -1,0 +1,287 @@
+"""Constants that are held once: packed, released, unpacked when somebody asks; memory that they lie in."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import weakref
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import jitrt as ort
+from jitrt.engine import Engine
+from jitrt.fusion import importer, parallel
+from jitrt.fusion.weights import Weights
+from jitrt.ops.kernels import gemm
+from jitrt.ops.kernels.conv import pack_weights, weights_packing
+from jitrt.ops.kernels.packing import Packing
+from jitrt.ops.kernels.winograd import pack_winograd, winograd_packing
+from jitrt.ops.pages import HUGE_PAGE, aligned, lasting
+from jitrt.ops.primitives import Permute, Reshape, Slice, Tensor
+from jitrt.ops.weights import Weight
+
+RNG = np.random.default_rng(5)
+
+
+def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return RNG.uniform(-1, 1, shape).astype(dtype)
+
+
+def model(nodes: list, inputs: dict, outputs: list[str], constants: dict, also_inputs: tuple[str, ...] = ()) -> onnx.ModelProto:
+    declared = {**inputs, **{n: constants[n].shape for n in also_inputs}}
+    infos = [
+        helper.make_tensor_value_info(n, TensorProto.INT64 if n == "ids" else TensorProto.FLOAT, s) for n, s in declared.items()
+    ]
+    graph = helper.make_graph(
+        nodes, "g", infos, [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
+        [numpy_helper.from_array(x, n) for n, x in constants.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def product_model() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
+    w, x = numbers(130, 301), numbers(7, 130)
+    return model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 130]}, ["y"], {"w": w}), w, x
+
+
+# -- layouts
+@pytest.mark.parametrize("shape", [(1, 1, 1), (16, 3, 1), (33, 5, 3, 3), (130, 70, 1, 1), (12, 2, 3, 1, 2), (8, 0, 3)])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_packed_filters_hold_all_values(shape, groups):
+    shape = (shape[0] * groups, *shape[1:])
+    w = numbers(*shape)
+    how = weights_packing(shape, w.dtype, groups)
+    packed = pack_weights(w, groups)
+    assert packed.shape == how.shape
+    np.testing.assert_array_equal(how.unpack(packed), w)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (0, 5), (5, 0), (300, 1031), (2000, 16)])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_packed_matrices_hold_all_values(shape, order, dtype):
+    b = np.asarray(numbers(*shape, dtype=dtype), order=order)
+    how = gemm.packing(shape, b.dtype)
+    packed = how.make(b)
+    np.testing.assert_array_equal(how.unpack(packed), b)
+    width = packed.shape[2]
+    assert not packed[-1:, :, shape[1] - (packed.shape[0] - 1) * width :].any()
+
+
+@pytest.mark.parametrize("shape", [(16, 8), (20, 65), (3, 130)])
+def test_parts_of_a_layout_may_be_made_in_any_order(shape):
+    w = numbers(*shape, 3, 3)
+    for how, made in ((winograd_packing(shape), pack_winograd(w)), (weights_packing(w.shape, w.dtype, 1), pack_weights(w, 1))):
+        packed = np.full(how.shape, np.nan, how.dtype)
+        for part in reversed(range(how.parts)):
+            how.fill(w, packed, part)
+        np.testing.assert_array_equal(packed, made)
+
+
+# -- weights
+def test_a_released_weight_is_what_its_views_say():
+    array = numbers(6, 4, 5)
+    weight = Weight(array.copy())
+    view = weight.view(Permute((2, 0, 1)), (5, 6, 4)).view(Reshape((5, 24)), (5, 24))
+    kept = view.array().copy()
+    view.release(lambda: kept)
+    np.testing.assert_array_equal(weight.array(), array)
+    np.testing.assert_array_equal(view.array(), kept)
+
+
+def test_a_weight_in_use_is_not_made_again():
+    weight = Weight(numbers(50, 3))
+    used = weight.array()
+    weight.release(lambda: pytest.fail("the array is alive"))
+    assert weight.array() is used
+
+
+def test_a_part_or_a_conversion_does_not_stand_for_the_whole():
+    array = numbers(8, 3)
+    weight = Weight(array)
+    for derived in (weight.view(Slice((2, 0), (1, 1), (4, 3)), (4, 3)), weight.cast(np.float16)):
+        derived.release(lambda: pytest.fail("this does not hold the weight"))
+    assert weight.array() is array
+
+
+def test_a_place_whose_filling_fails_is_filled_later():
+    failures = [True]
+
+    def fill(source, packed, part):
+        if failures:
+            raise MemoryError(failures.pop())
+        packed[part] = source[part]
+
+    weights, x = Weights(), numbers(4)
+    place = weights.packed(Tensor(x.dtype, x.shape, x), "copy", Packing((4,), x.dtype, 4, fill))
+    with pytest.raises(MemoryError):
+        weights.complete(2)
+    weights.complete(2)
+    np.testing.assert_array_equal(place, x)
+
+
+@pytest.mark.parametrize(("count", "threads"), [(0, 2), (1, 4), (100, 1), (1000, 3)])
+def test_shared_work_is_done_once(count, threads):
+    done: list[int] = []
+    parallel.run(count, done.append, threads)
+    assert sorted(done) == list(range(count))
+
+
+def test_an_error_in_shared_work_is_raised_when_all_threads_have_ended():
+    def work(number):
+        if number == 5:
+            raise KeyError(number)
+
+    with pytest.raises(KeyError):
+        parallel.run(100, work, 3)
+    assert not [t for t in threading.enumerate() if t.daemon and "take" in t.name]
+
+
+# -- sessions
+def test_a_packed_weight_is_not_kept_beside_its_packed_form():
+    made, w, x = product_model()
+    graph = importer.load(made.SerializeToString()).graph
+    plain = weakref.ref(graph.constants["w"])
+    engine = Engine(graph, 2)
+    graph.constants.clear()
+    assert plain() is not None
+    np.testing.assert_allclose(engine.run({"x": x}, ["y"])[0], x @ w, rtol=1e-4, atol=1e-5)
+    assert plain() is None
+
+
+def test_weights_can_be_asked_for_by_name_before_and_after_packing():
+    filters, w = numbers(24, 65, 1, 1), numbers(50, 24 * 25)
+    nodes = [
+        helper.make_node("Conv", ["x", "filters"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["y"], transB=1),
+    ]
+    w = np.concatenate([w] * 2)
+    one = ort.InferenceSession(model(nodes, {"x": [1, 65, 5, 5]}, ["y"], {"filters": filters, "w": w}).SerializeToString())
+    x = numbers(1, 65, 5, 5)
+    for _ in range(2):
+        for name, array in (("w", w), ("filters", filters)):
+            np.testing.assert_array_equal(one.run([name], {"x": x})[0], array)
+        expected = np.einsum("nchw,oc->nohw", x, filters[:, :, 0, 0]).reshape(1, -1) @ w.T
+        np.testing.assert_allclose(one.run(None, {"x": x})[0], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(one.graph.constants["w"]), w)
+
+
+def test_a_new_size_finds_released_weights_packed_or_packs_them_otherwise():
+    w, b = numbers(64, 64, 3, 3), numbers(64)
+    made = model([helper.make_node("Conv", ["x", "w", "b"], ["y"])], {"x": ["n", 64, "h", "h"]}, ["y"], {"w": w, "b": b})
+    one = ort.InferenceSession(made.SerializeToString())
+    for batch, size in ((1, 4), (1, 40), (2, 4), (1, 7), (1, 40)):
+        x = numbers(batch, 64, size, size)
+        windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), (2, 3))
+        expected = np.einsum("nchwij,ocij->nohw", windows, w, optimize=True) + b[:, None, None]
+        np.testing.assert_allclose(one.run(None, {"x": x})[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_table_that_is_also_a_matrix_is_read_as_both():
+    table = numbers(401, 48)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Transpose", ["table"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["rows", "turned"], ["y"]),
+    ]
+    one = ort.InferenceSession(model(nodes, {"ids": ["n"]}, ["y"], {"table": table}).SerializeToString())
+    for count in (3, 8):
+        ids = np.arange(count) * 7
+        np.testing.assert_allclose(one.run(None, {"ids": ids})[0], table[ids] @ table.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(one.run(["turned"], {"ids": ids})[0], table.T)
+
+
+def test_an_overridable_weight_is_the_models_again_after_another_one():
+    w, x = numbers(130, 301), numbers(7, 130)
+    made = model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [7, 130]}, ["y"], {"w": w}, also_inputs=("w",))
+    one = ort.InferenceSession(made.SerializeToString())
+    for other in (None, w + 1, None, 2 * w):
+        feeds = {"x": x} if other is None else {"x": x, "w": other}
+        np.testing.assert_allclose(one.run(None, feeds)[0], x @ (w if other is None else other), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_weights_of_a_file_outlive_it(tmp_path, external):
+    made, w, x = product_model()
+    path = tmp_path / "m.onnx"
+    onnx.save(made, path, save_as_external_data=external, location="w.bin", size_threshold=0)
+    one = ort.InferenceSession(path)
+    if not external:
+        path.write_bytes(b"something else")
+    for rows in (7, 2):
+        np.testing.assert_allclose(one.run(None, {"x": x[:rows]})[0], x[:rows] @ w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(one.run(["w"], {"x": x})[0], w)
+
+
+def test_a_session_can_be_pickled_after_its_weights_are_packed():
+    made, w, x = product_model()
+    one = ort.InferenceSession(made.SerializeToString())
+    one.run(None, {"x": x})
+    again = pickle.loads(pickle.dumps(one))
+    np.testing.assert_allclose(again.run(None, {"x": x})[0], x @ w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(again.run(["w"], {"x": x})[0], w)
+
+
+def test_two_sessions_of_one_message_pack_its_weights_each():
+    made, w, x = product_model()
+    first, second = ort.InferenceSession(made), ort.InferenceSession(made)
+    for one in (first, second, first):
+        np.testing.assert_allclose(one.run(None, {"x": x})[0], x @ w, rtol=1e-4, atol=1e-5)
+
+
+def test_a_body_reads_a_weight_of_the_graph_around_it():
+    w, x = numbers(130, 130), numbers(3, 130)
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["v", "w"], ["u"]), helper.make_node("Identity", ["c"], ["d"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [3, 130]),
+        ],
+        [helper.make_tensor_value_info("d", TensorProto.BOOL, []), helper.make_tensor_value_info("u", TensorProto.FLOAT, [3, 130])],
+    )
+    count = np.array(2)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Loop", ["count", "", "a"], ["y"], body=body)]
+    one = ort.InferenceSession(model(nodes, {"x": [3, 130]}, ["y"], {"w": w / 8, "count": count}).SerializeToString())
+    for _ in range(2):
+        np.testing.assert_allclose(one.run(None, {"x": x})[0], x @ (w / 8) @ (w / 8) @ (w / 8), rtol=1e-3, atol=1e-4)
+
+
+def test_threads_that_meet_new_sizes_at_once_share_one_packed_weight():
+    made, w, _ = product_model()
+    one = ort.InferenceSession(made.SerializeToString())
+    wrong: list[int] = []
+
+    def work(rows: int) -> None:
+        x = np.random.default_rng(rows).uniform(-1, 1, (rows, 130)).astype(np.float32)
+        if not np.allclose(one.run(None, {"x": x})[0], x @ w, rtol=1e-3, atol=1e-4):
+            wrong.append(rows)
+
+    threads = [threading.Thread(target=work, args=(rows,)) for rows in range(1, 9)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not wrong
+
+
+# -- memory
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("allocate", [aligned, lasting])
+@pytest.mark.parametrize("nbytes", [1000, 200_000, HUGE_PAGE + 100])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_writes_into_memory_of_its_own(allocate, nbytes):
+    block = allocate(nbytes)
+    block[:] = 1
+    child = os.fork()
+    if not child:
+        block[:] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (block == 1).all()
