@@ -109,6 +109,7 @@ class _Importer:
         """The whole model."""
         proto = self.proto
         graph = self.graph(proto.graph, self.opsets, _Scope("", {}, {}))
+        self.folder.complete()
         if proto.ir_version < 4:
             graph.overridable = []
         _check(graph, set())

@@ -60,7 +60,7 @@ class Folder:
 
     A file must lie in the folder, or in that of the file that the model's path links to (`linked`), after all links on
     the way are followed. `own` is the model's own file, or its bytes: what it holds is read, not mapped, because the
-    file may be written again while the model is in use; large pieces by `threads` threads.
+    file may be written again while the model is in use. `complete` does that, by `threads` threads.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class Folder:
         self.path, self.own, self.threads = path, own, threads
         self._roots = {path.resolve(), *([linked] if linked is not None else [])}
         self._mapped: dict[str, np.ndarray] = {}
+        self._unread: list[tuple[str, int, memoryview]] = []
 
     def hold(self, where: str, content: bytes | memoryview) -> None:
         """Take a file's content from memory."""
         self._mapped[where] = np.frombuffer(content, np.uint8)
 
     def read(self, name: str, where: str, offset: int, size: int) -> np.ndarray:
-        """`size` bytes of the file `where` from `offset` on; `name` is whose they are.
+        """`size` bytes of the file `where` from `offset` on; `name` is whose they are. Those of `OWN` come with `complete`.
 
         Raises:
             InvalidModel: the file is not in the folder, or too short.
@@ -83,7 +84,7 @@ class Folder:
         if where == OWN and isinstance(self.own, bytes):
             data = np.frombuffer(self.own, np.uint8)
         elif where == OWN:
-            return self._read_own(name, offset, size)
+            return self._promise(name, offset, size)
         elif where in self._mapped:
             data = self._mapped[where]
         else:
@@ -94,21 +95,30 @@ class Folder:
             )
         return data[offset : offset + size]
 
-    def _read_own(self, name: str, offset: int, size: int) -> np.ndarray:
+    def _promise(self, name: str, offset: int, size: int) -> np.ndarray:
+        """Memory that `complete` fills."""
         data = lasting(size)
-
-        def read(part: int) -> None:
-            with open(self.own, "rb", buffering=0) as file:
-                file.seek(offset + part * _PART)
-                piece = memoryview(data)[part * _PART : (part + 1) * _PART]
-                while piece:
-                    count = file.readinto(piece)
-                    if not count:
-                        raise InvalidModel(f"initializer {name!r}: the model's file has become shorter while it was read")
-                    piece = piece[count:]
-
-        run(-(-size // _PART), read, self.threads)
+        starts = range(0, size, _PART)
+        self._unread += [(name, offset + start, memoryview(data)[start : start + _PART]) for start in starts]
         return data
+
+    def complete(self) -> None:
+        """Read what was promised of the model's own file.
+
+        Raises:
+            InvalidModel: the file is too short.
+        """
+        pieces, self._unread = self._unread, []
+        run(len(pieces), lambda i: self._fill(*pieces[i]), self.threads)
+
+    def _fill(self, name: str, offset: int, piece: memoryview) -> None:
+        with open(self.own, "rb", buffering=0) as file:
+            file.seek(offset)
+            while piece:
+                count = file.readinto(piece)
+                if not count:
+                    raise InvalidModel(f"initializer {name!r}: the model's file has become shorter while it was read")
+                piece = piece[count:]
 
     def _map(self, name: str, where: str) -> np.ndarray:
         if not where:
@@ -124,7 +134,7 @@ class Folder:
 
 
 def to_array(t, folder: Folder) -> np.ndarray:
-    """A TensorProto as an array.
+    """A TensorProto as an array, which may have its content only after `Folder.complete`.
 
     Raises:
         InvalidModel: an unknown element type, a negative size, or data that does not fit the shape.
@@ -137,11 +147,11 @@ def to_array(t, folder: Folder) -> np.ndarray:
         raise InvalidModel(f"initializer {t.name!r} has the shape {list(shape)}")
     count = math.prod(shape)
     if t.data_location == _EXTERNAL:
-        return _shaped(_external(t, folder, dtype, count), t, dtype, shape)
+        return _shaped(_external(t, folder, dtype, count), t, dtype, shape, folder)
     if dtype.kind == "O":
         return _fitted(np.array([text(s) for s in t.string_data], object), t, shape)
     if t.HasField("raw_data"):
-        return _shaped(np.frombuffer(t.raw_data, np.uint8), t, dtype, shape)
+        return _shaped(np.frombuffer(t.raw_data, np.uint8), t, dtype, shape, folder)
     from onnx import numpy_helper
 
     try:
@@ -191,12 +201,13 @@ def _bytes(element: int, dtype: np.dtype, count: int) -> int:
     return -(-count * _PACKED[element] // 8) if element in _PACKED else count * dtype.itemsize
 
 
-def _shaped(raw: np.ndarray, t, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:
+def _shaped(raw: np.ndarray, t, dtype: np.dtype, shape: Sequence[int], folder: Folder) -> np.ndarray:
     count = math.prod(shape)
     size = _bytes(t.data_type, dtype, count)
     if len(raw) != size:
         raise InvalidModel(f"initializer {t.name!r} has {len(raw)} bytes, its shape {list(shape)} of {dtype} needs {size}")
     if t.data_type in _PACKED:
+        folder.complete()
         return _unpacked(raw, _PACKED[t.data_type], count).view(dtype).reshape(shape)
     if raw.ctypes.data % dtype.alignment:
         raw = raw.copy()

@@ -2,7 +2,7 @@
 
 1. `with_weights` makes a `Weight` of every large constant of a graph.
 2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places,
-   the largest first, each by all threads.
+   the largest first, by all threads.
 3. A weight whose packed form holds all its values is then released: its array is gone unless a plan reads it as it is.
    What asks for it later (a value by name, another algorithm for another shape) unpacks it.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -36,21 +35,35 @@ def with_weights(graph: Graph) -> Graph:
     return graph.copy(constants={name: held(x) for name, x in graph.constants.items()})
 
 
-@dataclass(frozen=True)
 class _Open:
-    """A place that has to be filled."""
+    """A place that has to be filled with a packed constant, part by part."""
 
-    source: Tensor
-    how: Packing
-    place: np.ndarray
+    def __init__(self, tensor: Tensor, how: Packing, place: np.ndarray) -> None:
+        self.tensor, self.how, self.place = tensor, how, place
+        self._source: np.ndarray | None = None
+        self._left = how.parts
+        self._lock = threading.Lock()
 
-    def fill(self, threads: int) -> None:
-        """Pack, and release what is packed."""
-        weight = self.source.weight
-        source = self.source.constant if weight is None else weight.array()
-        run(self.how.parts, lambda part: self.how.fill(source, self.place, part), threads)
+    def fill(self, part: int) -> None:
+        """Make a part; the last one releases what is packed now."""
+        with self._lock:
+            if self._source is None:
+                weight = self.tensor.weight
+                self._source = self.tensor.constant if weight is None else weight.array()
+        self.how.fill(self._source, self.place, part)
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self._release()
+
+    def _release(self) -> None:
+        weight, source, self._source = self.tensor.weight, self._source, None
         if weight is not None and not _forget_pages(source) and self.how.unpack is not None:
             weight.release(partial(self.how.unpack, self.place))
+
+    def again(self) -> _Open:
+        """The same with all parts to be made."""
+        return _Open(self.tensor, self.how, self.place)
 
 
 class Weights:
@@ -91,13 +104,14 @@ class Weights:
         return self.allocate(count * dtype.itemsize).view(dtype).reshape(shape)
 
     def complete(self, threads: int) -> None:
-        """Fill every place that was given out. A place whose filling fails stays open for the next call."""
+        """Fill every place that was given out. If that fails, the next call fills them."""
         with self._lock:
             # largest first: later ones find the memory of its array free
-            self._open.sort(key=lambda one: one.place.nbytes)
-            while self._open:
-                self._open[-1].fill(threads)
-                self._open.pop()
+            self._open.sort(key=lambda one: -one.place.nbytes)
+            parts = [(one, part) for one in self._open for part in range(one.how.parts)]
+            self._open = [one.again() for one in self._open]
+            run(len(parts), lambda i: parts[i][0].fill(parts[i][1]), threads)
+            self._open = []
 
 
 def _memory_of(x: np.ndarray) -> tuple[object, ...]:
