@@ -106,7 +106,7 @@ class LoopCode:
     @property
     def saved(self) -> tuple[str, ...]:
         """Values that wait in scratch between passes."""
-        return _Levels(self).saved
+        return _Levels(self).in_scratch
 
 
 def outer_rank(dims: int) -> int:
@@ -140,11 +140,55 @@ class _Levels:
         work += [self.level.get(value, 0) for i, value in code.stores if not code.operands[i].row]
         self.passes = max(work, default=-1) + 1
         self.saved = tuple(s.target for s in code.statements if self._is_saved(s))
+        self.in_output = self._waiting_in_outputs() if code.shape is Shape.ROW else {}
+        self.in_scratch = tuple(name for name in self.saved if name not in self.in_output)
 
     def _is_saved(self, s: Statement) -> bool:
         if s.row or s.fold or not self._dear(s.target):
             return False
         return any(k > self.level[s.target] for k in self._read_in(s.target))
+
+    def wanted(self, k: int) -> list[str]:
+        """What pass k computes for each element: arguments of its folds, what it stores, what later passes read."""
+        names = [s.args[0] for s in self.folds(k)]
+        names += [value for i, value in self.code.stores if not self.code.operands[i].row and self.level.get(value, 0) == k]
+        return names + [name for name in self.saved if self.level[name] == k]
+
+    def folds(self, k: int) -> list[Statement]:
+        """The reductions over what pass k computes."""
+        return [s for s in self.code.statements if s.fold and self.level.get(s.args[0], 0) == k]
+
+    def loads(self, k: int) -> set[int]:
+        """The operands whose elements pass k reads."""
+        found: set[int] = set()
+        waiting = self.wanted(k)
+        while waiting:
+            name = waiting.pop()
+            if name[0] == "x":
+                found.add(int(name[1:]))
+            elif name in self.by_target and not (name in self.saved and self.level[name] < k):
+                s = self.by_target[name]
+                waiting += () if s.row or s.fold else s.args
+        return {i for i in found if not self.code.operands[i].row and self.code.operands[i].access is not Access.ZERO}
+
+    def _waiting_in_outputs(self) -> dict[str, int]:
+        """Saved values that can wait where the result of a later pass goes: in an output which lies dense in memory.
+
+        The result may take the place of an operand, so no operand may be read after the value is there.
+        """
+        homes: dict[str, int] = {}
+        for name in self.saved:
+            k = self.level[name]
+            if any(self.loads(later) for later in range(k + 1, self.passes)):
+                continue
+            for i, value in self.code.stores:
+                operand = self.code.operands[i]
+                last = max(self._read_in(name)) <= self.level.get(value, 0)
+                dense = operand.access is Access.UNIT and not operand.row and operand.dtype == self.by_target[name].dtype
+                if last and dense and self.level.get(value, 0) > k and i not in homes.values():
+                    homes[name] = i
+                    break
+        return homes
 
     def _dear(self, name: str) -> bool:
         s = self.by_target.get(name)
@@ -238,11 +282,21 @@ class _Writer:
             self.put(depth, "whole = lo + (hi - lo) // LANES * LANES")
             self.put(depth, "for j in range(lo, whole, LANES):")
             self._elements(depth + 1, k, "")
+            if k == 1:
+                self._prefetch(depth + 1)
             self.put(depth, "if whole < hi:")
             self.put(depth + 1, "j = whole")
             self._elements(depth + 1, k, "hi - j")
             self._finish_folds(depth, k)
         self._row_statements(depth, levels.passes)
+
+    def _prefetch(self, depth: int) -> None:
+        """The next row, while the second pass reads this one from L1: hardware stops prefetching where a page ends."""
+        for i in sorted(self.levels.loads(0)):
+            operand = self.code.operands[i]
+            if operand.access is Access.UNIT:
+                step = self.code.place(i) + self.code.rank
+                self.put(depth, f"prefetch_{operand.dtype}(p{i} + args[{step}] + j * {_size(operand.dtype)})")
 
     def _column_body(self, depth: int) -> None:
         """One row of vectors: for each vector of neighbouring rows its passes over the folded dimension."""
@@ -281,19 +335,16 @@ class _Writer:
     def _elements(self, depth: int, k: int, count: str) -> None:
         """The statements of pass k for one vector; `count` is the number of valid lanes if not all are."""
         levels = self.levels
-        wanted = [s.args[0] for s in self._folds(k)]
-        wanted += [v for i, v in self.code.stores if not self.code.operands[i].row and levels.level.get(v, 0) == k]
-        wanted += [v for v in levels.saved if levels.level[v] == k]
         done: set[str] = set()
-        for name in wanted:
+        for name in levels.wanted(k):
             self._evaluate(depth, name, k, count, done)
-        for n, name in enumerate(levels.saved):
+        for name in levels.saved:
             if levels.level[name] == k:
-                self.put(depth, f"store_{levels.by_target[name].dtype}({self._save_place(n)}, {name})")
+                self._save(depth, name, count)
         for i, value in self.code.stores:
             if not self.code.operands[i].row and levels.level.get(value, 0) == k:
                 self._store(depth, i, value, self._address(i), count)
-        for s in self._folds(k):
+        for s in self.levels.folds(k):
             self._fold(depth, s, count)
 
     def _evaluate(self, depth: int, name: str, k: int, count: str, done: set[str]) -> None:
@@ -309,8 +360,7 @@ class _Writer:
         if s.row or s.fold:
             return
         if name in self.levels.saved and self.levels.level[name] < k:
-            n = self.levels.saved.index(name)
-            self.put(depth, f"{name} = load_{s.dtype}({self._save_place(n)})")
+            self.put(depth, f"{name} = {self._saved(name, count)}")
             return
         for a in s.args:
             self._evaluate(depth, a, k, count, done)
@@ -323,9 +373,23 @@ class _Writer:
     def _address(self, i: int) -> str:
         return f"p{i} + r * f{i}" if self.column else f"p{i}"
 
-    def _save_place(self, n: int) -> str:
-        """Where saved value n of this vector lies: dense in a region for rows of elements of 8 bytes."""
-        size = _size(self.levels.by_target[self.levels.saved[n]].dtype)
+    def _save(self, depth: int, name: str, count: str) -> None:
+        if name in self.levels.in_output:
+            i = self.levels.in_output[name]
+            self._store(depth, i, name, self._address(i), count)
+        else:
+            self.put(depth, f"store_{self.levels.by_target[name].dtype}({self._scratch_place(name)}, {name})")
+
+    def _saved(self, name: str, count: str) -> str:
+        if name in self.levels.in_output:
+            i = self.levels.in_output[name]
+            return self._load(i, self._address(i), count)
+        return f"load_{self.levels.by_target[name].dtype}({self._scratch_place(name)})"
+
+    def _scratch_place(self, name: str) -> str:
+        """Where a value of this vector waits: dense in a region for rows of elements of 8 bytes."""
+        n = self.levels.in_scratch.index(name)
+        size = _size(self.levels.by_target[name].dtype)
         if self.column:
             return f"scratch + {RESERVED} + ({n} * fold_size * 8 + r * {size}) * LANES"
         return f"scratch + {RESERVED} + {n} * ((hi - lo + LANES) * 8) + (j - lo) * {size}"
@@ -350,11 +414,8 @@ class _Writer:
         self.put(depth, f"store_first_{d}({place}, {value}, {count})" if count else f"store_{d}({place}, {value})")
 
     # -- reductions
-    def _folds(self, k: int) -> list[Statement]:
-        return [s for s in self.code.statements if s.fold and self.levels.level.get(s.args[0], 0) == k]
-
     def _start_folds(self, depth: int, k: int) -> None:
-        for s in self._folds(k):
+        for s in self.levels.folds(k):
             kind = self._fold_type(s)
             self.put(depth, f"a_{s.target} = splat_{kind}({_identity(s.fold, kind)})")
             if s.fold.value.startswith("arg"):
@@ -386,6 +447,7 @@ class _Writer:
         combined = {
             Fold.ADD: f"{target} + {value}", Fold.MUL: f"{target} * {value}",
             Fold.MIN: f"minimum({target}, {value})", Fold.MAX: f"maximum({target}, {value})",
+            Fold.MAXNUM: f"at_least({target}, {value})",
         }[s.fold]  # fmt: skip
         if kind == "b1" and s.fold in (Fold.MIN, Fold.MAX):
             combined = f"{target} {'&' if s.fold is Fold.MIN else '|'} {value}"
@@ -393,13 +455,13 @@ class _Writer:
 
     def _finish_folds(self, depth: int, k: int) -> None:
         """The lanes of a row become one value, in every lane; columns are separate rows already."""
-        for s in self._folds(k):
+        for s in self.levels.folds(k):
             total = f"a_{s.target}"
             if s.fold.value.startswith("arg"):
                 self._finish_arg(depth, s, total)
                 continue
             if not self.column:
-                across = {Fold.ADD: "add", Fold.MUL: "mul", Fold.MIN: "minimum", Fold.MAX: "maximum"}[s.fold]
+                across = {Fold.ADD: "add", Fold.MUL: "mul"}.get(s.fold, s.fold.value)
                 if self._fold_type(s) == "b1":
                     across = "and" if s.fold is Fold.MIN else "or"
                 total = f"reduce_{across}({total})"
@@ -440,7 +502,7 @@ def _identity(fold: Fold, kind: str) -> str:
         return "0"
     if fold is Fold.MUL:
         return "1"
-    smallest = fold in (Fold.MAX, Fold.ARGMAX, Fold.ARGMAX_LAST)
+    smallest = fold in (Fold.MAX, Fold.MAXNUM, Fold.ARGMAX, Fold.ARGMAX_LAST)
     if kind == "b1":
         return "0" if smallest else "1"
     if kind[0] == "f":

@@ -99,6 +99,8 @@ def reduce(fold: Fold, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
             result = x.sum(axes, dtype=x.dtype, keepdims=True)
         elif fold is Fold.MUL:
             result = x.prod(axes, dtype=x.dtype, keepdims=True)
+        elif fold is Fold.MAXNUM:
+            result = np.fmax.reduce(x, axes, keepdims=True, initial=_identity(fold, x.dtype))
         else:
             result = (x.min if fold is Fold.MIN else x.max)(axes, keepdims=True, initial=_identity(fold, x.dtype))
         return np.asarray(result.astype(dtype))
@@ -174,8 +176,8 @@ FUNCTIONS: dict[str, object] = {
     "inf": math.inf, "nan": math.nan, "select": np.where, "minimum": np.minimum, "maximum": np.maximum,
     "at_least": np.maximum, "at_most": np.minimum, "absolute": np.abs, "fma": lambda a, b, c: a * b + c,
     "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "rint": np.rint, "copysign": np.copysign,
-    "isnan": np.isnan, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2,
-    "log10": np.log10,
+    "isnan": np.isnan, "exp": np.exp, "exp_flushed": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log,
+    "log2": np.log2, "log10": np.log10,
     "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
     "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "fmod": np.fmod, "floor_mod": np.mod, "sign": np.sign,

@@ -224,7 +224,7 @@ _DERIVATIVES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("minimum", "at_most"), ("select({0} < {1}, {u}, 0)", "select({0} < {1}, 0, {u})")),
     **dict.fromkeys(("floor", "ceil", "trunc", "rint", "sign", "isnan"), ("",)),
     "absolute": ("{u} * sign({0})",), "sqrt": ("{u} * 0.5 / sqrt({0})",),
-    "exp": ("{u} * exp({0})",), "expm1": ("{u} * exp({0})",), "exp2": ("{u} * exp2({0}) * 0.6931471805599453",),
+    **dict.fromkeys(("exp", "exp_flushed", "expm1"), ("{u} * exp({0})",)), "exp2": ("{u} * exp2({0}) * 0.6931471805599453",),
     "log": ("{u} / {0}",), "log1p": ("{u} / (1.0 + {0})",), "log2": ("{u} * 1.4426950408889634 / {0}",),
     "log10": ("{u} * 0.4342944819032518 / {0}",),
     "sin": ("{u} * cos({0})",), "cos": ("-{u} * sin({0})",), "tan": ("{u} / (cos({0}) * cos({0}))",),

@@ -18,18 +18,23 @@ from .registry import FLOATS, check_types, op
 
 
 # -- softmax and its kin
+def _peak(t: Builder, x: Tensor, axis: int) -> Tensor:
+    """The maximum but for NaN, which makes the row's sum NaN anyway: a fold in one instruction instead of four."""
+    return t.reduce(Fold.MAXNUM, x, [axis])
+
+
 def softmax_over(t: Builder, x: Tensor, axis: int) -> Tensor:
     """exp(x - max) / sum along one axis."""
     wide = widened(t, x)
-    grown = t.map("exp(a - b)", wide, t.reduce(Fold.MAX, wide, [axis]))
+    grown = t.map("exp_flushed(a - b)", wide, _peak(t, wide, axis))
     # one division a row; the sum is at least 1
     return t.cast(t.map("a * b", grown, t.map("1.0 / a", fold_sum(t, grown, [axis]))), x.dtype)
 
 
 def _log_softmax_over(t: Builder, x: Tensor, axis: int) -> Tensor:
     wide = widened(t, x)
-    low = t.map("a - b", wide, t.reduce(Fold.MAX, wide, [axis]))
-    total = fold_sum(t, t.map("exp(a)", low), [axis])
+    low = t.map("a - b", wide, _peak(t, wide, axis))
+    total = fold_sum(t, t.map("exp_flushed(a)", low), [axis])
     return t.cast(t.map("a - log(b)", low, total), x.dtype)
 
 

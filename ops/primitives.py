@@ -114,6 +114,7 @@ class Fold(enum.Enum):
     MUL = "mul"
     MIN = "minimum"
     MAX = "maximum"
+    MAXNUM = "maximum_number"  # the largest that is not NaN (IEEE 754 maximumNumber)
     ARGMIN = "argmin"  # int64 index of the first smallest along one axis
     ARGMAX = "argmax"
     ARGMIN_LAST = "argmin_last"

@@ -50,6 +50,7 @@ def vec(dtype: str, lanes: int) -> Vec:
     return Vec(dtype, lanes)
 
 
+_LINE = 64  # bytes of a cache line
 _SCALARS = {
     types.float32: "f32",
     types.float64: "f64",
@@ -250,7 +251,9 @@ def _across(combine: Callable[[E, E], E]) -> Callable[[E], E]:
             width //= 2
             order = ir.Constant(ir.VectorType(index, lanes), [ir.Constant(index, i ^ width) for i in range(lanes)])
             x = combine(x, x.of(x.b.shuffle_vector(x.v, undefined, order)))
-        return x
+        # LLVM does not see that all lanes are equal, and would keep as many registers as the vector has
+        one = x.b.extract_element(x.v, ir.Constant(index, 0))
+        return emit.splat(E(x.b, one, x.t, 0), lanes) if lanes else x
 
     return reduce
 
@@ -259,6 +262,7 @@ reduce_add = lift(lambda x: _across(operator.add)(x), "reduce_add")
 reduce_mul = lift(lambda x: _across(operator.mul)(x), "reduce_mul")
 reduce_minimum = lift(lambda x: _across(E.minimum)(x), "reduce_minimum")
 reduce_maximum = lift(lambda x: _across(E.maximum)(x), "reduce_maximum")
+reduce_maximum_number = lift(lambda x: _across(E.at_least)(x), "reduce_maximum_number")
 reduce_and = lift(lambda x: _across(operator.and_)(x), "reduce_and")
 reduce_or = lift(lambda x: _across(operator.or_)(x), "reduce_or")
 
@@ -392,6 +396,27 @@ def store(dtype: str) -> Callable:
         return signature(types.void, address, value), generate
 
     typing.__name__ = f"store_{dtype}"
+    return intrinsic(typing)
+
+
+@cache
+def prefetch(dtype: str, lanes: int) -> Callable:
+    """``prefetch(dtype, lanes)(address)``: ask for the cache lines that a vector's elements lie in, to be read soon."""
+    size = emit.SIZES[dtype] * lanes
+
+    def typing(typingctx, address):
+        def generate(context, builder, sig, args):
+            base = _index(builder, sig.args[0], args[0])
+            index, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            function = emit._declare(builder, "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [byte, index, index, index]))
+            for line in range(0, size, _LINE):
+                where = builder.inttoptr(builder.add(base, ir.Constant(base.type, line)), byte)
+                builder.call(function, [where, *(ir.Constant(index, v) for v in (0, 3, 1))])
+            return context.get_dummy_value()
+
+        return signature(types.void, address), generate
+
+    typing.__name__ = f"prefetch_{dtype}"
     return intrinsic(typing)
 
 
@@ -537,6 +562,7 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
         names[f"load_strided_{dtype}"] = load_strided(dtype, width)
         names[f"load_one_{dtype}"] = load(dtype, 0)
         names[f"store_{dtype}"] = store(dtype)
+        names[f"prefetch_{dtype}"] = prefetch(dtype, width)
         names[f"store_first_{dtype}"] = store_first(dtype)
         names[f"store_strided_{dtype}"] = store_strided(dtype)
         names[f"gather_{dtype}"] = gather(dtype)
@@ -548,8 +574,8 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
             names[f"bits_{dtype}"] = bits(dtype)
     values = (
         fma, select, minimum, maximum, at_least, at_most, absolute, sqrt, floor, ceil, trunc, rint, copysign, isnan,
-        reduce_add, reduce_mul, reduce_minimum, reduce_maximum, reduce_and, reduce_or, first, float_argument, block,
-        call_kernel, walk.walk_from, walk.walk_on,
+        reduce_add, reduce_mul, reduce_minimum, reduce_maximum, reduce_maximum_number, reduce_and, reduce_or, first,
+        float_argument, block, call_kernel, walk.walk_from, walk.walk_on,
     )  # fmt: skip
     names.update({value._name: value for value in values})
     names.update(vmath.functions())

@@ -75,6 +75,4 @@ def machine() -> llvm.TargetMachine:
     initialize()
     target = current()
     triple = llvm.Target.from_triple(llvm.get_process_triple())
-    return triple.create_target_machine(
-        cpu=target.name, features=target.features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
-    )
+    return triple.create_target_machine(cpu=target.name, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True)

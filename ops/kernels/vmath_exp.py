@@ -26,6 +26,8 @@ _TAIL = {
             0.0013888888884538887606, 0.00019841269835010187529, 0.000024801590412201737616, 2.7557322674203132204e-6,
             2.7556239342513541132e-7, 2.5051130990819521466e-8, 2.1056488262656551923e-9, 1.6196833373353612961e-10),
 }  # fmt: skip
+# e^r for |r| <= ln 2 / 2
+_SHORT = (1.0, 1.0, 0.49999231494816887, 0.16667114652336443, 0.0418901568827609, 0.0083125199684253)
 # tanh x = x P(x^2) / Q(x^2) up to the x from which on tanh rounds to 1; among the float32 neighbours of the minimax fit
 # and its multiples, coefficients whose evaluation in float32 errs least
 _TANH_P = (0.7497627139091492, 0.1003161370754242, 0.0026196970138698816, 1.5432729924214073e-05, 9.986149684948487e-09)
@@ -94,6 +96,21 @@ def exp(x: E) -> E:
 def exp_negative(x: E) -> E:
     """e^x for x <= 0; at most 2 ulp."""
     return exp_sum(x.at_least(LOWEST_EXP[x.t]))
+
+
+def exp_flushed(x: E) -> E:
+    """e^x for x <= 0, in float32 at most 3 ulp and 0 below 2^-126; in float64 at most 2 ulp.
+
+    A third fewer instructions than `exp`, for softmax, whose sums do not notice subnormal terms.
+    """
+    if x.t == "f64":
+        return exp_negative(x)
+    bounded = x.at_least(LOWEST_EXP["f32"])
+    n, word = round_product(bounded, 1.0 / LN2)
+    r = n.fma(-LN2_LOW["f32"], n.fma(-LN2_HIGH["f32"], bounded))
+    bits = (word << FRACTION["f32"]) + _one(x)
+    # negative bits: an exponent below those of normal numbers
+    return horner(r, _SHORT) * bits.at_least(0).bits("f32")
 
 
 def exp_sum(x: E, rest: E | None = None) -> E:
