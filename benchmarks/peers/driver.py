@@ -11,8 +11,8 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import select
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -59,11 +59,6 @@ class Measured:
     waited: float = 0.0
     failure: str = ""
 
-    @property
-    def later(self) -> float:
-        """The median of later runs."""
-        return statistics.median(self.times)
-
 
 @dataclass(frozen=True)
 class Sitting:
@@ -102,7 +97,7 @@ class Sitting:
     def _load(self, name: str, python: str, request: dict[str, object], children: dict[str, Child], into: Measured) -> None:
         results = Path(str(request["model"])).with_name(f"{name}.npz")
         try:
-            child = children[name] = Child(name, python, self.environment)
+            child = children[name] = Child(name, python, self.environment, str(results.parent))
             into.first = child.ask(request | {"do": "load", "results": str(results)}, self.load_limit)["seconds"]
         except ChildError as error:
             _give_up(name, error, children, into)
@@ -111,14 +106,14 @@ class Sitting:
             into.outputs = list(arrays.values())
 
     def _take_turns(self, children: dict[str, Child], found: dict[str, Measured]) -> None:
-        order = list(children)
+        order, rng = list(children), random.Random(0)
         end = time.perf_counter() + self.seconds
         rounds = 0
         while children and (rounds < ROUNDS or time.perf_counter() < end):
             for name in order:
                 if name in children:
                     self._turn(name, children, found)
-            order.append(order.pop(0))  # nobody always follows the same one
+            rng.shuffle(order)  # nobody always follows the same one
             rounds += 1
 
     def _turn(self, name: str, children: dict[str, Child], found: dict[str, Measured]) -> None:
@@ -162,12 +157,21 @@ class Child:
         runtime: a name that `child.py` knows.
         python: the interpreter that runs it.
         environment: additional variables.
+        folder: where it runs, and may leave files.
 
     Raises:
         ChildError: the interpreter cannot be started.
     """
 
-    def __init__(self, runtime: str, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        runtime: str,
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        folder: str | None = None,
+    ) -> None:
+        variables = {**os.environ, **(environment or {})}
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         try:
             self._process = subprocess.Popen(
@@ -175,8 +179,8 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env={**os.environ, **(environment or {})},
-                cwd=tempfile.gettempdir(),
+                env=variables,
+                cwd=folder,
             )
         except OSError as error:
             self._errors.close()
