@@ -17,7 +17,9 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from ..ops.kernels.spec import KernelSpec, generated
 from ..ops.primitives import Fold
 
 # bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
@@ -103,11 +105,6 @@ class LoopCode:
         """Index of a scalar argument."""
         return self.place(len(self.operands)) + scalar
 
-    @property
-    def saved(self) -> tuple[str, ...]:
-        """Values that wait in scratch between passes."""
-        return _Levels(self).in_scratch
-
 
 def outer_rank(dims: int) -> int:
     """The rank class for a number of outer dimensions.
@@ -121,9 +118,35 @@ def outer_rank(dims: int) -> int:
     raise ValueError(f"a loop over {dims} outer dimensions")
 
 
-def generate(code: LoopCode) -> str:
-    """Source of ``kernel(args, task, scratch)``."""
-    return _Writer(code).write()
+@dataclass(frozen=True)
+class Generated:
+    """A kernel and what its callers have to know.
+
+    Attributes:
+        lanes: elements of a vector.
+        saved: number of values that wait in scratch between passes.
+        cost: of one element, in operations as cheap as an addition or an access to memory.
+    """
+
+    kernel: KernelSpec
+    shape: Shape
+    lanes: int
+    saved: int
+    cost: int
+
+    def scratch_bytes(self, row: int) -> int:
+        """Thread scratch that a run needs; `row` is the inner size (ROW) or the folded size (COLUMN)."""
+        width = row * self.lanes if self.shape is Shape.COLUMN else row + self.lanes
+        return RESERVED + self.saved * width * 8 if self.saved else 0
+
+
+@lru_cache(maxsize=2048)
+def generate(code: LoopCode, lanes: int) -> Generated:
+    """The kernel of a loop. Most loops of a model, and of all its shapes, are alike, so this remembers."""
+    writer = _Writer(code)
+    name = ("tail_" if code.shape is Shape.TILE else "") + names_of(code.statements)
+    cost = sum(8 if _DEAR.search(s.text) else 1 for s in code.statements) + len(code.operands)
+    return Generated(generated(name, writer.write(), lanes), code.shape, lanes, len(writer.levels.in_scratch), cost)
 
 
 class _Levels:
@@ -477,12 +500,6 @@ class _Writer:
         pick = "reduce_maximum" if last else "reduce_minimum"
         self.put(depth, f"best_{s.target} = reduce_{across}({total})")
         self.put(depth, f"{s.target} = {pick}(select({total} == best_{s.target}, n_{s.target}, {worst}))")
-
-
-def scratch_bytes(code: LoopCode, row: int, lanes: int) -> int:
-    """Thread scratch that a loop needs; `row` is the inner size (ROW) or the folded size (COLUMN)."""
-    width = row * lanes if code.shape is Shape.COLUMN else row + lanes
-    return RESERVED + len(code.saved) * width * 8 if code.saved else 0
 
 
 def _substitute(s: Statement) -> str:

@@ -74,7 +74,7 @@ class Editor:
     def renamed(self, p: Primitive) -> Primitive:
         """The primitive with its inputs replaced; itself when nothing changed."""
         replaced = self.replaced
-        if not any(id(x) in replaced for x in p.inputs):
+        if not replaced or not any(id(x) in replaced for x in p.inputs):
             return p
         inputs = [self.current(x) for x in p.inputs]
         if isinstance(p, Reduce | Move):
@@ -91,7 +91,10 @@ class Editor:
 
     def keep(self, old: Primitive, new: Primitive) -> None:
         """`new` in place of `old`; its outputs are old's tensors."""
-        if new is not old and isinstance(new, Map | Reduce | Move) and new.output is not old.outputs[0]:
+        if new is old:
+            self.primitives.append(old)
+            return
+        if isinstance(new, Map | Reduce | Move) and new.output is not old.outputs[0]:
             new = replace(new, output=old.outputs[0])
         for out in new.outputs:
             out.source = new

@@ -15,10 +15,10 @@ from math import prod
 
 from ..ops import evaluate
 from ..ops.kernels import target
-from ..ops.kernels.spec import KernelSpec, generated
+from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Layout, Map, Reduce, Tensor
 from . import codegen
-from .codegen import Access, LoopCode, Operand, Statement
+from .codegen import Access, Generated, LoopCode, Operand, Statement
 
 # elements of work, weighted by their cost, that are worth a task of their own
 TASK_WORK = 1 << 14
@@ -112,17 +112,17 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
         shape, codegen.outer_rank(len(outer)), operands, tuple(t for t, _ in work.scalars), work.statements,
         tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
     )  # fmt: skip
+    made = codegen.generate(code, lanes)
     rows = prod(n for n, _ in outer)
-    tasks, rows_per_task, chunks, chunk = _share(work, rows, inner[0], fold[0], bool(axes) and not nest.column, threads, lanes)
+    tasks, rows_per_task, chunks, chunk = _share(made, rows, inner[0], fold[0], bool(axes) and not nest.column, threads)
     padding = code.rank - len(outer)
     args: list[object] = [chunks, rows, rows_per_task, inner[0], chunk, fold[0]]
     args += [1] * padding + [n for n, _ in outer]
     for i, address in enumerate(addresses):
         args += [address] + [0] * padding + [strides[i] for _, strides in outer] + [inner[1][i], fold[1][i]]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
-    kernel = generated(codegen.names_of(work.statements), codegen.generate(code), lanes)
-    scratch = codegen.scratch_bytes(code, fold[0] if nest.column else min(chunk, inner[0]), lanes)
-    return LoopLaunch(kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
+    scratch = made.scratch_bytes(fold[0] if nest.column else min(chunk, inner[0]))
+    return LoopLaunch(made.kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
 
 
 def epilogue(
@@ -150,7 +150,7 @@ def epilogue(
         args += [address, *steps]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
     lanes = _lanes(prod(shape[d] for d in matrix[3]))
-    return generated("tail_" + codegen.names_of(work.statements), codegen.generate(code), lanes), tuple(args)
+    return codegen.generate(code, lanes).kernel, tuple(args)
 
 
 def _lanes(inner: int) -> int:
@@ -236,10 +236,9 @@ def _access(stride: int, itemsize: int) -> Access:
 
 
 # -- tasks
-def _share(work: Body, rows: int, inner: int, fold: int, whole_rows: bool, threads: int, lanes: int) -> tuple[int, int, int, int]:
+def _share(made: Generated, rows: int, inner: int, fold: int, whole_rows: bool, threads: int) -> tuple[int, int, int, int]:
     """(tasks, rows a task, chunks of a row, elements a chunk)."""
-    cost = sum(8 if codegen._DEAR.search(s.text) else 1 for s in work.statements) + len(work.reads) + len(work.writes)
-    total = rows * inner * fold * cost
+    total = rows * inner * fold * made.cost
     wanted = max(1, min(total // TASK_WORK, 8 * threads))
     if threads == 1 or wanted < 2:
         return 1, rows, 1, max(inner, 1)
@@ -248,7 +247,7 @@ def _share(work: Body, rows: int, inner: int, fold: int, whole_rows: bool, threa
         per_task = -(-rows // min(wanted, rows))
         return -(-rows // per_task), per_task, 1, max(inner, 1)
     chunks = -(-wanted // max(rows, 1))
-    unit = lanes * 4
+    unit = made.lanes * 4
     chunk = -(-inner // chunks // unit) * unit or unit
     chunks = -(-inner // chunk)
     return rows * chunks, 1, chunks, chunk

@@ -18,22 +18,24 @@ def prune(trace: Trace) -> Trace:
                 kept.append(primitive)
                 needed.update(map(id, primitive.inputs))
                 break
-    return Trace(trace.inputs, trace.outputs, kept[::-1])
+    return Trace(trace.inputs, trace.outputs, kept[::-1]) if len(kept) < len(trace.primitives) else trace
 
 
 def compose_moves(trace: Trace) -> Trace:
     """Reshape of reshape, permute of permute, and views that change nothing."""
-    editor = Editor(trace)
+    editor, changed = Editor(trace), False
     for primitive in trace.primitives:
         one = editor.renamed(primitive)
         if isinstance(one, Move):
             composed = _compose(one)
             if isinstance(composed, Tensor):
                 editor.substitute(primitive.output, composed)
+                changed = True
                 continue
             one = composed
         editor.keep(primitive, one)
-    return prune(editor.result())
+        changed |= one is not primitive
+    return prune(editor.result()) if changed else trace
 
 
 def _compose(move: Move) -> Move | Tensor:

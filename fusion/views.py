@@ -257,6 +257,8 @@ def merge_pieces(trace: Trace) -> Trace:
 
     So what is split, worked on in part and joined with the results can be made in the join's memory.
     """
+    if not _has_joins(trace):
+        return trace
     editor = Editor(trace)
     for p in trace.primitives:
         one = editor.renamed(p)
@@ -271,6 +273,10 @@ def merge_pieces(trace: Trace) -> Trace:
                 one = replace(one, inputs=inputs, starts=tuple(part.place for part in parts))
         editor.keep(p, one)
     return prune(editor.result())
+
+
+def _has_joins(trace: Trace) -> bool:
+    return any(isinstance(p, Join) for p in trace.primitives)
 
 
 @dataclass
@@ -322,6 +328,8 @@ def split_joins(trace: Trace) -> Trace:
     Left alone: joins with fill, of many pieces, or of pieces that are made in the join's memory for nothing
     (by kernels, reductions and joins, or by maps that others read too).
     """
+    if not _has_joins(trace):
+        return trace
     editor, uses = Editor(trace), use_counts(trace)
     for p in trace.primitives:
         join = next((x.source for x in p.inputs if _is_split(x, p, uses)), None) if isinstance(p, Map) else None
