@@ -25,6 +25,7 @@ from ..ops.primitives import Fold
 # bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
 # for stores of neighbouring elements whose addresses look alike in their low 12 bits (tensors begin at pages)
 RESERVED = 64 + 2048
+AHEAD = 1024  # bytes by which a single pass prefetches
 # functions worth keeping a result of, rather than computing it again in a later pass
 _DEAR = re.compile(r"\b(exp\w*|log\w*|tanh|sigmoid|erf|gelu\w*|softplus|pow|sin|cos|tan|a?(sin|cos|tan)h?|sqrt|mish)\(|/")
 
@@ -104,6 +105,11 @@ class LoopCode:
     def scalar_place(self, scalar: int) -> int:
         """Index of a scalar argument."""
         return self.place(len(self.operands)) + scalar
+
+
+def is_dear(text: str) -> bool:
+    """Whether an expression takes so long that its result is worth keeping."""
+    return bool(_DEAR.search(text))
 
 
 def outer_rank(dims: int) -> int:
@@ -217,7 +223,7 @@ class _Levels:
         s = self.by_target.get(name)
         if s is None or s.row or s.fold:
             return False
-        return bool(_DEAR.search(s.text)) or len(s.text) > 40 or any(self._dear(a) for a in s.args)
+        return is_dear(s.text) or len(s.text) > 40 or any(self._dear(a) for a in s.args)
 
     def _read_in(self, name: str) -> set[int]:
         """The passes that evaluate a value, directly or through values that are computed again."""
@@ -305,21 +311,26 @@ class _Writer:
             self.put(depth, "whole = lo + (hi - lo) // LANES * LANES")
             self.put(depth, "for j in range(lo, whole, LANES):")
             self._elements(depth + 1, k, "")
-            if k == 1:
-                self._prefetch(depth + 1)
+            self._prefetch(depth + 1, k)
             self.put(depth, "if whole < hi:")
             self.put(depth + 1, "j = whole")
             self._elements(depth + 1, k, "hi - j")
             self._finish_folds(depth, k)
         self._row_statements(depth, levels.passes)
 
-    def _prefetch(self, depth: int) -> None:
-        """The next row, while the second pass reads this one from L1: hardware stops prefetching where a page ends."""
+    def _prefetch(self, depth: int, k: int) -> None:
+        """What is read next from afar: hardware stops prefetching where a page ends, which is noticed too late.
+
+        Loops of several passes ask for the next row while their second pass reads this one from L1; a single pass that
+        computes long asks for what comes soon in its row.
+        """
+        if k != (self.levels.passes > 1) or not (k or any(is_dear(s.text) for s in self.code.statements)):
+            return
         for i in sorted(self.levels.loads(0)):
             operand = self.code.operands[i]
             if operand.access is Access.UNIT:
-                step = self.code.place(i) + self.code.rank
-                self.put(depth, f"prefetch_{operand.dtype}(p{i} + args[{step}] + j * {_size(operand.dtype)})")
+                ahead = f"args[{self.code.place(i) + self.code.rank}]" if k else AHEAD
+                self.put(depth, f"prefetch_{operand.dtype}(p{i} + {ahead} + j * {_size(operand.dtype)})")
 
     def _column_body(self, depth: int) -> None:
         """One row of vectors: for each vector of neighbouring rows its passes over the folded dimension."""

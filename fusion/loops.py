@@ -97,7 +97,7 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
         NotDense: an operand has to be copied first.
     """
     nest = _nest(space, axes, layouts, first_write=len(work.reads), writes=len(work.writes))
-    lanes = _lanes(nest.inner[0])
+    lanes = _lanes(work, nest.inner[0])
     operands = tuple(
         Operand(
             evaluate.memory_name(x.dtype),
@@ -149,13 +149,20 @@ def epilogue(
     for address, steps in zip(addresses, strides):
         args += [address, *steps]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
-    lanes = _lanes(prod(shape[d] for d in matrix[3]))
+    lanes = _lanes(work, prod(shape[d] for d in matrix[3]))
     return codegen.generate(code, lanes).kernel, tuple(args)
 
 
-def _lanes(inner: int) -> int:
-    """Elements of a loop's vectors: two registers for long rows, so that one's latency hides behind the other's work."""
+def _lanes(work: Body, inner: int) -> int:
+    """Elements of a loop's vectors: as many registers as hide the latency of one's chain behind the others' work.
+
+    Two for long rows. Four if the chain is longer than what the CPU looks ahead (some 250 instructions), which several
+    elementary functions in a row are.
+    """
     native = target.current().lanes
+    dear = sum(codegen.is_dear(s.text) for s in work.statements)
+    if dear >= 3 and inner >= 16 * native:
+        return 4 * native
     return 2 * native if inner >= 4 * native else native
 
 

@@ -7,6 +7,7 @@ and shifts never trap. f16 and bf16 exist in memory only and are computed as f32
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -67,10 +68,13 @@ class E:
 
     def call(self, name: str, *args: E | float | int) -> E:
         """A call of the LLVM intrinsic ``llvm.<name>.<type>``, arguments and result of this value's type."""
+        return self._call(name, args, ())
+
+    def _call(self, name: str, args: Sequence[E | float | int], flags: tuple[str, ...]) -> E:
         kind = llvm_type(self.t, self.n)
         suffix = (f"v{self.n}" if self.n else "") + self.t.replace("u", "i")
         function = _declare(self.b, f"llvm.{name}.{suffix}", ir.FunctionType(kind, [kind] * (1 + len(args))))
-        return self.of(self.b.call(function, [self.v, *(self._pair(a).v for a in args)]))
+        return self.of(self.b.call(function, [self.v, *(self._pair(a).v for a in args)], fastmath=flags))
 
     # -- arithmetic
     def __add__(self, other: E | float) -> E:
@@ -203,14 +207,16 @@ class E:
     def minimum(self, other: E | float) -> E:
         """The smaller; NaN if either is NaN (numpy.minimum, ONNX Min)."""
         o = self._pair(other)
-        less = self.select(self < o, self, o)
-        return self.select(self.isnan(), self, less) if is_float(self.t) else less
+        return self._nan_aware("minimum", o) if is_float(self.t) else self.select(self < o, self, o)
 
     def maximum(self, other: E | float) -> E:
         """The larger; NaN if either is NaN (numpy.maximum, ONNX Max)."""
         o = self._pair(other)
-        more = self.select(self > o, self, o)
-        return self.select(self.isnan(), self, more) if is_float(self.t) else more
+        return self._nan_aware("maximum", o) if is_float(self.t) else self.select(self > o, self, o)
+
+    def _nan_aware(self, name: str, other: E) -> E:
+        """IEEE 754's minimum or maximum but for the sign of zero: one instruction less than with it or with selects."""
+        return self._call(name, (other,), ("nsz",))
 
     def at_least(self, bound: E | float) -> E:
         """max(self, bound) where the bound is not NaN: one instruction; NaN stays NaN."""
