@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from ..ops.pages import lasting
-from ..ops.weights import content
+from ..ops.weights import Weight, content
 from .graph import Graph, Node, TensorType, uses
+from .weights import LARGE
 
 Pass = Callable[[Graph], Graph]
 
@@ -67,10 +69,14 @@ class _Affine:
 
 @dataclass
 class _Contraction:
-    """A contraction with constant weights and the addition after it, if there is one (only a MatMul needs it)."""
+    """A contraction with constant weights and the addition after it, if there is one (only a MatMul needs it).
+
+    `factor` (float64, one number or one a channel) is what the weights are multiplied by already.
+    """
 
     node: Node
     weight: np.ndarray
+    factor: np.ndarray
     bias: np.ndarray | None
     added: Node | None = None
 
@@ -87,15 +93,29 @@ class _Contraction:
         return self.weight.shape[self.channel_axis]
 
     def scaled(self, by: _Affine) -> tuple[np.ndarray, np.ndarray]:
-        """Weights and bias of the contraction whose result is scaled and shifted."""
-        along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
+        """The weights' factor and the bias of the contraction whose result is scaled and shifted."""
         alpha, beta = (self.node.attributes.get(k, 1.0) if self.node.op == "Gemm" else 1.0 for k in ("alpha", "beta"))
-        weight = lasting(self.weight.nbytes).view(self.weight.dtype).reshape(self.weight.shape)
         with np.errstate(all="ignore"):
-            factor = alpha * by.factor.reshape(along if by.factor.size > 1 else ())
-            np.multiply(self.weight, factor, out=weight, dtype=np.float64, casting="same_kind")
             bias = (0.0 if self.bias is None else self.bias.astype(np.float64)) * beta * by.factor + by.shift
-            return weight, bias.astype(self.weight.dtype)
+            return self.factor * alpha * by.factor, bias.astype(self.weight.dtype)
+
+    def is_finite(self, factor: np.ndarray) -> bool:
+        """Whether the weights times a factor surely stay in the range of their type."""
+        largest = max(-float(self.weight.min(initial=0)), float(self.weight.max(initial=0)))
+        return bool(largest * np.abs(factor).max(initial=0) < np.finfo(self.weight.dtype).max)
+
+    def multiplied(self, factor: np.ndarray) -> np.ndarray | Weight:
+        """The weights times a factor; large ones are computed when they are asked for."""
+        along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
+        make = partial(_product, self.weight, factor.reshape(along if factor.size > 1 else ()))
+        return Weight.made_by(make, self.weight) if self.weight.nbytes >= LARGE else make()
+
+
+def _product(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """In float64, rounded once."""
+    made = lasting(weight.nbytes).view(weight.dtype).reshape(weight.shape)
+    with np.errstate(all="ignore"):
+        return np.multiply(weight, factor, out=made, dtype=np.float64, casting="same_kind")
 
 
 class _Folding:
@@ -104,6 +124,7 @@ class _Folding:
         self.constants = dict(graph.constants)
         self.fixed = {name for name in graph.constants if name not in graph.overridable}
         self.slots: list[list[Node]] = []  # each holds what stands in place of one node: a MatMul has its Add with it
+        self.factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # new weight -> weight and factor that it is the product of
         self.makers: dict[str, int] = {}  # value -> its slot
 
     def run(self) -> Graph:
@@ -135,10 +156,10 @@ class _Folding:
             return False
         if found.node.op == "MatMul" and found.bias is None and np.all(by.factor == 1):
             return node.op == "Add" and not views and self._attach(node, at)
-        weight, bias = found.scaled(by)
-        if not all(np.isfinite([x.min(initial=0), x.max(initial=0)]).all() for x in (weight, bias)):
+        factor, bias = found.scaled(by)
+        if not (np.isfinite(bias).all() and found.is_finite(factor)):
             return False
-        self._replace(found, weight, bias, at, views, node.outputs[0])
+        self._replace(found, factor, bias, at, views, node.outputs[0])
         return True
 
     def _attach(self, node: Node, at: int) -> bool:
@@ -151,7 +172,7 @@ class _Folding:
         node, added = slot[0], slot[1] if len(slot) > 1 else None
         if node.domain or node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             return None
-        weight = self._constant(node.inputs[1])
+        weight, factor = self.factors.get(node.inputs[1]) or (self._constant(node.inputs[1]), np.ones(1))
         if weight is None or weight.dtype not in (np.float32, np.float64) or self.counts.get(node.inputs[1], 1) != 1:
             return None
         if (node.op == "MatMul" and weight.ndim != 2) or (node.op == "ConvTranspose" and node.attributes.get("group", 1) != 1):
@@ -160,7 +181,7 @@ class _Folding:
         if added is not None:
             name = next(n for n in added.inputs if n != node.outputs[0])
         bias = self._constant(name) if name else None
-        return None if name and bias is None else _Contraction(node, weight, bias, added)
+        return None if name and bias is None else _Contraction(node, weight, factor, bias, added)
 
     def _constant(self, name: str) -> np.ndarray | None:
         return content(self.constants[name]) if name in self.fixed else None
@@ -204,7 +225,7 @@ class _Folding:
         return _Affine(factor, shift - mean * factor)
 
     def _replace(
-        self, found: _Contraction, weight: np.ndarray, bias: np.ndarray, at: int, views: list[int], output: str
+        self, found: _Contraction, factor: np.ndarray, bias: np.ndarray, at: int, views: list[int], output: str
     ) -> None:  # fmt: skip
         """Put the new contraction in the old one's slot, and let the views between lead to `output`."""
         names = [output, *(f"{output}/{i}" for i in range(len(views)))]
@@ -213,7 +234,8 @@ class _Folding:
             self.slots[place] = [replace(self.slots[place][-1], inputs=[source], outputs=[made])]
             self.makers[made] = place
         node = found.node
-        weights = self._add_constant(f"{output}/weight", weight)
+        weights = self._add_constant(f"{output}/weight", found.multiplied(factor))
+        self.factors[weights] = found.weight, factor
         attributes = {k: v for k, v in node.attributes.items() if k not in ("alpha", "beta")}
         inputs = [node.inputs[0], weights]
         if node.op == "MatMul" and (found.added is not None or bias.any()):
@@ -229,7 +251,7 @@ class _Folding:
         self.makers[result] = at
         self.counts.update((name, 1) for name in names[1:])
 
-    def _add_constant(self, name: str, value: np.ndarray) -> str:
+    def _add_constant(self, name: str, value: np.ndarray | Weight) -> str:
         self.constants[name] = value
         self.fixed.add(name)
         return name

@@ -26,8 +26,15 @@ class Weight:
         self.dtype: np.dtype = step if isinstance(step, np.dtype) else content.dtype
         self._parent, self._step = (content, step) if isinstance(content, Weight) else (None, None)
         self._array: np.ndarray | None = None if isinstance(content, Weight) else content
-        self._restore: Callable[[], np.ndarray] | None = None
+        self._restore: Callable[[], np.ndarray] | None = None  # makes what is not held
         self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
+
+    @staticmethod
+    def made_by(make: Callable[[], np.ndarray], like: np.ndarray) -> Weight:
+        """A constant that ``make()`` gives when it is asked for, of another array's dtype and shape."""
+        made = Weight(like)
+        made._array, made._restore = None, make
+        return made
 
     @property
     def size(self) -> int:

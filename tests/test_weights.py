@@ -196,6 +196,27 @@ def test_a_table_that_is_also_a_matrix_is_read_as_both():
     np.testing.assert_array_equal(one.run(["turned"], {"ids": ids})[0], table.T)
 
 
+def test_a_batch_norm_is_in_the_weights_once_they_are_needed_and_the_originals_can_be_asked_for():
+    w, parts = numbers(64, 70, 2, 2), {n: np.abs(numbers(64)) + 0.5 for n in ("scale", "shift", "mean", "variance")}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[2, 2]),
+        helper.make_node("BatchNormalization", ["c", *parts], ["n"], epsilon=0.5),
+        helper.make_node("Mul", ["n", "half"], ["y"]),
+    ]
+    made = model(nodes, {"x": ["b", 70, 4, 4]}, ["y"], {"w": w, "half": np.float32(0.5), **parts})
+    one = ort.InferenceSession(made.SerializeToString())
+    for batch in (1, 3):
+        x = numbers(batch, 70, 4, 4)
+        windows = x.astype(np.float64).reshape(batch, 70, 2, 2, 2, 2)
+        products = np.einsum("nchiwj,ocij->nohw", windows, w, optimize=True)
+        scale, shift, mean, variance = (p[:, None, None] for p in parts.values())
+        expected = ((products - mean) / np.sqrt(variance + 0.5) * scale + shift) / 2
+        np.testing.assert_allclose(one.run(None, {"x": x})[0], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(one.run(["c"], {"x": x})[0], products, rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(one.run(["w"], {"x": x})[0], w)
+    assert {step.kernel.name for step in one.get_plan({"x": x}).steps} <= {"conv", "pad_copy"}
+
+
 def test_an_overridable_weight_is_the_models_again_after_another_one():
     w, x = numbers(130, 301), numbers(7, 130)
     made = model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [7, 130]}, ["y"], {"w": w}, also_inputs=("w",))
