@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from ..ops.pages import lasting
+from ..ops.pages import give_back, lasting
 from ..ops.weights import Weight, content
 from .graph import Graph, Node, TensorType, uses
 from .weights import LARGE
@@ -102,6 +102,7 @@ class _Contraction:
     def is_finite(self, factor: np.ndarray) -> bool:
         """Whether the weights times a factor surely stay in the range of their type."""
         largest = max(-float(self.weight.min(initial=0)), float(self.weight.max(initial=0)))
+        give_back(self.weight)
         return bool(largest * np.abs(factor).max(initial=0) < np.finfo(self.weight.dtype).max)
 
     def multiplied(self, factor: np.ndarray) -> np.ndarray | Weight:
@@ -115,7 +116,9 @@ def _product(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """In float64, rounded once."""
     made = lasting(weight.nbytes).view(weight.dtype).reshape(weight.shape)
     with np.errstate(all="ignore"):
-        return np.multiply(weight, factor, out=made, dtype=np.float64, casting="same_kind")
+        np.multiply(weight, factor, out=made, dtype=np.float64, casting="same_kind")
+    give_back(weight)
+    return made
 
 
 class _Folding:

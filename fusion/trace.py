@@ -267,8 +267,8 @@ class Tracer(Builder):
     def _rest(self, outputs: list[str]) -> Graph:
         used = [n for node in self.deferred for n in [*node.inputs, *(c for b in node.subgraphs() for c in b.captured())]]
         needed = [n for n in dict.fromkeys([*used, *outputs]) if n and n not in self.late]
-        known = {n: v for n in needed if isinstance(v := self.lookup(n), Tensor) and v.is_constant}
-        folded = {n: v.constant if v.weight is None else v.weight for n, v in known.items()}
+        values = [(n, v) for n in needed if isinstance(v := self.lookup(n), Tensor)]
+        folded = {n: known for n, v in values if (known := v.weight or v.constant) is not None}
         return Graph(
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
             dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name,

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from ..ops.kernels.packing import Packing
-from ..ops.pages import aligned
+from ..ops.pages import aligned, give_back
 from ..ops.primitives import Tensor
 from ..ops.weights import Weight
 from .graph import Graph
@@ -58,7 +57,7 @@ class _Open:
 
     def _release(self) -> None:
         weight, source, self._source = self.tensor.weight, self._source, None
-        if weight is not None and not _forget_pages(source) and self.how.unpack is not None:
+        if weight is not None and not give_back(source) and self.how.unpack is not None:
             weight.release(partial(self.how.unpack, self.place))
 
     def again(self) -> _Open:
@@ -116,17 +115,3 @@ class Weights:
 
 def _memory_of(x: np.ndarray) -> tuple[object, ...]:
     return x.__array_interface__["data"][0], x.shape, x.strides, x.dtype.str
-
-
-def _forget_pages(x: np.ndarray) -> bool:
-    """Give back the pages of an array in a mapped file, which reads them again if need be; False: it is not in one."""
-    owner = x
-    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
-        owner = owner.base
-    if not isinstance(owner, np.memmap):
-        return False
-    if isinstance(owner.base, mmap.mmap) and x.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED"):
-        begin = x.ctypes.data - owner.ctypes.data
-        start = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        owner.base.madvise(mmap.MADV_DONTNEED, start, begin + x.nbytes - start)
-    return True

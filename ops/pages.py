@@ -42,6 +42,20 @@ def lasting(nbytes: int) -> np.ndarray:
     return aligned(nbytes)
 
 
+def give_back(x: np.ndarray) -> bool:
+    """Give back the pages of an array in a mapped file, which is read again if need be; False: it is in no such file."""
+    owner = x
+    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+        owner = owner.base
+    if not isinstance(owner, np.memmap):
+        return False
+    if isinstance(owner.base, mmap.mmap) and x.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED"):
+        begin = x.ctypes.data - owner.ctypes.data
+        start = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        owner.base.madvise(mmap.MADV_DONTNEED, start, begin + x.nbytes - start)
+    return True
+
+
 def _map(nbytes: int) -> mmap.mmap:
     """Zeroed pages. Private: shared ones, Python's default, are no huge pages, and a forked child would write into them."""
     return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

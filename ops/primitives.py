@@ -355,7 +355,8 @@ class Trace:
 
         def name(x: Tensor | Opaque | None) -> str:
             if isinstance(x, Tensor) and x.is_constant:
-                return str(x.constant.reshape(-1)[0]) if x.size == 1 else x.name or f"const[{','.join(map(str, x.shape))}]"
+                number = x.constant if x.size == 1 else None
+                return x.name or f"const[{','.join(map(str, x.shape))}]" if number is None else str(number.reshape(-1)[0])
             return "_" if x is None else names.setdefault(id(x), x.name or f"%{len(names)}")
 
         def typed(x: Tensor | Opaque) -> str:

@@ -20,7 +20,7 @@ from jitrt.ops.kernels import gemm
 from jitrt.ops.kernels.conv import pack_weights, weights_packing
 from jitrt.ops.kernels.packing import Packing
 from jitrt.ops.kernels.winograd import pack_winograd, winograd_packing
-from jitrt.ops.pages import HUGE_PAGE, aligned, lasting
+from jitrt.ops.pages import HUGE_PAGE, aligned, give_back, lasting
 from jitrt.ops.primitives import Permute, Reshape, Slice, Tensor
 from jitrt.ops.weights import Weight
 
@@ -293,6 +293,16 @@ def test_threads_that_meet_new_sizes_at_once_share_one_packed_weight():
 
 
 # -- memory
+def test_a_mapped_file_is_read_again_after_its_pages_are_given_back(tmp_path):
+    content = np.arange(100_000, dtype=np.int32)
+    content.tofile(tmp_path / "data")
+    mapped = np.memmap(tmp_path / "data", np.uint8, "r").view(np.ndarray)
+    part = mapped[4_000:300_004].view(np.int32).reshape(1, -1)
+    assert part.sum() and give_back(part)
+    np.testing.assert_array_equal(part[0], content[1_000:75_001])
+    assert not give_back(content)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.parametrize("allocate", [aligned, lasting])
 @pytest.mark.parametrize("nbytes", [1000, 200_000, HUGE_PAGE + 100])

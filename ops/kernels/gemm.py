@@ -35,14 +35,12 @@ def packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
     """`pack` of a B of this shape."""
     k, n = shape
     filters = weights_packing((n, k, 1), dtype, 1)
-    panels = filters.shape[0]
+    panels, back = filters.shape[0], filters.unpack
 
     def fill(b: np.ndarray, packed: np.ndarray, part: int) -> None:
         filters.fill(b.T[:, :, None], packed.reshape(filters.shape), part)
 
-    def unpack(packed: np.ndarray) -> np.ndarray:
-        return filters.unpack(packed.reshape(filters.shape))[:, :, 0].T
-
+    unpack = None if back is None else lambda packed: back(packed.reshape(filters.shape))[:, :, 0].T
     return Packing((panels, k, filters.shape[-1]), dtype, filters.parts, fill, unpack)
 
 
