@@ -22,6 +22,8 @@ from .codegen import Access, Generated, LoopCode, Operand, Statement
 
 # elements of work, weighted by their cost, that are worth a task of their own
 TASK_WORK = 1 << 14
+# elements from which vectors have to suit the length of a row; for fewer, other ones cost some microseconds at most
+MANY = 1 << 13
 Dims = tuple[int, ...]
 
 
@@ -97,7 +99,7 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
         NotDense: an operand has to be copied first.
     """
     nest = _nest(space, axes, layouts, first_write=len(work.reads), writes=len(work.writes))
-    lanes = _lanes(work, nest.inner[0])
+    lanes = _lanes(work, nest.inner[0], prod(space))
     operands = tuple(
         Operand(
             evaluate.memory_name(x.dtype),
@@ -149,21 +151,23 @@ def epilogue(
     for address, steps in zip(addresses, strides):
         args += [address, *steps]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
-    lanes = _lanes(work, prod(shape[d] for d in matrix[3]))
+    lanes = _lanes(work, prod(shape[d] for d in matrix[3]), prod(shape))
     return codegen.generate(code, lanes).kernel, tuple(args)
 
 
-def _lanes(work: Body, inner: int) -> int:
+def _lanes(work: Body, inner: int, total: int) -> int:
     """Elements of a loop's vectors: as many registers as hide the latency of one's chain behind the others' work.
 
     Two for long rows. Four if the chain is longer than what the CPU looks ahead (some 250 instructions), which several
-    elementary functions in a row are.
+    elementary functions in a row are. One for short rows that two do not fill, if there are many: with few it makes no
+    difference, and a size that grows should not need a second kernel for nothing.
     """
     native = target.current().lanes
     dear = sum(codegen.is_dear(s.text) for s in work.statements)
     if dear >= 3 and inner >= 16 * native:
         return 4 * native
-    return 2 * native if inner >= 4 * native else native
+    short = inner < 4 * native and inner % (2 * native) != 0
+    return native if short and total >= MANY else 2 * native
 
 
 # -- the loop nest
@@ -191,6 +195,9 @@ def _nest(space: Dims, axes: Dims, layouts: Sequence[Layout], first_write: int, 
     free = sorted((d for d in levels if d not in axes), key=lambda d: -abs(primary[d]))
     folded = sorted((d for d in levels if d in axes), key=lambda d: -abs(primary[d]))
     none: Level = (1, [0] * count)
+    if not axes and not levels and space:
+        # one element: what moves along the last dimension is told from what does not, as for any other size
+        return _Nest([], (1, [lay.strides[-1] for lay in layouts]), none, False)
     outer = _collapse([levels[d] for d in free])
     fold = _collapse([levels[d] for d in folded])
     if any(space[d] == 0 for d in folded):

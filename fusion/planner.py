@@ -85,7 +85,7 @@ class _Planner:
         space, axes, after = loop.space, loop.axes, []
         while True:
             layouts = [Expand(space).layout(p.layout) if p.layout.shape != space else p.layout for p in places]
-            layouts += [_spread(p.layout, space) for p in targets]
+            layouts += [_spread(p.layout, space) if axes else p.layout for p in targets]
             addresses = [p.at for p in [*places, *targets]]
             try:
                 made = loops.launch(work, space, axes, layouts, addresses, self.drafts.threads)

@@ -388,6 +388,8 @@ def _reshape_strides(old: Shape, strides: tuple[int, ...], new: Shape) -> tuple[
     """Strides of `new` over the same memory: runs of old dimensions that are dense among themselves may regroup."""
     if prod(old) == 0:
         return Layout.contiguous(new, 1).strides
+    if prod(old) == 1:
+        return (strides[-1] if strides else 0,) * len(new)
     source = [(n, s) for n, s in zip(old, strides) if n != 1]
     result, i = [0] * len(new), 0
     j = 0
