@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError
+from numba.extending import register_jitable
 from vector_kernels import call
 
 from jitrt.ops.kernels import compiler, loader, simd, target
 from jitrt.ops.kernels.spec import KernelSpec, handwritten
 from jitrt.ops.kernels.subroutine import subroutine
+from jitrt.pool import KERNEL
 
 DOUBLE = """
 def kernel(args, task, scratch):
@@ -108,6 +111,79 @@ def test_subroutines_are_inlined():
     call(loader.load(made.code), words)
     assert words[0] == 6
     assert "call" not in compiler.assembly(made.ir)
+
+
+def run_block(kernel, words: np.ndarray) -> None:
+    KERNEL(loader.load(compiler.compile_kernel(kernel).code))(words.ctypes.data, 0, 0)
+
+
+def _words(kernel, *given: int) -> list[int]:
+    """What a kernel leaves in its block, compiled and as Python runs it."""
+    compiled, plain = np.zeros(16, np.int64), [*given, *(0,) * (16 - len(given))]
+    compiled[: len(given)] = given
+    run_block(kernel, compiled)
+    kernel(plain, 0, 0)
+    assert compiled.tolist() == plain
+    return plain
+
+
+def test_arithmetic_means_what_python_means():
+    def kernel(args, task, scratch):
+        x, y, number = args[0], args[1], args[0] / 3.0
+        args[2], args[3] = min(x, y, 4), max(x, y, -4)
+        args[4] = int(max(number, x) * 100) + int(min(2.5, number, y) * 100)
+        args[5], args[6], args[7] = x // 3, x % 3, abs(x) + (x << 2) + (x >> 1) + (x & 3) + (x | 8) + (x ^ 1)
+        for step in (1, 2, 3):
+            args[8] += step * (1 if (x == 7 and y != 3) or not x else -1)
+        while x > 0:
+            x -= 2
+        args[9] = x + int(number) + bool(y)
+
+    for x, y in ((7, -2), (-7, 3), (0, 9), (100, 100)):
+        _words(kernel, x, y)
+
+
+def test_minima_of_numbers_that_are_none_are_the_first():
+    nan = float("nan")
+
+    def kernel(args, task, scratch):
+        args[1] = int(max(1.5, nan, 2.5) * 10) + int(min(3.5, nan) * 10) + (1000 if min(nan, 1.0) == 1.0 else 0)
+
+    assert _words(kernel, 0)[1] == 60
+
+
+def test_a_kernel_may_use_what_numbas_full_contexts_know():
+    @register_jitable
+    def larger(pair, than):
+        return max(pair[0], pair[1], than)
+
+    @subroutine
+    def put(where, value):
+        simd_block(where)[0] = larger((value, 3), 5)
+
+    simd_block = simd.block
+
+    def kernel(args, task, scratch):
+        put(args[0], args[1])
+        args[1] = larger((args[1], 2), 4)
+
+    words, other = np.array([0, 9], np.int64), np.zeros(1, np.int64)
+    words[0] = other.ctypes.data
+    run_block(kernel, words)
+    assert (words[1], other[0]) == (9, 9)
+
+
+def test_the_same_kernel_is_the_same_code_whatever_was_compiled_before():
+    first, again = (compiler.compile_kernel(KernelSpec("double", text=DOUBLE).function()).code for _ in range(2))
+    assert first == again
+
+
+def test_what_a_kernel_misses_is_named():
+    def kernel(args, task, scratch):
+        args[0] = no_such_name(task)  # noqa: F821
+
+    with pytest.raises(NumbaError, match="no_such_name"):
+        compiler.compile_kernel(kernel)
 
 
 def test_keys_follow_source_parameters_and_cpu():

@@ -71,9 +71,10 @@ def compile_kernel(function: Callable, parameters: int = 3) -> Compiled:
 
     module, inner = compile_kernel_function(function, parameters)
     module.link_in(llvm.parse_assembly(_wrapper(inner, parameters, str(module.triple), str(module.data_layout))))
-    for defined in module.functions:
+    for number, defined in enumerate((*module.functions, *module.global_variables)):
         if not defined.is_declaration and defined.name != SYMBOL:
             defined.linkage = "internal"
+            defined.name = f"part{number}"  # numba's names count what was compiled before
     _optimise(module)
     foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.") and f.name not in _ALLOWED]
     if foreign:
@@ -105,7 +106,7 @@ def _optimise(module: llvm.ModuleRef) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = True
     options.slp_vectorization = False
-    options.loop_unrolling = True
+    options.loop_unrolling = False  # kernels are unrolled where that pays; the rest would compile half as long again
     builder = llvm.create_pass_builder(target.machine(), options)
     builder.getModulePassManager().run(module, builder)
     module.verify()

@@ -21,13 +21,13 @@ def subroutine(function: Callable) -> Callable:
     """A function of int64 arguments that returns nothing, callable from kernels and other subroutines."""
     names = list(inspect.signature(function).parameters)
     integers = (types.int64,) * len(names)
-    compiled = lru_cache(maxsize=1)(lambda: compile_function(function, integers))
+    compiled = lru_cache(maxsize=2)(lambda context: compile_function(function, integers, context))
 
     def typing(typingctx, *given):
         plain = signature(types.void, *integers)
 
         def generate(context, builder, sig, values):
-            made = compiled()
+            made = compiled(context)
             if made.library not in context.active_code_library._linking_libraries:
                 context.active_code_library._linking_libraries.append(made.library)
             return context.call_internal(builder, made.fndesc, plain, values)
