@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..ops.weights import Weight
 from .graph import Attribute, Dim, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type
 from .invalid import InvalidModel, Kind
 from .modelfile import read
-from .tensors import Folder, numpy_dtype, sparse_to_array, text, to_array
+from .tensors import Folder, numpy_dtype, sparse_to_array, text, to_array, to_weight
 
 _IMPLIED = {
     "": None,
@@ -120,9 +121,11 @@ class _Importer:
 
     def graph(self, proto, opsets: Mapping[str, int], scope: _Scope) -> Graph:
         """A graph or a body."""
-        constants: dict[str, np.ndarray] = {}
+        constants: dict[str, np.ndarray | Weight] = {}
+        factors = _factors(proto)
         for tensor in proto.initializer:
-            constants[scope(tensor.name)] = self._initializer(tensor, scope)
+            later = to_weight(tensor, self.folder) if tensor.name in factors and tensor.name not in self.given else None
+            constants[scope(tensor.name)] = later or self._initializer(tensor, scope)
         for sparse in proto.sparse_initializer:
             constants[scope(sparse.values.name)] = sparse_to_array(sparse, self.folder)
         declared = [scope(v.name) for v in proto.input]
@@ -333,6 +336,16 @@ def _dim(d) -> Dim:
     if kind == "dim_value":
         return d.dim_value if d.dim_value >= 0 else None
     return d.dim_param or None if kind == "dim_param" else None
+
+
+def _factors(graph) -> set[str]:
+    """The names of a GraphProto that nothing reads but matrix products, as their second factor."""
+    found, others = set(), {v.name for v in [*graph.input, *graph.output]}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            (found if i == 1 and node.op_type in ("MatMul", "Gemm") and not node.domain else others).add(name)
+    has_bodies = any(a.type in (5, 10) for node in graph.node for a in node.attribute)
+    return set() if has_bodies else found - others
 
 
 def _identity(function) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from ..ops.pages import give_back, lasting
 from ..ops.weights import Weight, content
 from .graph import Graph, Node, TensorType, uses
-from .weights import LARGE
+from .tensors import LARGE
 
 Pass = Callable[[Graph], Graph]
 
@@ -75,7 +75,7 @@ class _Contraction:
     """
 
     node: Node
-    weight: np.ndarray
+    weight: np.ndarray | Weight
     factor: np.ndarray
     bias: np.ndarray | None
     added: Node | None = None
@@ -101,19 +101,21 @@ class _Contraction:
 
     def is_finite(self, factor: np.ndarray) -> bool:
         """Whether the weights times a factor surely stay in the range of their type."""
-        largest = max(-float(self.weight.min(initial=0)), float(self.weight.max(initial=0)))
-        give_back(self.weight)
+        weight = content(self.weight)
+        largest = max(-float(weight.min(initial=0)), float(weight.max(initial=0)))
+        give_back(weight)
         return bool(largest * np.abs(factor).max(initial=0) < np.finfo(self.weight.dtype).max)
 
     def multiplied(self, factor: np.ndarray) -> np.ndarray | Weight:
         """The weights times a factor; large ones are computed when they are asked for."""
         along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
         make = partial(_product, self.weight, factor.reshape(along if factor.size > 1 else ()))
-        return Weight.made_by(make, self.weight) if self.weight.nbytes >= LARGE else make()
+        return Weight.made_by(make, self.weight.dtype, self.weight.shape) if self.weight.nbytes >= LARGE else make()
 
 
-def _product(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def _product(of: np.ndarray | Weight, factor: np.ndarray) -> np.ndarray:
     """In float64, rounded once."""
+    weight = content(of)
     made = lasting(weight.nbytes).view(weight.dtype).reshape(weight.shape)
     with np.errstate(all="ignore"):
         np.multiply(weight, factor, out=made, dtype=np.float64, casting="same_kind")
@@ -127,7 +129,8 @@ class _Folding:
         self.constants = dict(graph.constants)
         self.fixed = {name for name in graph.constants if name not in graph.overridable}
         self.slots: list[list[Node]] = []  # each holds what stands in place of one node: a MatMul has its Add with it
-        self.factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # new weight -> weight and factor that it is the product of
+        # new weight -> what it is the product of
+        self.factors: dict[str, tuple[np.ndarray | Weight, np.ndarray]] = {}
         self.makers: dict[str, int] = {}  # value -> its slot
 
     def run(self) -> Graph:
@@ -175,7 +178,7 @@ class _Folding:
         node, added = slot[0], slot[1] if len(slot) > 1 else None
         if node.domain or node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             return None
-        weight, factor = self.factors.get(node.inputs[1]) or (self._constant(node.inputs[1]), np.ones(1))
+        weight, factor = self.factors.get(node.inputs[1]) or (self._weight(node.inputs[1]), np.ones(1))
         if weight is None or weight.dtype not in (np.float32, np.float64) or self.counts.get(node.inputs[1], 1) != 1:
             return None
         if (node.op == "MatMul" and weight.ndim != 2) or (node.op == "ConvTranspose" and node.attributes.get("group", 1) != 1):
@@ -185,6 +188,9 @@ class _Folding:
             name = next(n for n in added.inputs if n != node.outputs[0])
         bias = self._constant(name) if name else None
         return None if name and bias is None else _Contraction(node, weight, factor, bias, added)
+
+    def _weight(self, name: str) -> np.ndarray | Weight | None:
+        return self.constants[name] if name in self.fixed else None
 
     def _constant(self, name: str) -> np.ndarray | None:
         return content(self.constants[name]) if name in self.fixed else None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..ops.pages import lasting
+from ..ops.weights import Weight
 from .invalid import InvalidModel, Kind
 from .parallel import run
 
@@ -24,6 +25,7 @@ _EXTENDED = {
 # element types whose elements are narrower than a byte -> bits
 _PACKED = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 _EXTERNAL = 1
+LARGE = 64 << 10  # bytes from which a constant is a weight
 _PART = 4 << 20  # bytes that a thread reads at once
 
 
@@ -69,6 +71,7 @@ class Folder:
         self.path, self.own, self.threads = path, own, threads
         self._roots = {path.resolve(), *([linked] if linked is not None else [])}
         self._mapped: dict[str, np.ndarray] = {}
+        self._looked = np.empty(0, np.uint8)
         self._unread: list[tuple[str, int, memoryview]] = []
 
     def hold(self, where: str, content: bytes | memoryview) -> None:
@@ -110,6 +113,24 @@ class Folder:
         """
         pieces, self._unread = self._unread, []
         run(len(pieces), lambda i: self._fill(*pieces[i]), self.threads)
+
+    def read_now(self, name: str, offset: int, size: int) -> np.ndarray:
+        """A part of the model's own file.
+
+        Raises:
+            InvalidModel: the file is too short.
+        """
+        data = lasting(size)
+        self._fill(name, offset, memoryview(data))
+        return data
+
+    def look(self, name: str, offset: int, size: int) -> np.ndarray:
+        """As `read_now`, but in the mapped file: only for reading at once, as the file may be written again."""
+        if not self._looked.size:
+            self._looked = np.memmap(self.own, np.uint8, "r").view(np.ndarray)
+        if offset + size > len(self._looked):
+            raise InvalidModel(f"initializer {name!r}: the model's file has become shorter while it was read")
+        return self._looked[offset : offset + size]
 
     def _fill(self, name: str, offset: int, piece: memoryview) -> None:
         with open(self.own, "rb", buffering=0) as file:
@@ -158,6 +179,26 @@ def to_array(t, folder: Folder) -> np.ndarray:
         return _fitted(np.ascontiguousarray(numpy_helper.to_array(t)), t, shape)
     except (ValueError, TypeError) as error:
         raise InvalidModel(f"initializer {t.name!r}: its data does not fit its shape {list(shape)}: {error}") from error
+
+
+def to_weight(t, folder: Folder) -> Weight | None:
+    """A large TensorProto of the model's own file as a weight that is still to be read; None: it is no such tensor."""
+    if t.data_location != _EXTERNAL or t.data_type in _PACKED or not isinstance(folder.own, pathlib.Path):
+        return None
+    info = {e.key: e.value for e in t.external_data}
+    dtype, shape = numpy_dtype(t.data_type), tuple(t.dims)
+    size = math.prod(shape) * dtype.itemsize
+    if info.get("location") != OWN or int(info["length"]) != size or size < LARGE:
+        return None
+    offset, name = int(info["offset"]), t.name
+
+    def read() -> np.ndarray:
+        return folder.read_now(name, offset, size).view(dtype).reshape(shape)
+
+    def look() -> np.ndarray:
+        return folder.look(name, offset, size).view(dtype).reshape(shape)
+
+    return Weight.made_by(read, dtype, shape, look)
 
 
 def sparse_to_array(s, folder: Folder) -> np.ndarray:

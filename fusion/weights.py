@@ -1,6 +1,7 @@
 """The constants of a session: packed once for all of its plans, and held once.
 
-1. `with_weights` makes a `Weight` of every large constant of a graph.
+1. `with_weights` makes a `Weight` of every large constant of a graph. The importer makes those that only products read,
+   whose content is still in the file; `pack_ahead` packs them from there.
 2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places,
    the largest first, by all threads.
 3. A weight whose packed form holds all its values is then released: its array is gone unless a plan reads it as it is.
@@ -15,14 +16,14 @@ from functools import partial
 
 import numpy as np
 
+from ..ops import matmul
 from ..ops.kernels.packing import Packing
 from ..ops.pages import aligned, give_back
 from ..ops.primitives import Tensor
 from ..ops.weights import Weight
 from .graph import Graph
 from .parallel import run
-
-LARGE = 64 << 10  # bytes from which a constant is a weight
+from .tensors import LARGE
 
 
 def with_weights(graph: Graph) -> Graph:
@@ -32,6 +33,19 @@ def with_weights(graph: Graph) -> Graph:
         return Weight(x) if isinstance(x, np.ndarray) and x.nbytes >= LARGE and x.dtype != object else x
 
     return graph.copy(constants={name: held(x) for name, x in graph.constants.items()})
+
+
+def pack_ahead(graph: Graph, weights: Weights, threads: int) -> None:
+    """Pack what is packed the same way whatever the shapes are, and hold in memory what else is still to be read."""
+    for node in graph.nodes:
+        weight = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        if not node.domain and isinstance(weight, Weight) and node.inputs[1] not in graph.overridable:
+            asked = matmul.packed_ahead(node.op, node.attributes, weight)
+            if asked is not None:
+                weights.packed(*asked)
+    weights.complete(threads)
+    left = [x for x in graph.constants.values() if isinstance(x, Weight)]
+    run(len(left), lambda i: left[i].keep(), threads)
 
 
 class _Open:
@@ -48,7 +62,7 @@ class _Open:
         with self._lock:
             if self._source is None:
                 weight = self.tensor.weight
-                self._source = self.tensor.constant if weight is None else weight.array()
+                self._source = self.tensor.constant if weight is None else weight.source()
         self.how.fill(self._source, self.place, part)
         with self._lock:
             self._left -= 1
@@ -57,7 +71,8 @@ class _Open:
 
     def _release(self) -> None:
         weight, source, self._source = self.tensor.weight, self._source, None
-        if weight is not None and not give_back(source) and self.how.unpack is not None:
+        give_back(source)
+        if weight is not None and self.how.unpack is not None:
             weight.release(partial(self.how.unpack, self.place))
 
     def again(self) -> _Open:

@@ -24,7 +24,7 @@ from .fusion.plan import HostStep, Plan, Step
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
 from .fusion.trace import Specialise, trace
-from .fusion.weights import Weights, with_weights
+from .fusion.weights import Weights, pack_ahead, with_weights
 from .log import log
 from .memory import Slabs
 from .pool import Pool, pool
@@ -156,6 +156,7 @@ class Engine:
         self.graph = with_weights(rewrite(graph))
         log("graph", lambda: str(self.graph))
         self.shared = Shared(threads)
+        pack_ahead(self.graph, self.shared.weights, threads)
         self.program = Program(self.graph, self.shared)
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -10,8 +11,10 @@ from . import evaluate
 from .builder import Builder, Declined, OperatorError, broadcast
 from .kernels import gemm
 from .kernels.gemm import Matrix
+from .kernels.packing import Packing
 from .primitives import Expand, LaunchContext, Move, Operand, Permute, Reshape, Tail, Tensor
 from .registry import op
+from .weights import Weight
 
 _FLOATS = ("float32", "float64")
 
@@ -131,6 +134,18 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     return t.kernel(
         "matmul", inputs, [(a.dtype, shape)], launch, tail=Tail.EPILOGUE, bias=True, matrix=matrix, flops=flops, reference=reference
     )[0]
+
+
+def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight) -> tuple[Tensor, object, Packing] | None:
+    """What `_shared` asks of `LaunchContext.packed` if an operator `name` has this second input, whatever the first one is.
+
+    None: that depends, or nothing is asked.
+    """
+    if name not in ("MatMul", "Gemm") or b.dtype.name not in _FLOATS or b.ndim != 2:
+        return None
+    if name == "Gemm" and attributes.get("transB", 0):
+        b = b.view(Permute((1, 0)), b.shape[::-1])
+    return Tensor(b.dtype, b.shape, weight=b), "gemm", gemm.packing(b.shape, b.dtype)
 
 
 def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:

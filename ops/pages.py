@@ -49,10 +49,11 @@ def give_back(x: np.ndarray) -> bool:
         owner = owner.base
     if not isinstance(owner, np.memmap):
         return False
-    if isinstance(owner.base, mmap.mmap) and x.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED"):
-        begin = x.ctypes.data - owner.ctypes.data
-        start = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        owner.base.madvise(mmap.MADV_DONTNEED, start, begin + x.nbytes - start)
+    if isinstance(owner.base, mmap.mmap) and x.size and hasattr(mmap, "MADV_DONTNEED"):
+        spans = [(n - 1) * step for n, step in zip(x.shape, x.strides)]
+        first = x.ctypes.data - owner.ctypes.data + sum(span for span in spans if span < 0)
+        start = first // mmap.PAGESIZE * mmap.PAGESIZE
+        owner.base.madvise(mmap.MADV_DONTNEED, start, first + sum(map(abs, spans)) + x.itemsize - start)
     return True
 
 

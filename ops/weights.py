@@ -28,12 +28,19 @@ class Weight:
         self._array: np.ndarray | None = None if isinstance(content, Weight) else content
         self._restore: Callable[[], np.ndarray] | None = None  # makes what is not held
         self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
+        self._look: Callable[[], np.ndarray] | None = None
 
     @staticmethod
-    def made_by(make: Callable[[], np.ndarray], like: np.ndarray) -> Weight:
-        """A constant that ``make()`` gives when it is asked for, of another array's dtype and shape."""
-        made = Weight(like)
-        made._array, made._restore = None, make
+    def made_by(
+        make: Callable[[], np.ndarray], dtype: np.dtype, shape: Shape, look: Callable[[], np.ndarray] | None = None
+    ) -> Weight:
+        """A constant that ``make()`` gives when it is asked for.
+
+        Args:
+            look: gives an array that is good for reading once, soon (in a mapped file, say); `keep` then ends that state.
+        """
+        made = Weight(np.broadcast_to(np.zeros((), dtype), shape))
+        made._array, made._restore, made._look = None, make, look
         return made
 
     @property
@@ -72,8 +79,7 @@ class Weight:
     def array(self) -> np.ndarray:
         """The content."""
         if self._parent is not None:
-            origin = self._parent.array()
-            return evaluate.cast(origin, self._step) if isinstance(self._step, np.dtype) else evaluate.move(self._step, origin)
+            return self._derived(self._parent.array())
         # in this order: another thread may be in `release`
         found = self._array
         if found is None:
@@ -82,6 +88,20 @@ class Weight:
             found = self._restore()
             self._restored = weakref.ref(found)
         return found
+
+    def source(self) -> np.ndarray:
+        """The content for reading once, now."""
+        if self._parent is not None:
+            return self._derived(self._parent.source())
+        return self.array() if self._look is None else self._look()
+
+    def keep(self) -> None:
+        """Hold the content from now on if it has only been to be read so far."""
+        if self._look is not None:
+            self._array, self._look, self._restore = self.array(), None, None  # the file may go now
+
+    def _derived(self, origin: np.ndarray) -> np.ndarray:
+        return evaluate.cast(origin, self._step) if isinstance(self._step, np.dtype) else evaluate.move(self._step, origin)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.array(), dtype) if copy else np.asarray(self.array(), dtype)
@@ -92,7 +112,7 @@ class Weight:
             array, self._restore = self._array, restore
             if array is not None:
                 self._restored = weakref.ref(array)
-            self._array = None
+            self._array = self._look = None
         elif isinstance(self._step, Permute):
             axes = self._step.axes
             self._parent.release(lambda: restore().transpose([axes.index(d) for d in range(len(axes))]))

@@ -147,10 +147,10 @@ def test_a_packed_weight_is_not_kept_beside_its_packed_form():
     graph = importer.load(made.SerializeToString()).graph
     plain = weakref.ref(graph.constants["w"])
     engine = Engine(graph, 2)
-    graph.constants.clear()
     assert plain() is not None
-    np.testing.assert_allclose(engine.run({"x": x}, ["y"])[0], x @ w, rtol=1e-4, atol=1e-5)
+    graph.constants.clear()
     assert plain() is None
+    np.testing.assert_allclose(engine.run({"x": x}, ["y"])[0], x @ w, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_can_be_asked_for_by_name_before_and_after_packing():
@@ -239,6 +239,35 @@ def test_weights_of_a_file_outlive_it(tmp_path, external):
     np.testing.assert_array_equal(one.run(["w"], {"x": x})[0], w)
 
 
+@pytest.mark.parametrize("trans", [0, 1])
+def test_products_ask_for_what_was_packed_ahead(tmp_path, trans):
+    w, v, x = numbers(301, 130) if trans else numbers(130, 301), numbers(301, 70), numbers(7, 130)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["a"], transB=trans, alpha=0.5), helper.make_node("MatMul", ["a", "v"], ["y"])]
+    path = tmp_path / "m.onnx"
+    onnx.save(model(nodes, {"x": ["n", 130]}, ["y"], {"w": w, "v": v}), path)
+    graph = importer.load(path).graph
+    assert all(isinstance(graph.constants[name], Weight) for name in ("w", "v"))
+    engine = Engine(graph, 2)
+    path.write_bytes(b"")
+    packed = dict(engine.shared.weights._places)
+    for rows in (7, 3):
+        expected = x[:rows] @ (w.T if trans else w) @ v / 2
+        np.testing.assert_allclose(engine.run({"x": x[:rows]}, ["y"])[0], expected, rtol=1e-3, atol=1e-4)
+    assert engine.shared.weights._places.keys() == packed.keys()
+    np.testing.assert_array_equal(graph.constants["v"].array(), v)
+
+
+def test_a_weight_that_is_still_to_be_read_is_looked_at_once_and_then_held():
+    array, looks = numbers(9, 9), []
+    weight = Weight.made_by(array.copy, array.dtype, array.shape, lambda: looks.append(1) or array)
+    view = weight.view(Permute((1, 0)), (9, 9))
+    np.testing.assert_array_equal(view.source(), array.T)
+    weight.keep()
+    np.testing.assert_array_equal(view.source(), array.T)
+    assert looks == [1]
+    assert weight.array() is weight.array()
+
+
 def test_a_session_can_be_pickled_after_its_weights_are_packed():
     made, w, x = product_model()
     one = ort.InferenceSession(made.SerializeToString())
@@ -298,7 +327,8 @@ def test_a_mapped_file_is_read_again_after_its_pages_are_given_back(tmp_path):
     content.tofile(tmp_path / "data")
     mapped = np.memmap(tmp_path / "data", np.uint8, "r").view(np.ndarray)
     part = mapped[4_000:300_004].view(np.int32).reshape(1, -1)
-    assert part.sum() and give_back(part)
+    assert part.sum()
+    assert give_back(part)
     np.testing.assert_array_equal(part[0], content[1_000:75_001])
     assert not give_back(content)
 
