@@ -214,6 +214,11 @@ def heights() -> tuple[int, ...]:
 _SINGLES = (14, 7, 4, 2, 1)
 
 
+def _most_rows() -> int:
+    """Rows of two vectors that hold any tile."""
+    return max(heights()[0], (_SINGLES[0] + 1) // 2)
+
+
 @lru_cache(maxsize=4096)
 def split_row(width: int) -> tuple[int, int, int, int]:
     """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""
@@ -348,15 +353,15 @@ def product(
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
-    scratch = 64 + (1 + heights()[0]) * panel_width(size) * size + 8 * prod(segments[:3])
+    scratch = 64 + (1 + 2 * _most_rows()) * panel_width(size) * size + 8 * prod(segments[:3])
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 
 def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
-    Scratch: 64 bytes for the epilogue's block, a panel of zeros, one tile (for a panel that is not full), offsets of
-    the filter's segments.
+    Scratch: 64 bytes for the epilogue's block, a panel of zeros, one tile (for a panel that is not full), sums put
+    aside, offsets of the filter's segments.
     """
     from . import convtile, simd
     from .subroutine import subroutine
@@ -365,7 +370,7 @@ def factory(dtype: str) -> Callable:
     size, width = SIZES[dtype], 2 * lanes
     row_bytes = width * size
     tile = convtile.tiles(dtype, lanes, heights(), _SINGLES)
-    words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
+    words, call_kernel, highest = simd.block, simd.call_kernel, _most_rows()
     load_first, store_first = simd.load_first(dtype, lanes), simd.store_first(dtype)
     load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
 
@@ -395,7 +400,8 @@ def factory(dtype: str) -> Callable:
         t1 = min(args[21] * oh * per_row, t0 + tiles)
         images, outputs, filters = args[0] + args[46], args[1] + args[47], args[2] + args[48] + n * args[50]
         zeros, block = scratch + 64, scratch + 64 + row_bytes
-        table = block + highest * row_bytes
+        aside = block + highest * row_bytes
+        table = aside + highest * row_bytes
         for v in range(0, width, lanes):
             store(zeros + v * size, zero(0.0))
         offsets, segments = words(table), nd * nh * nw
@@ -448,7 +454,7 @@ def factory(dtype: str) -> Callable:
                                     rows = 14 if left >= 14 else 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
                                 tile(args, vectors, rows, x + done * x_col, weights, start + done * start_row, start_row,
                                      common, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
-                                     min(part, length - k), clip)  # fmt: skip
+                                     min(part, length - k), clip, aside)  # fmt: skip
                                 done += rows
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)

@@ -4,6 +4,9 @@ The tile multiplies T rows of the image, a constant number of bytes apart, with 
 segments (depth, row, column of the filter) of consecutive elements. Accumulators stay in registers over all segments
 of one K block; between blocks they stand in the output. Per K step: the vectors of the panel are loaded once, every
 row's element is broadcast from memory, T times the vectors are multiplied and added.
+
+Sums are added up in parts, whose roundings are smaller than those of one long chain: the error grows with the root of the
+part's length, not with that of K (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
 """
 
 from __future__ import annotations
@@ -14,23 +17,25 @@ from llvmlite import ir
 
 from . import emit, window
 from .emit import E
-from .window import WORD, Code
+from .window import WORD, Code, Variable
 
 _LINE = 64  # bytes of a cache line
 # K steps of one turn of the loop. Where a core is shared by two hardware threads, each gets half of the instruction
 # slots: what is not a multiply-add or its operand costs time.
 _UNROLL = 4
+_PART = 128  # K steps of one part of a sum
 _AHEAD = 64  # K steps by which the panel is prefetched: it may come from L3
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
-    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, clip)``.
+    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, clip, aside)``.
 
     y[i, :] = start[i, :] + base[:] + sum of x[i, k] * b[k, :] for `height` rows (one of `pairs` or `singles`) of
     `vectors` (2 or 1) whole vectors.
 
     args is the block of `conv`; x, b, start, base and y are addresses; `table` is the address of the segments'
-    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored.
+    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `aside`: room for
+    as many vectors as the tile has.
     """
 
     def body(code, block, vectors, height, *values):
@@ -46,13 +51,13 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 builder.branch(done)
         builder.position_at_end(done)
 
-    names = "vectors height x b start start_row base y y_row table segments length clip"
+    names = "vectors height x b start start_row base y y_row table segments length clip aside"
     return window.leaf(names, dtype, lanes, body)
 
 
 def _tile(
     code: Code, block: ir.Value, wide: int, rows: int, x: E, b: E, start: E, start_row: E, base: E, y: E, y_row: E,
-    table: E, segments: E, length: E, clip: E,
+    table: E, segments: E, length: E, clip: E, aside: E,
 ) -> None:  # fmt: skip
     vector = code.lanes * code.size
     common = [code.load(base + v * vector) for v in range(wide)]
@@ -86,14 +91,21 @@ def _tile(
                 lead.set(lead.get() + number * code.size)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
+    parts = _Parts(code, sums, aside)
     with code.loop(segments) as s:
         at = x + code.scalar(table + s * 8, "i64")
         for j, lead in enumerate(leads):
             lead.set(code.unrelated(at + x_row * (3 * j)))
-        groups = length / unroll
-        steps(groups, unroll)
-        if unroll > 1:
-            steps(length - groups * unroll, 1)
+        left = code.variable(length)
+        with code.loop((length + (_PART - 1)) >> _PART.bit_length() - 1):
+            count = left.get().at_most(_PART)
+            left.set(left.get() - count)
+            parts.begin(count)
+            groups = count / unroll
+            steps(groups, unroll)
+            if unroll > 1:
+                steps(count - groups * unroll, 1)
+    parts.end()
     with code.when(clip != 0):
         low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
         for each in sums.values():
@@ -102,3 +114,33 @@ def _tile(
         for v in range(wide):
             code.store(y + v * vector, sums[i, v].get())
         y = y + y_row
+
+
+class _Parts:
+    """Adds up sums of `_PART` K steps and more; `sums` holds the present part's. A single part costs nothing.
+
+    What was put aside is in memory at `place`: as variables it would double what LLVM has to keep track of.
+    """
+
+    def __init__(self, code: Code, sums: dict[tuple[int, int], Variable], place: E) -> None:
+        self.code = code
+        self.sums = [(each, place + i * code.lanes * code.size) for i, each in enumerate(sums.values())]
+        self.steps, self.any = code.variable(code.word(0)), code.variable(code.word(0))
+
+    def begin(self, count: E) -> None:
+        """In front of `count` K steps: the part so far is put aside if it is long enough."""
+        with self.code.when(self.steps.get() >= _PART):
+            first = self.any.get() == 0
+            for each, place in self.sums:
+                part = each.get()
+                self.code.store(place, part.select(first, part, part + self.code.load(place)))
+                each.set(part.like(0))
+            self.steps.set(self.code.word(0))
+            self.any.set(self.code.word(1))
+        self.steps.set(self.steps.get() + count)
+
+    def end(self) -> None:
+        """The last part comes to those put aside."""
+        with self.code.when(self.any.get() != 0):
+            for each, place in self.sums:
+                each.set(each.get() + self.code.load(place))
