@@ -86,16 +86,21 @@ class Drafts:
 
     def _add(self, draft: Draft, scratch: int) -> None:
         self.scratch = max(self.scratch, scratch)
-        self._touch(draft.args, len(self.steps))
+        kernels = [draft.kernel]
+        self._visit(draft.args, len(self.steps), kernels)
         self.steps.append(draft)
-        self.announce([draft.kernel, *(a.kernel for a in draft.args if isinstance(a, Address))])
+        self.announce(kernels)
 
-    def _touch(self, args: Sequence[object], step: int) -> None:
+    def _visit(self, args: Sequence[object], step: int, kernels: list[KernelSpec]) -> None:
+        """Note the memories that a step touches, and the kernels that it calls."""
         for a in args:
-            if isinstance(a, At):
+            kind = type(a)  # most are integers
+            if kind is At:
                 a.memory.touch(step)
-            elif isinstance(a, Block):
-                self._touch(a.args, step)
+            elif kind is Block:
+                self._visit(a.args, step, kernels)
+            elif kind is Address:
+                kernels.append(a.kernel)
 
     # -- moving values
     def dense(self, x: Tensor, source: Place, shape: Sequence[int], nodes: Nodes, order: Sequence[int] | None = None) -> Place:

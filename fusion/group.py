@@ -192,10 +192,10 @@ class _Grouping:
                         result.append(p)
                     continue
                 stack.append((p, True))
-                bundle = [p, *self.tails.get(id(p), [])]
-                inside = {id(q) for q in bundle}
+                bundle = [p, *self.tails.get(id(p), ())]
                 needs = [x.source for q in bundle for x in q.inputs if x is not None and x.source is not None]
-                stack.extend((q, False) for q in reversed(needs) if id(q) not in inside and id(q) not in done)
+                done.update(map(id, bundle[1:]))  # what is inside is not needed from outside
+                stack.extend([(q, False) for q in reversed(needs) if id(q) not in done and q is not p])
         return result
 
     # -- rules 2 to 4

@@ -7,6 +7,7 @@ one job, which is one native call (`ops/kernels/replay.py`).
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .ops.pages import aligned
 from .pool import HELPER, KERNEL, REPLAY, Pool
 from .store import Progress, Store
 
+_DOUBLE, _WORD = struct.Struct("d"), struct.Struct("q")  # a number's bits as a word
 SCRATCH_ALIGNMENT = 4096  # bytes; threads never write the same page
 
 
@@ -79,29 +81,28 @@ class Job:
 
     def _block(self, args: Sequence[object]) -> int:
         """The address of an argument block; addresses that each run brings are noted as patches."""
-        executor = self.context.executor
-        words = np.zeros(max(len(args), 1), np.int64)
+        words = np.array([arg if type(arg) is int else self._word(arg) for arg in args] or [0], np.int64)
         base = words.ctypes.data
         for i, arg in enumerate(args):
-            if isinstance(arg, Ref):
-                space, index = arg.buffer.space, arg.buffer.index
-                if space is Space.ARENA:
-                    words[i] = self.context.arena.ctypes.data + index + arg.offset
-                elif space is Space.CONSTANT:
-                    words[i] = executor.constant_addresses[index] + arg.offset
-                else:
-                    slot = index if space is Space.INPUT else len(executor.plan.inputs) + index
-                    self.patches.append((base + 8 * i, slot, arg.offset))
-            elif isinstance(arg, Block):
-                words[i] = self._block(arg.args)
-            elif isinstance(arg, Address):
-                words[i] = executor.store.address(arg.kernel)
-            elif isinstance(arg, float):
-                words[i : i + 1].view(np.float64)[0] = arg
-            else:
-                words[i] = arg
+            if type(arg) is Ref and arg.buffer.space in (Space.INPUT, Space.OUTPUT):
+                slot = arg.buffer.index + (0 if arg.buffer.space is Space.INPUT else len(self.context.executor.plan.inputs))
+                self.patches.append((base + 8 * i, slot, arg.offset))
         self.context.blocks.append(words)
         return base
+
+    def _word(self, arg: object) -> int:
+        """What stands for an argument that is no integer; 0 where a run's address will be."""
+        executor = self.context.executor
+        if isinstance(arg, Ref):
+            space, index = arg.buffer.space, arg.buffer.index
+            if space is Space.ARENA:
+                return self.context.arena_address + index + arg.offset
+            return executor.constant_addresses[index] + arg.offset if space is Space.CONSTANT else 0
+        if isinstance(arg, Block):
+            return self._block(arg.args)
+        if isinstance(arg, Address):
+            return executor.store.address(arg.kernel)
+        return _WORD.unpack(_DOUBLE.pack(arg))[0] if isinstance(arg, float) else int(arg)
 
 
 class Context:
@@ -110,6 +111,7 @@ class Context:
     def __init__(self, executor: Executor) -> None:
         plan, self.executor = executor.plan, executor
         self.arena = aligned(plan.arena_bytes)
+        self.arena_address = self.arena.ctypes.data
         self.scratch_size = -(-max(plan.scratch_bytes, 64) // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT + SCRATCH_ALIGNMENT
         self.scratch = aligned(self.scratch_size * executor.pool.threads)
         self.blocks: list[np.ndarray] = []
@@ -258,9 +260,9 @@ def _kernels(plan: Plan) -> list[KernelSpec]:
 
     def visit(args: Sequence[object]) -> None:
         for arg in args:
-            if isinstance(arg, Address):
+            if type(arg) is Address:
                 found.append(arg.kernel)
-            elif isinstance(arg, Block):
+            elif type(arg) is Block:
                 visit(arg.args)
 
     for step in plan.steps:

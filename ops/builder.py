@@ -6,6 +6,7 @@ Whatever depends on constants alone is computed at once (`ops.evaluate`), so sha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -290,6 +291,7 @@ def axis_index(axis: int, rank: int) -> int:
     return axis + rank if axis < 0 else int(axis)
 
 
+@lru_cache(maxsize=4096)
 def broadcast(*shapes: Shape) -> Shape:
     """The common shape under numpy's rules.
 

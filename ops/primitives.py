@@ -10,6 +10,7 @@ import enum
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Protocol
 
@@ -153,11 +154,7 @@ class Layout:
     @staticmethod
     def contiguous(shape: Shape, itemsize: int, order: Sequence[int] | None = None) -> Layout:
         """Dense strides; `order` lists the dimensions from outermost to innermost (default: as they are)."""
-        strides, step = [0] * len(shape), itemsize
-        for d in reversed(order if order is not None else range(len(shape))):
-            strides[d] = step
-            step *= max(shape[d], 1)
-        return Layout(shape, tuple(strides))
+        return Layout(shape, _dense_strides(shape, itemsize, tuple(range(len(shape)) if order is None else order)))
 
 
 @dataclass(frozen=True)
@@ -384,6 +381,16 @@ def _described(p: Primitive, inputs: list[str]) -> str:
     return f"{p.name if isinstance(p, Kernel) else f'host {p.reason}'}({', '.join(inputs)})"
 
 
+@lru_cache(maxsize=4096)
+def _dense_strides(shape: Shape, itemsize: int, order: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [0] * len(shape), itemsize
+    for d in reversed(order):
+        strides[d] = step
+        step *= max(shape[d], 1)
+    return tuple(strides)
+
+
+@lru_cache(maxsize=4096)
 def _reshape_strides(old: Shape, strides: tuple[int, ...], new: Shape) -> tuple[int, ...] | None:
     """Strides of `new` over the same memory: runs of old dimensions that are dense among themselves may regroup."""
     if prod(old) == 0:

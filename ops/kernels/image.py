@@ -7,7 +7,7 @@ layout is channels-last: neighbouring channels are neighbouring elements. Numba-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -42,14 +42,12 @@ class Image:
     def volume(self) -> Image:
         """The same image with exactly three spatial dimensions."""
         missing = 5 - len(self.shape)
+        if missing == 0 and len(self.strides) == 5:
+            return self
         if missing < 0 or len(self.shape) != len(self.strides):
             raise ValueError(f"image of shape {self.shape}, strides {self.strides}: expected 1 to 3 spatial dimensions")
-        fill = tuple([0] * missing)
-        return replace(
-            self,
-            shape=self.shape[:2] + tuple([1] * missing) + self.shape[2:],
-            strides=self.strides[:2] + fill + self.strides[2:],
-        )
+        shape = self.shape[:2] + (1,) * missing + self.shape[2:]
+        return Image(self.address, shape, self.strides[:2] + (0,) * missing + self.strides[2:])
 
     def channels_last(self, itemsize: int) -> bool:
         """Whether neighbouring channels are neighbouring elements."""
