@@ -210,13 +210,9 @@ def heights() -> tuple[int, ...]:
     return (14, 10, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
 
 
-# heights for a panel of one vector; a tile of another height is cut into these
-_SINGLES = (14, 7, 4, 2, 1)
-
-
-def _most_rows() -> int:
-    """Rows of two vectors that hold any tile."""
-    return max(heights()[0], (_SINGLES[0] + 1) // 2)
+def single_heights() -> tuple[int, ...]:
+    """Six tile heights for a panel of one vector; a tile of another height is cut into these."""
+    return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else heights()
 
 
 @lru_cache(maxsize=4096)
@@ -353,7 +349,7 @@ def product(
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
-    scratch = 64 + (1 + 2 * _most_rows()) * panel_width(size) * size + 8 * prod(segments[:3])
+    scratch = 64 + (1 + 2 * heights()[0]) * panel_width(size) * size + 8 * prod(segments[:3])
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 
@@ -369,8 +365,10 @@ def factory(dtype: str) -> Callable:
     lanes = target.current().lanes * 4 // SIZES[dtype]
     size, width = SIZES[dtype], 2 * lanes
     row_bytes = width * size
-    tile = convtile.tiles(dtype, lanes, heights(), _SINGLES)
-    words, call_kernel, highest = simd.block, simd.call_kernel, _most_rows()
+    singles = single_heights()
+    tile = convtile.tiles(dtype, lanes, heights(), singles)
+    s0, s1, s2, s3, s4, _ = singles
+    words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
     load_first, store_first = simd.load_first(dtype, lanes), simd.store_first(dtype)
     load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
 
@@ -451,7 +449,8 @@ def factory(dtype: str) -> Callable:
                                 rows = height
                                 if vectors == 1:
                                     left = height - done
-                                    rows = 14 if left >= 14 else 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
+                                    rows = s0 if left >= s0 else s1 if left >= s1 else s2 if left >= s2 else s3
+                                    rows = rows if left >= rows else s4 if left >= s4 else 1
                                 tile(args, vectors, rows, x + done * x_col, weights, start + done * start_row, start_row,
                                      common, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
                                      min(part, length - k), clip, aside)  # fmt: skip
