@@ -21,7 +21,7 @@ from ..ops.weights import Weight
 from .graph import Attribute, Dim, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type
 from .invalid import InvalidModel, Kind
 from .modelfile import read
-from .tensors import Folder, numpy_dtype, sparse_to_array, text, to_array, to_weight
+from .tensors import LARGE, Folder, numpy_dtype, sparse_to_array, text, to_array, to_weight
 
 _IMPLIED = {
     "": None,
@@ -125,7 +125,10 @@ class _Importer:
         factors = _factors(proto)
         for tensor in proto.initializer:
             later = to_weight(tensor, self.folder) if tensor.name in factors and tensor.name not in self.given else None
-            constants[scope(tensor.name)] = later or self._initializer(tensor, scope)
+            array = self._initializer(tensor, scope) if later is None else None
+            # held in one place, so that it is gone when it is packed
+            shared = array is not None and tensor.name in factors and array.nbytes >= LARGE
+            constants[scope(tensor.name)] = Weight(array) if shared else array if later is None else later
         for sparse in proto.sparse_initializer:
             constants[scope(sparse.values.name)] = sparse_to_array(sparse, self.folder)
         declared = [scope(v.name) for v in proto.input]

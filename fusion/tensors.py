@@ -115,11 +115,13 @@ class Folder:
         run(len(pieces), lambda i: self._fill(*pieces[i]), self.threads)
 
     def read_now(self, name: str, offset: int, size: int) -> np.ndarray:
-        """A part of the model's own file.
+        """A part of the model's own file or bytes.
 
         Raises:
             InvalidModel: the file is too short.
         """
+        if isinstance(self.own, bytes):
+            return self.look(name, offset, size).copy()
         data = lasting(size)
         self._fill(name, offset, memoryview(data))
         return data
@@ -127,7 +129,8 @@ class Folder:
     def look(self, name: str, offset: int, size: int) -> np.ndarray:
         """As `read_now`, but in the mapped file: only for reading at once, as the file may be written again."""
         if not self._looked.size:
-            self._looked = np.memmap(self.own, np.uint8, "r").view(np.ndarray)
+            held = isinstance(self.own, bytes)
+            self._looked = np.frombuffer(self.own, np.uint8) if held else np.memmap(self.own, np.uint8, "r").view(np.ndarray)
         if offset + size > len(self._looked):
             raise InvalidModel(f"initializer {name!r}: the model's file has become shorter while it was read")
         return self._looked[offset : offset + size]
@@ -182,8 +185,8 @@ def to_array(t, folder: Folder) -> np.ndarray:
 
 
 def to_weight(t, folder: Folder) -> Weight | None:
-    """A large TensorProto of the model's own file as a weight that is still to be read; None: it is no such tensor."""
-    if t.data_location != _EXTERNAL or t.data_type in _PACKED or not isinstance(folder.own, pathlib.Path):
+    """A large TensorProto of the model's own file or bytes as a weight that is still to be read; None: it is no such tensor."""
+    if t.data_location != _EXTERNAL or t.data_type in _PACKED:
         return None
     info = {e.key: e.value for e in t.external_data}
     dtype, shape = numpy_dtype(t.data_type), tuple(t.dims)
