@@ -525,7 +525,7 @@ def test_inner_values_are_computed_from_weights_that_were_dropped(tmp_path):
     for source in (str(path), path.read_bytes(), _folded_model()):
         session = jitrt.InferenceSession(source)
         y, h, w = (session.run([name], {"x": x})[0] for name in ("y", "h", "w"))
-        np.testing.assert_allclose(y, 3 * h, rtol=1e-5)
+        np.testing.assert_allclose(y, 3 * h, rtol=1e-5, atol=1e-4)
         np.testing.assert_allclose(h, x @ w, rtol=1e-5, atol=1e-5)
 
 
