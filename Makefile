@@ -31,9 +31,9 @@ help:
 demo: $(VENV)/.demo
 	$(PY) -m demo $(DEMO_ARGS)
 
-# Most of the time goes into compiling, on one core: two processes share the tests (PYTEST_ARGS="-n 0": none do).
+# Most of the time goes into compiling: two processes share the tests (PYTEST_ARGS="-n 0": none do), each compiles alone.
 test: $(VENV)/.test
-	$(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	JITRT_WORKERS=0 $(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
 	$(PY) -m pytest benchmarks $(PYTEST_ARGS)
