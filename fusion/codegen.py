@@ -308,29 +308,36 @@ class _Writer:
         for k in range(levels.passes):
             self._row_statements(depth, k)
             self._start_folds(depth, k)
+            ahead = self._ahead(depth, k)
             self.put(depth, "whole = lo + (hi - lo) // LANES * LANES")
             self.put(depth, "for j in range(lo, whole, LANES):")
             self._elements(depth + 1, k, "")
-            self._prefetch(depth + 1, k)
+            self._prefetch(depth, ahead)
             self.put(depth, "if whole < hi:")
             self.put(depth + 1, "j = whole")
             self._elements(depth + 1, k, "hi - j")
             self._finish_folds(depth, k)
         self._row_statements(depth, levels.passes)
 
-    def _prefetch(self, depth: int, k: int) -> None:
-        """What is read next from afar: hardware stops prefetching where a page ends, which is noticed too late.
+    def _ahead(self, depth: int, k: int) -> list[int]:
+        """The operands that pass k prefetches, with addresses n<i> in front of its loop.
 
-        Loops of several passes ask for the next row while their second pass reads this one from L1; a single pass that
-        computes long asks for what comes soon in its row.
+        Hardware stops prefetching where a page ends, which is noticed too late. Loops of several passes ask for the next
+        row while their second pass reads this one from L1; a single pass that computes long, for what comes soon.
         """
-        if k != (self.levels.passes > 1) or not (k or any(is_dear(s.text) for s in self.code.statements)):
-            return
-        for i in sorted(self.levels.loads(0)):
-            operand = self.code.operands[i]
-            if operand.access is Access.UNIT:
-                ahead = f"args[{self.code.place(i) + self.code.rank}]" if k else AHEAD
-                self.put(depth, f"prefetch_{operand.dtype}(p{i} + {ahead} + j * {_size(operand.dtype)})")
+        several = self.levels.passes > 1
+        if self.code.shape is Shape.TILE or k != several or not (several or any(is_dear(s.text) for s in self.code.statements)):
+            return []
+        found = [i for i in sorted(self.levels.loads(0)) if self.code.operands[i].access is Access.UNIT]
+        for i in found:
+            step = f"args[{self.code.place(i) + self.code.rank}]" if several else AHEAD
+            self.put(depth, f"n{i} = p{i} + {step}")
+        return found
+
+    def _prefetch(self, depth: int, ahead: list[int]) -> None:
+        for i in ahead:
+            dtype = self.code.operands[i].dtype
+            self.put(depth + 1, f"prefetch_{dtype}(n{i} + j * {_size(dtype)})")
 
     def _column_body(self, depth: int) -> None:
         """One row of vectors: for each vector of neighbouring rows its passes over the folded dimension."""

@@ -158,13 +158,14 @@ def epilogue(
 def _lanes(work: Body, inner: int, total: int) -> int:
     """Elements of a loop's vectors: as many registers as hide the latency of one's chain behind the others' work.
 
-    Two for long rows. Four if the chain is longer than what the CPU looks ahead (some 250 instructions), which several
-    elementary functions in a row are. One for short rows that two do not fill, if there are many: with few it makes no
+    Two for most. Four for long rows if the chain is longer than what the CPU looks ahead (some 250 instructions), which
+    several elementary functions in a row are, or one and a sum. One for short rows that two do not fill, if there are many: with few it makes no
     difference, and a size that grows should not need a second kernel for nothing.
     """
     native = target.current().lanes
-    dear = sum(codegen.is_dear(s.text) for s in work.statements)
-    if dear >= 3 and inner >= 16 * native:
+    dear = sum(codegen.is_dear(s.text) for s in work.statements if not s.row)
+    folds = any(s.fold for s in work.statements)
+    if dear >= (1 if folds else 3) and inner > 64 * native:
         return 4 * native
     short = inner < 4 * native and inner % (2 * native) != 0
     return native if short and total >= MANY else 2 * native

@@ -349,14 +349,14 @@ def product(
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
-    scratch = 64 + (1 + 2 * heights()[0]) * panel_width(size) * size + 8 * prod(segments[:3])
+    scratch = 64 + 3 * heights()[0] * panel_width(size) * size + 8 * prod(segments[:3])
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 
 def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
-    Scratch: 64 bytes for the epilogue's block, a panel of zeros, one tile (for a panel that is not full), sums put
+    Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full), sums put
     aside, offsets of the filter's segments.
     """
     from . import convtile, simd
@@ -397,10 +397,10 @@ def factory(dtype: str) -> Callable:
         t0, n = outer % row_blocks * tiles, outer // row_blocks
         t1 = min(args[21] * oh * per_row, t0 + tiles)
         images, outputs, filters = args[0] + args[46], args[1] + args[47], args[2] + args[48] + n * args[50]
-        zeros, block = scratch + 64, scratch + 64 + row_bytes
+        zeros, block = scratch + 64, scratch + 64 + highest * row_bytes
         aside = block + highest * row_bytes
         table = aside + highest * row_bytes
-        for v in range(0, width, lanes):
+        for v in range(0, highest * width, lanes):
             store(zeros + v * size, zero(0.0))
         offsets, segments = words(table), nd * nh * nw
         for s in range(segments):
@@ -453,7 +453,7 @@ def factory(dtype: str) -> Callable:
                                     rows = rows if left >= rows else s4 if left >= s4 else 1
                                 tile(args, vectors, rows, x + done * x_col, weights, start + done * start_row, start_row,
                                      common, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
-                                     min(part, length - k), clip, aside)  # fmt: skip
+                                     min(part, length - k), clip, zeros, aside)  # fmt: skip
                                 done += rows
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)

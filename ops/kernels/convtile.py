@@ -28,14 +28,14 @@ _AHEAD = 64  # K steps by which the panel is prefetched: it may come from L3
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
-    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, clip, aside)``.
+    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, clip, blank, aside)``.
 
     y[i, :] = start[i, :] + base[:] + sum of x[i, k] * b[k, :] for `height` rows (one of `pairs` or `singles`) of
     `vectors` (2 or 1) whole vectors.
 
     args is the block of `conv`; x, b, start, base and y are addresses; `table` is the address of the segments'
-    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `aside`: room for
-    as many vectors as the tile has.
+    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `blank` and
+    `aside`: as many vectors as the highest tile has, zeros and room.
     """
 
     def body(code, block, vectors, height, *values):
@@ -51,13 +51,14 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 builder.branch(done)
         builder.position_at_end(done)
 
-    names = "vectors height x b start start_row base y y_row table segments length clip aside"
+    names = "vectors height x b start start_row base y y_row table segments length clip blank aside"
     return window.leaf(names, dtype, lanes, body)
 
 
 def _tile(
     code: Code, block: ir.Value, wide: int, rows: int, x: E, b: E, start: E, start_row: E, base: E, y: E, y_row: E,
-    table: E, segments: E, length: E, clip: E, aside: E,
+    table: E, segments: E, length: E, clip: E, blank: E,
+    aside: E,
 ) -> None:  # fmt: skip
     vector = code.lanes * code.size
     common = [code.load(base + v * vector) for v in range(wide)]
@@ -91,7 +92,7 @@ def _tile(
                 lead.set(lead.get() + number * code.size)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
-    parts = _Parts(code, sums, aside)
+    parts = _Parts(code, sums, blank, aside)
     with code.loop(segments) as s:
         at = x + code.scalar(table + s * 8, "i64")
         for j, lead in enumerate(leads):
@@ -119,28 +120,28 @@ def _tile(
 class _Parts:
     """Adds up sums of `_PART` K steps and more; `sums` holds the present part's. A single part costs nothing.
 
-    What was put aside is in memory at `place`: as variables it would double what LLVM has to keep track of.
+    What was put aside is in memory at `aside`: as variables it would double what LLVM has to keep track of.
     """
 
-    def __init__(self, code: Code, sums: dict[tuple[int, int], Variable], place: E) -> None:
-        self.code = code
-        self.sums = [(each, place + i * code.lanes * code.size) for i, each in enumerate(sums.values())]
-        self.steps, self.any = code.variable(code.word(0)), code.variable(code.word(0))
+    def __init__(self, code: Code, sums: dict[tuple[int, int], Variable], blank: E, aside: E) -> None:
+        self.code, self.aside = code, aside
+        self.sums = [(each, i * code.lanes * code.size) for i, each in enumerate(sums.values())]
+        self.steps, self.source = code.variable(code.word(0)), code.variable(blank)
+        self.blank = blank
 
     def begin(self, count: E) -> None:
         """In front of `count` K steps: the part so far is put aside if it is long enough."""
         with self.code.when(self.steps.get() >= _PART):
-            first = self.any.get() == 0
-            for each, place in self.sums:
-                part = each.get()
-                self.code.store(place, part.select(first, part, part + self.code.load(place)))
-                each.set(part.like(0))
+            source = self.source.get()
+            for each, offset in self.sums:
+                self.code.store(self.aside + offset, each.get() + self.code.load(source + offset))
+                each.set(each.get().like(0))
             self.steps.set(self.code.word(0))
-            self.any.set(self.code.word(1))
+            self.source.set(self.aside)
         self.steps.set(self.steps.get() + count)
 
     def end(self) -> None:
         """The last part comes to those put aside."""
-        with self.code.when(self.any.get() != 0):
-            for each, place in self.sums:
-                each.set(each.get() + self.code.load(place))
+        with self.code.when(self.source.get() != self.blank):
+            for each, offset in self.sums:
+                each.set(each.get() + self.code.load(self.aside + offset))
