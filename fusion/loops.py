@@ -159,8 +159,8 @@ def _lanes(work: Body, inner: int, total: int) -> int:
     """Elements of a loop's vectors: as many registers as hide the latency of one's chain behind the others' work.
 
     Two for most. Four for long rows if the chain is longer than what the CPU looks ahead (some 250 instructions), which
-    several elementary functions in a row are, or one and a sum. One for short rows that two do not fill, if there are many: with few it makes no
-    difference, and a size that grows should not need a second kernel for nothing.
+    several elementary functions in a row are, or one and a sum. One for short rows that two do not fill, if there are
+    many: with few it makes no difference, and a size that grows should not need a second kernel for nothing.
     """
     native = target.current().lanes
     dear = sum(codegen.is_dear(s.text) for s in work.statements if not s.row)
