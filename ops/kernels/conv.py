@@ -368,6 +368,7 @@ def factory(dtype: str) -> Callable:
     singles = single_heights()
     tile = convtile.tiles(dtype, lanes, heights(), singles)
     s0, s1, s2, s3, s4, _ = singles
+    fetched = convtile.FETCHED
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
     load_first, store_first = simd.load_first(dtype, lanes), simd.store_first(dtype)
     load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
@@ -414,6 +415,7 @@ def factory(dtype: str) -> Callable:
                 begins = s + k == 0
                 last = s + taps >= segments and k + part >= length
                 clip = last and clips
+                reach = min(taps, segments - s) * min(part, length - k) * fetched
                 next_at, next_row, next_depth = at0, row0, depth0
                 for t in range(t0, t1, args[51]):
                     begin_at, begin_row, begin_depth = next_at, next_row, next_depth
@@ -427,11 +429,14 @@ def factory(dtype: str) -> Callable:
                             base = args[3] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
                         x_line, y_line, r_line = images, outputs, args[4]
+                        # the tiles of this panel bring the next one to L2, each its share
+                        following = weights + args[41] - reach
                         for _ in range(min(args[51], t1 - t)):
                             if moved:
                                 x_line = images + n * args[9] + depth * args[10] + row * args[11] + k * size + group * args[40]
                                 y_line = outputs + n * args[13] + depth * args[14] + row * args[15] + c0 * size
                                 r_line = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19] + c0 * size
+                            following += reach
                             height, col = first, at * first
                             if at >= count:
                                 height, col = second, count * first + (at - count) * second
@@ -451,9 +456,9 @@ def factory(dtype: str) -> Callable:
                                     left = height - done
                                     rows = s0 if left >= s0 else s1 if left >= s1 else s2 if left >= s2 else s3
                                     rows = rows if left >= rows else s4 if left >= s4 else 1
-                                tile(args, vectors, rows, x + done * x_col, weights, start + done * start_row, start_row,
-                                     common, out + done * out_row, out_row, table + s * 8, min(taps, segments - s),
-                                     min(part, length - k), clip, zeros, aside)  # fmt: skip
+                                tile(args, vectors, rows, x + done * x_col, weights, following, start + done * start_row,
+                                     start_row, common, out + done * out_row, out_row, table + s * 8,
+                                     min(taps, segments - s), min(part, length - k), clip, zeros, aside)  # fmt: skip
                                 done += rows
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)

@@ -24,18 +24,19 @@ _LINE = 64  # bytes of a cache line
 # slots: what is not a multiply-add or its operand costs time.
 _UNROLL = 4
 _PART = 128  # K steps of one part of a sum
-_AHEAD = 64  # K steps by which the panel is prefetched: it may come from L3
+FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
-    """``tile(args, vectors, height, x, b, start, start_row, base, y, y_row, table, segments, length, clip, blank, aside)``.
+    """``tile(args, vectors, height, x, b, ahead, start, start_row, base, y, y_row, table, segments, length, clip, ...)``.
 
-    y[i, :] = start[i, :] + base[:] + sum of x[i, k] * b[k, :] for `height` rows (one of `pairs` or `singles`) of
+    y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `height` rows (one of `pairs` or `singles`) of
     `vectors` (2 or 1) whole vectors.
 
     args is the block of `conv`; x, b, start, base and y are addresses; `table` is the address of the segments'
-    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `blank` and
-    `aside`: as many vectors as the highest tile has, zeros and room.
+    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`: what to
+    bring to L2 meanwhile, FETCHED bytes a K step. `blank` and `aside`: as many vectors as the highest tile has, zeros
+    and room.
     """
 
     def body(code, block, vectors, height, *values):
@@ -51,12 +52,12 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 builder.branch(done)
         builder.position_at_end(done)
 
-    names = "vectors height x b start start_row base y y_row table segments length clip blank aside"
+    names = "vectors height x b ahead start start_row base y y_row table segments length clip blank aside"
     return window.leaf(names, dtype, lanes, body)
 
 
 def _tile(
-    code: Code, block: ir.Value, wide: int, rows: int, x: E, b: E, start: E, start_row: E, base: E, y: E, y_row: E,
+    code: Code, block: ir.Value, wide: int, rows: int, x: E, b: E, ahead: E, start: E, start_row: E, base: E, y: E, y_row: E,
     table: E, segments: E, length: E, clip: E, blank: E,
     aside: E,
 ) -> None:  # fmt: skip
@@ -65,9 +66,8 @@ def _tile(
     sums = {(i, v): code.variable(common[v]) for i in range(rows) for v in range(wide)}
     with code.when(start != 0):
         for i in range(rows):
-            for v in range(wide):
-                sums[i, v].set(code.load(start + start_row * i + v * vector) + common[v])
-    x_row, panel = code.argument(block, 12), code.variable(b)
+            code.prefetch(start + start_row * i)
+    x_row, panel, far = code.argument(block, 12), code.variable(b), code.variable(ahead)
     # row i is read at leads[i // 3] + (i % 3) * x_row: what one instruction can address
     leads = [code.variable(x) for _ in range(-(-rows // 3))]
 
@@ -75,8 +75,6 @@ def _tile(
         """K step `number` from where the pointers stand."""
         at = panel.get() + number * 2 * vector
         factors = [code.load(at + v * vector) for v in range(wide)]
-        for line in range(0, wide * vector if rows >= 4 else 0, _LINE):
-            code.prefetch(at + _AHEAD * 2 * vector + line)
         for i in range(rows):
             value = emit.splat(code.scalar(leads[i // 3].get() + number * code.size + x_row * (i % 3), code.kind), code.lanes)
             for v in range(wide):
@@ -87,6 +85,10 @@ def _tile(
             code.keep_rolled()
             for one in range(number):
                 step(one)
+            if number > 1:
+                for line in range(0, number * FETCHED, _LINE):
+                    code.prefetch(far.get() + line, soon=False)
+                far.set(far.get() + number * FETCHED)
             panel.set(panel.get() + number * 2 * vector)
             for lead in leads:
                 lead.set(lead.get() + number * code.size)
@@ -107,6 +109,9 @@ def _tile(
             if unroll > 1:
                 steps(count - groups * unroll, 1)
     parts.end()
+    with code.when(start != 0):
+        for (i, v), each in sums.items():
+            each.set(each.get() + code.load(start + start_row * i + v * vector))
     with code.when(clip != 0):
         low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
         for each in sums.values():
