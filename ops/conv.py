@@ -91,9 +91,11 @@ def _algorithm(
         )  # fmt: skip
     plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.is_constant
     # chosen as for one image, so that another batch size finds the filters packed, and each image the same result
-    if plain and fast.profitable(1, X.shape[1], W.shape[0], *size, threads):
+    tile = fast.best_tile(X.shape[1], W.shape[0], *size, threads) if plain else 0
+    if tile:
         return _Algorithm(
-            "winograd", fast.winograd_packing(W.shape[:2]), lambda at: fast.WinogradWeights(W.shape[:2], at),
+            f"winograd {tile}x{tile}", fast.winograd_packing(W.shape[:2], tile),
+            lambda at: fast.WinogradWeights(W.shape[:2], tile, at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
         )  # fmt: skip
     return _Algorithm(

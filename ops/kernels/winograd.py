@@ -1,17 +1,22 @@
-"""Winograd convolution F(4x4, 3x3): 36 products for 16 outputs where the direct way takes 144 (Lavin & Gray, 2015).
+"""Winograd convolution F(m x m, 3 x 3): (m + 2)^2 products for m^2 outputs where the direct way takes 9 m^2 (Lavin & Gray, 2015).
 
-Three launches for each strip of the image: every 6 x 6 patch (they overlap by 2) is transformed, V[36, tiles, C]; 36
-matrix products M[i] = V[i] U[i] with the transformed filters run on `conv`'s kernel as a batch; every M[:, tile] is
-transformed back to 4 x 4 outputs. All are vectorised over channels. Patches that hang over the border are put together
-in scratch. The error is about 1.6 times that of direct summation.
+Three launches for each strip of the image: every patch of m + 2 x m + 2 (they overlap by 2) is transformed, V[products,
+tiles, C]; as many matrix products M[i] = V[i] U[i] with the transformed filters run on `conv`'s kernel as a batch; every
+M[:, tile] is transformed back to m x m outputs. All are vectorised over channels. Patches that hang over the border are
+put together in scratch.
 
-For stride 1, dilation 1, one group, float32, whole vectors of channels; `profitable` says when it wins.
+m = 4 takes a quarter of the multiplications, at 1.6 times the error of direct summation; m = 2 takes 4 / 9, with filters
+half as large and about the error of direct summation, for images of few pixels; m = 6 takes a fifth, at 7 times the error, and is
+never chosen by itself.
+
+For stride 1, dilation 1, one group, float32, whole vectors of channels; `best_tile` says when which one wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,21 +28,12 @@ from .launch import Launch
 from .packing import Packing
 from .spec import handwritten
 
-# Values of polynomials at 0, +-_NEAR, +-_FAR and infinity: y = A' [(G g G') * (B' d B)] A. Of the pairs that are few binary
-# digits long, products included, one of those with the smallest error; the usual 1 and 2 err twice as much.
-_NEAR, _FAR = 5 / 8, 25 / 16
-_NEAR2, _FAR2 = _NEAR**2, _FAR**2
+if TYPE_CHECKING:
+    from .emit import E
 
-
-def _value_row(point: float, other: float) -> list[float]:
-    """The row of G for a point: the filter's value there, by what the Lagrange polynomial of the other points is there."""
-    scale = 1 / (2 * point**2 * (point**2 - other**2))
-    return [scale, scale * point, scale * point**2]
-
-
-_G = np.array([[1 / (_NEAR2 * _FAR2), 0, 0], _value_row(_NEAR, _FAR), _value_row(-_NEAR, _FAR), _value_row(_FAR, _NEAR),
-               _value_row(-_FAR, _NEAR), [0, 0, 1]])  # fmt: skip
-_TILE, _PATCH, _PRODUCTS = 4, 6, 36
+# y = A' [(G g G') * (B' d B)] A: values of polynomials at 0, at +- each of these, and at infinity. Of the points that are
+# few binary digits long, products included, some with the smallest error: the usual 1 and 2 for m = 4 err twice as much.
+_POINTS = {2: (1.0,), 4: (5 / 8, 25 / 16), 6: (1 / 2, 1.0, 2.0)}
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
 _PACKED_CHANNELS = 64  # whose filters of a panel are transformed at once: in float64, in L2
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
@@ -50,22 +46,30 @@ class WinogradWeights:
 
     Attributes:
         shape: (O, C).
-        address: of [36, panels, C, NR]: one set of packed weights for each product.
+        tile: m.
+        address: of [products, panels, C, NR]: one set of packed weights for each product.
     """
 
     shape: tuple[int, int]
+    tile: int
     address: Opaque = 0
 
+    @property
+    def products(self) -> int:
+        """Matrix products: elements of a transformed patch."""
+        return (self.tile + 2) ** 2
 
-def pack_winograd(w: np.ndarray) -> np.ndarray:
+
+def pack_winograd(w: np.ndarray, tile: int) -> np.ndarray:
     """w[O, C, 3, 3] (float32) transformed, in the order of `WinogradWeights`."""
-    return winograd_packing(w.shape[:2]).make(w)
+    return winograd_packing(w.shape[:2], tile).make(w)
 
 
-def winograd_packing(shape: Sequence[int]) -> Packing:
+def winograd_packing(shape: Sequence[int], tile: int) -> Packing:
     """`pack_winograd` of filters with this (O, C). They cannot be had back exactly."""
     o, c = shape
-    width, both = panel_width(4), np.kron(_G, _G)
+    one = _filter_values(tile)
+    width, both, products = panel_width(4), np.kron(one, one), (tile + 2) ** 2
     panels = -(-o // width)
 
     def fill(w: np.ndarray, packed: np.ndarray, panel: int) -> None:
@@ -74,28 +78,37 @@ def winograd_packing(shape: Sequence[int]) -> Packing:
         for first in range(0, c, _PACKED_CHANNELS):
             block = filters[:, first : first + _PACKED_CHANNELS].transpose(2, 3, 1, 0).astype(np.float64)
             target = packed[:, panel, first : first + _PACKED_CHANNELS]
-            target[..., :count] = (both @ block.reshape(9, -1)).reshape(_PRODUCTS, -1, count)
+            target[..., :count] = (both @ block.reshape(9, -1)).reshape(products, -1, count)
             target[..., count:] = 0
 
-    return Packing((_PRODUCTS, panels, c, width), np.dtype(np.float32), panels, fill)
+    return Packing((products, panels, c, width), np.dtype(np.float32), panels, fill)
 
 
-def profitable(batch: int, channels: int, outputs: int, height: int, width: int, threads: int = 1) -> bool:
-    """Whether Winograd is expected to be faster than `conv` for a 3 x 3 convolution with this output size.
+def _filter_values(tile: int) -> np.ndarray:
+    """G: a filter's values at the points, by what the other points' Lagrange polynomials are there."""
+    points = [0.0, *(sign * p for p in _POINTS[tile] for sign in (1, -1))]
+    rows = [np.array([1, p, p * p]) / np.prod([p - q for q in points if q != p]) for p in points]
+    return np.array([*rows, [0, 0, 1]])
+
+
+def best_tile(channels: int, outputs: int, height: int, width: int, threads: int = 1) -> int:
+    """m of the Winograd form expected to be faster than `conv` for a 3 x 3 convolution with this output size; 0 for none.
 
     In cycles of one core: the products at the register tile's speed or at that of reading the transformed filters from
     memory, whichever is slower, and the transforms at the speed of the caches; against the direct products, likewise.
     """
     lanes = target.current().lanes
-    if channels % lanes or outputs % lanes or min(batch, channels, outputs, height, width) == 0:
-        return False
-    tiles = batch * -(-height // _TILE) * -(-width // _TILE)
-    per_step = 2 * lanes  # multiply-adds in a cycle
-    direct = max(9 * batch * height * width * channels * outputs / per_step, 9 * channels * outputs * 4 / _MEMORY)
-    products = _PRODUCTS * max(tiles, 7) * channels * outputs / per_step
-    filters = _PRODUCTS * channels * outputs * 4 / _MEMORY
-    transforms = _PRODUCTS * tiles * (channels + outputs) * 4 / 8
-    return max(products, filters) + transforms + 20_000 * threads < 0.9 * direct
+    if channels % lanes or outputs % lanes or min(channels, outputs, height, width) == 0:
+        return 0
+    per_step, pairs = 2 * lanes, channels * outputs  # multiply-adds in a cycle
+    best, cost = 0, 0.9 * max(9 * height * width * pairs / per_step, 9 * pairs * 4 / _MEMORY)
+    for tile in (4, 2):
+        products, tiles = (tile + 2) ** 2, -(-height // tile) * -(-width // tile)
+        work = max(products * max(tiles, 7) * pairs / per_step, products * pairs * 4 / _MEMORY)
+        work += products * tiles * (channels + outputs) * 4 / 8 + 20_000 * threads
+        if work < cost:
+            best, cost = tile, work
+    return best
 
 
 def winograd(
@@ -129,46 +142,45 @@ def winograd(
     other = residual and native_input("f32", residual, launches, alloc, threads, label)
     out, after = native_output("f32", y, epilogue, alloc, threads, label)
     n, _, height, width = y.shape
-    cols, each = -(-width // _TILE), _strip_rows(n, c, o, height, width)
-    v, m = (_planes(alloc, n * each * cols, channels) for channels in (c, o))
+    rows, cols = -(-height // weights.tile), -(-width // weights.tile)
+    each = _strip_rows(weights, n, rows, cols)
+    v, m = (_planes(alloc, weights.products, n * each * cols, channels) for channels in (c, o))
+    packed = PackedWeights((o, c, 1, 1, 1), 1, weights.address, padded_columns(o, 4) * c * 4)
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
-    for first in range(0, -(-height // _TILE), each):
-        strip = _Strip(first, min(each, -(-height // _TILE) - first), cols)
+    for first in range(0, rows, each):
+        strip = _Strip(weights.tile, first, min(each, rows - first), cols)
         tiles = n * strip.rows * cols
         launches.append(_input_launch(source, v, strip, pads, threads, label))
-        packed = PackedWeights((o, c, 1, 1, 1), 1, weights.address, padded_columns(o, 4) * c * 4)
         launches += conv(
-            "f32",
-            _first(v, tiles),
-            packed,
-            _first(m, tiles),
-            [1],
-            [1],
-            [0],
-            alloc=alloc,
-            threads=threads,
+            "f32", _first(v, tiles), packed, _first(m, tiles), [1], [1], [0], alloc=alloc, threads=threads,
             label=f"{label}: products",
-        )
+        )  # fmt: skip
         launches.append(_output_launch(m, out, other, strip, finish, threads, label))
     return launches + after
 
 
 @dataclass(frozen=True)
 class _Strip:
-    """Some rows of tiles of every image; `cols` tiles make a row."""
+    """Some rows of tiles of every image; `cols` tiles of `tile` pixels make a row."""
 
+    tile: int
     first: int
     rows: int
     cols: int
 
+    @property
+    def products(self) -> int:
+        return (self.tile + 2) ** 2
 
-def _strip_rows(n: int, c: int, o: int, height: int, width: int) -> int:
+
+def _strip_rows(weights: WinogradWeights, n: int, rows: int, cols: int) -> int:
     """Rows of tiles whose transforms go through memory at once.
 
     Few, so that the transforms stay in cache; but each strip reads all filters again, so they may take twice as much.
     """
-    rows, row_bytes = -(-height // _TILE), _PRODUCTS * n * -(-width // _TILE) * (c + o) * 4
-    most = max(1, max(_STRIP_BYTES, 2 * _PRODUCTS * c * o * 4) // row_bytes)
+    o, c = weights.shape
+    row_bytes = weights.products * n * cols * (c + o) * 4
+    most = max(1, max(_STRIP_BYTES, 2 * weights.products * c * o * 4) // row_bytes)
     return -(-rows // -(-rows // most))
 
 
@@ -177,18 +189,18 @@ def _first(planes: Image, tiles: int) -> Image:
     return replace(planes, shape=(*planes.shape[:2], tiles))
 
 
-def _planes(alloc: Alloc, tiles: int, channels: int) -> Image:
-    """36 matrices [tiles, channels] as images, an odd number of cache lines apart lest they fall into one cache set."""
+def _planes(alloc: Alloc, products: int, tiles: int, channels: int) -> Image:
+    """Matrices [tiles, channels] as images, an odd number of cache lines apart lest they fall into one cache set."""
     lines = -(-tiles * channels * 4 // 64)
     step = (lines + 1 - lines % 2) * 64
-    return Image(alloc(_PRODUCTS * step), (_PRODUCTS, channels, tiles), (step, 4, channels * 4))
+    return Image(alloc(products * step), (products, channels, tiles), (step, 4, channels * 4))
 
 
-def _chunk(channels: int, strips: int, tiles: int, threads: int) -> tuple[int, int]:
-    """Channels of one task and how many chunks there are; a strip (a row of tiles) is not divided."""
+def _chunk(channels: int, strip: _Strip, images: int, threads: int) -> tuple[int, int]:
+    """Channels of one task and how many chunks there are; a row of tiles is not divided."""
     lanes = target.current().lanes
-    vectors = channels // lanes
-    wanted = max(1, min(4 * threads, tiles * channels * _PRODUCTS * 4 // _TASK_BYTES))
+    vectors, strips = channels // lanes, images * strip.rows
+    wanted = max(1, min(4 * threads, strips * strip.cols * channels * strip.products * 4 // _TASK_BYTES))
     pieces = max(1, min(vectors, -(-wanted // strips)))
     each = -(-vectors // pieces)
     return each * lanes, -(-vectors // each)
@@ -196,70 +208,70 @@ def _chunk(channels: int, strips: int, tiles: int, threads: int) -> tuple[int, i
 
 def _input_launch(x: Image, v: Image, strip: _Strip, pads: Sequence[int], threads: int, label: str) -> Launch:
     n, c, height, width = x.shape
-    rows, cols, tiles = strip.rows, strip.cols, n * strip.rows * strip.cols
-    chunk, chunks = _chunk(c, n * rows, tiles, threads)
+    rows, cols, tile = strip.rows, strip.cols, strip.tile
+    chunk, chunks = _chunk(c, strip, n, threads)
     args = (x.address, v.address, x.strides[0], x.strides[2], x.strides[3], v.strides[0], v.strides[2], c, height, width,
-            int(pads[0]) - _TILE * strip.first, int(pads[1]), rows, cols, chunk, chunks)  # fmt: skip
-    kernel = handwritten("winograd_input", "winograd:input_factory")
-    moved = 4 * n * c * min(_TILE * rows + 2, height) * width + _PRODUCTS * tiles * c * 4
-    return Launch(kernel, args, n * rows * chunks, 64 + _PRODUCTS * 64, f"{label}: patches", 0, moved)
+            int(pads[0]) - tile * strip.first, int(pads[1]), rows, cols, chunk, chunks)  # fmt: skip
+    kernel = handwritten("winograd_input", "winograd:input_factory", tile=tile)
+    moved = 4 * n * c * min(tile * rows + 2, height) * width + strip.products * n * rows * cols * c * 4
+    return Launch(kernel, args, n * rows * chunks, 64 + strip.products * 64, f"{label}: patches", 0, moved)
 
 
 def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Strip, finish: tuple, threads: int, label: str) -> Launch:
     n, o, height, width = y.shape
-    rows, cols, tiles = strip.rows, strip.cols, n * strip.rows * strip.cols
+    rows, cols, tile = strip.rows, strip.cols, strip.tile
     other = residual or y
-    chunk, chunks = _chunk(o, n * rows, tiles, threads)
+    chunk, chunks = _chunk(o, strip, n, threads)
     args = (m.address, y.address, residual.address if residual else 0, *finish, m.strides[0], m.strides[2], y.strides[0],
             *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, rows, cols, chunk, chunks,
             strip.first)  # fmt: skip
-    kernel = handwritten("winograd_output", "winograd:output_factory")
-    moved = 4 * n * o * min(_TILE * rows, height) * width + _PRODUCTS * tiles * o * 4
-    return Launch(kernel, args, n * rows * chunks, 64 + _TILE * _TILE * 64, f"{label}: outputs", 0, moved)
+    kernel = handwritten("winograd_output", "winograd:output_factory", tile=tile)
+    moved = 4 * n * o * min(tile * rows, height) * width + strip.products * n * rows * cols * o * 4
+    return Launch(kernel, args, n * rows * chunks, 64 + tile * tile * 64, f"{label}: outputs", 0, moved)
 
 
-def input_factory() -> Callable:
+def input_factory(tile: int) -> Callable:
     """The kernel that transforms patches. Task = (image, row of tiles, chunk of channels)."""
     from . import simd, window
 
-    lanes = target.current().lanes
+    lanes, patch_size = target.current().lanes, tile + 2
     load, store, zero = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes)
 
     def body(code, block, x, row, pixel, v, plane):
-        grid = [[code.load(x + row * i + pixel * j) for j in range(_PATCH)] for i in range(_PATCH)]
-        grid = list(zip(*[_patch(line) for line in grid]))
+        grid = [[code.load(x + row * i + pixel * j) for j in range(patch_size)] for i in range(patch_size)]
+        grid = list(zip(*[_patch(line, tile) for line in grid]))
         for j, column in enumerate(grid):
-            for i, value in enumerate(_patch(list(column))):
-                code.store(v + plane * (i * _PATCH + j), value)
+            for i, value in enumerate(_patch(list(column), tile)):
+                code.store(v + plane * (i * patch_size + j), value)
 
     transform = window.leaf("x row pixel v plane", "f32", lanes, body)
 
     def kernel(args, task, scratch):
         c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
         c0, outer = task % chunks * chunk, task // chunks
-        top, n = outer % rows * 4 - args[10], outer // rows
+        top, n = outer % rows * tile - args[10], outer // rows
         patch = scratch + 64
-        for tile in range(cols):
-            left = tile * 4 - args[11]
+        for col in range(cols):
+            left = col * tile - args[11]
             x = args[0] + n * args[2] + top * args[3] + left * args[4]
-            v = args[1] + (outer * cols + tile) * args[6]
-            inside = top >= 0 and left >= 0 and top + 6 <= h and left + 6 <= w
+            v = args[1] + (outer * cols + col) * args[6]
+            inside = top >= 0 and left >= 0 and top + patch_size <= h and left + patch_size <= w
             for first in range(c0, min(c, c0 + chunk), lanes):
                 at, row, pixel = x + first * 4, args[3], args[4]
                 if not inside:
-                    for i in range(6):
-                        for j in range(6):
+                    for i in range(patch_size):
+                        for j in range(patch_size):
                             value = zero(0.0)
                             if top + i >= 0 and top + i < h and left + j >= 0 and left + j < w:
                                 value = load(at + i * row + j * pixel)
-                            store(patch + (i * 6 + j) * lanes * 4, value)
-                    at, row, pixel = patch, 6 * lanes * 4, lanes * 4
+                            store(patch + (i * patch_size + j) * lanes * 4, value)
+                    at, row, pixel = patch, patch_size * lanes * 4, lanes * 4
                 transform(args, at, row, pixel, v + first * 4, args[5])
 
     return kernel
 
 
-def output_factory() -> Callable:
+def output_factory(tile: int) -> Callable:
     """The kernel that makes outputs. Task = (image, row of tiles, chunk of channels)."""
     from . import simd, window
 
@@ -269,23 +281,24 @@ def output_factory() -> Callable:
     words, call_kernel = simd.block, simd.call_kernel
 
     def body(code, block, m, plane, y):
-        # columns of the patch first: 6 values become 4
-        columns = [_outputs([code.load(m + plane * (i * _PATCH + j)) for i in range(_PATCH)]) for j in range(_PATCH)]
+        # columns of the patch first: m + 2 values become m
+        size = tile + 2
+        columns = [_outputs([code.load(m + plane * (i * size + j)) for i in range(size)], tile) for j in range(size)]
         for i, line in enumerate(zip(*columns)):
-            for j, value in enumerate(_outputs(list(line))):
-                code.store(y + (i * _TILE + j) * lanes * 4, value)
+            for j, value in enumerate(_outputs(list(line), tile)):
+                code.store(y + (i * tile + j) * lanes * 4, value)
 
     transform = window.leaf("m plane y", "f32", lanes, body)
 
     def kernel(args, task, scratch):
         o, height, width, rows, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
         c0, outer = task % chunks * chunk, task // chunks
-        top, n = (args[23] + outer % rows) * 4, outer // rows
+        top, n = (args[23] + outer % rows) * tile, outer // rows
         block = scratch + 64
         low, high = splat(number(args[4])), splat(number(args[5]))
-        for tile in range(cols):
-            left = tile * 4
-            m = args[0] + (outer * cols + tile) * args[9]
+        for col in range(cols):
+            left = col * tile
+            m = args[0] + (outer * cols + col) * args[9]
             for first in range(c0, min(o, c0 + chunk), lanes):
                 transform(args, m + first * 4, args[8], block)
                 y = args[1] + n * args[10] + top * args[11] + left * args[12] + first * 4
@@ -293,43 +306,59 @@ def output_factory() -> Callable:
                 bias = splat(0.0)
                 if args[3] != 0:
                     bias = load(args[3] + first * 4)
-                for i in range(min(4, height - top)):
-                    for j in range(min(4, width - left)):
-                        value = load(block + (i * 4 + j) * lanes * 4) + bias
+                for i in range(min(tile, height - top)):
+                    for j in range(min(tile, width - left)):
+                        value = load(block + (i * tile + j) * lanes * 4) + bias
                         if args[2] != 0:
                             value = value + load(r + i * args[14] + j * args[15])
                         store(y + i * args[11] + j * args[12], at_most(at_least(value, low), high))
         if args[6] != 0:
             where = words(scratch)
             where[0], where[1], where[2] = n, 0, top * width
-            where[3], where[4], where[5] = min(4, height - top) * width, c0, min(chunk, o - c0)
+            where[3], where[4], where[5] = min(tile, height - top) * width, c0, min(chunk, o - c0)
             call_kernel(args[6], args[7], 0, scratch)
 
     return kernel
 
 
-def _patch(d: list) -> list:
-    """B' d for six vectors: products of the polynomial d with those that vanish at all points but one."""
-    even, odd = d[2].fma(-_FAR2, d[4]), d[1].fma(-_FAR2, d[3])
-    even2, odd2 = d[2].fma(-_NEAR2, d[4]), d[1].fma(-_NEAR2, d[3])
-    ends = [d[i].fma(_NEAR2 * _FAR2, d[i + 2].fma(-(_NEAR2 + _FAR2), d[i + 4])) for i in (0, 1)]
-    return [
-        ends[0],
-        odd.fma(_NEAR, even),
-        odd.fma(-_NEAR, even),
-        odd2.fma(_FAR, even2),
-        odd2.fma(-_FAR, even2),
-        ends[1],
-    ]
+def _product(roots: Sequence[float]) -> list[float]:
+    """Coefficients of the product of (z - r^2) over the roots, lowest first."""
+    total = [1.0]
+    for r in roots:
+        total = [b - r * r * a for a, b in zip([*total, 0.0], [0.0, *total])]
+    return total
 
 
-def _outputs(m: list) -> list:
-    """A' m for six vectors: coefficients from values."""
-    plus, minus = m[1] + m[2], m[1] - m[2]
-    plus2, minus2 = m[3] + m[4], m[3] - m[4]
-    return [
-        m[0] + plus + plus2,
-        minus.fma(_NEAR, minus2 * _FAR),
-        plus.fma(_NEAR2, plus2 * _FAR2),
-        minus.fma(_NEAR**3, minus2.fma(_FAR**3, m[5])),
-    ]
+def _sum(terms: Sequence[tuple[E, float]]) -> E:
+    """Vectors times numbers, the last of which is 1."""
+    total = terms[-1][0]
+    for value, factor in reversed(terms[:-1]):
+        total = value.fma(factor, total)
+    return total
+
+
+def _patch(d: list[E], tile: int) -> list[E]:
+    """B' d: for each point the product of the polynomial d with the one that vanishes at all other points."""
+    points = _POINTS[tile]
+    middle = []
+    for p in points:
+        others = _product([q for q in points if q != p])
+        even = _sum([(d[2 * k + 2], factor) for k, factor in enumerate(others)])
+        odd = _sum([(d[2 * k + 1], factor) for k, factor in enumerate(others)])
+        middle += [odd.fma(p, even), odd.fma(-p, even)]
+    every = _product(points)
+    ends = [_sum([(d[2 * k + first], factor) for k, factor in enumerate(every)]) for first in (0, 1)]
+    return [ends[0], *middle, ends[1]]
+
+
+def _outputs(m: list[E], tile: int) -> list[E]:
+    """A' m: coefficients of the polynomial with these values."""
+    pairs = [(p, m[2 * i + 1] + m[2 * i + 2], m[2 * i + 1] - m[2 * i + 2]) for i, p in enumerate(_POINTS[tile])]
+    results = []
+    for power in range(tile):
+        total = m[0] if power == 0 else m[-1] if power == tile - 1 else None
+        for p, plus, minus in pairs:
+            value, factor = minus if power % 2 else plus, p**power
+            total = value * factor if total is None else value.fma(factor, total)
+        results.append(total)
+    return results
