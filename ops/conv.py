@@ -208,7 +208,7 @@ def _by_phases(
         weights = transposed.TransposedWeights.of(W.shape, W.dtype.itemsize, group, steps, dils, address)
         return transposed.conv_transpose(
             evaluate.memory_name(X.dtype), _image(x.inputs[0]), weights, _image(x.outputs[0]), begin,
-            label=f"transposed {_label(X, W, steps, group)}", **_shared_arguments(x),
+            label=f"transposed {_label(X, W, steps, group, W.shape[1] * group)}", **_shared_arguments(x),
         )  # fmt: skip
 
     return t.kernel(
@@ -301,8 +301,8 @@ def _image(x: Operand, order: tuple[int, ...] | None = None) -> Image:
     return Image(x.address, tuple(x.shape[a] for a in axes), tuple(x.strides[a] for a in axes))
 
 
-def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int) -> str:
+def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int, outputs: int = 0) -> str:
     kernel = "x".join(map(str, W.shape[2:]))
     stride = f"/{steps[0]}" if max(steps) > 1 else ""
     groups = "" if group == 1 or _is_depthwise(W, group) else f" g{group}"
-    return f"{X.shape[1]}->{W.shape[0]} {kernel}{stride}{groups} on {'x'.join(map(str, X.shape[2:]))}"
+    return f"{X.shape[1]}->{outputs or W.shape[0]} {kernel}{stride}{groups} on {'x'.join(map(str, X.shape[2:]))}"

@@ -27,10 +27,11 @@ from .packing import Packing, slices
 from .padcopy import pad_copy
 from .spec import handwritten
 
-_K_BYTES = 192 << 10  # weights of a panel and K block: in L2, streamed by every tile
-_A_BYTES = 320 << 10  # image rows of one task and K block, if they are what stays in L2
-_B_BYTES = 256 << 10  # weights of one task and K block, if they are what stays in L2
-_L1_BYTES = 12 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
+# Half of L2 and less: neighbours may share it, and what comes next needs room
+_K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
+_A_BYTES = 240 << 10  # image rows of one task and K block, if they are what stays in L2
+_B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays in L2
+_L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
@@ -246,7 +247,7 @@ def _blocking(
     first, count, second, per_row = split_row(width)
     size = SIZES[work]
     panel = panel_width(size)
-    limit = max(1, _K_BYTES // (panel * size))
+    limit = _K_STEPS
     total, length = prod(segments[:3]), segments[3]
     if length > limit:
         parts = -(-length // limit)
@@ -370,22 +371,26 @@ def factory(dtype: str) -> Callable:
     s0, s1, s2, s3, s4, _ = singles
     fetched = convtile.FETCHED
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
-    load_first, store_first = simd.load_first(dtype, lanes), simd.store_first(dtype)
+    load_first, load_one = simd.load_first(dtype, lanes), simd.load(dtype, 0)
     load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
 
     @subroutine
     def gather(x, x_row, base, y, rows, cols):
-        # y[i, :] = x[i, :cols] + base[:cols], whole rows of a panel
+        # y[i, :] = x[i, :cols] + base[:cols], the vectors of a row that hold columns
         for i in range(rows):
-            for v in range(0, width, lanes):
+            for v in range(0, cols, lanes):
                 value = load_first(x + i * x_row + v * size, cols - v) + load_first(base + v * size, cols - v)
                 store(y + i * row_bytes + v * size, value)
 
     @subroutine
     def scatter(x, y, y_row, rows, cols):
+        # the rest one by one: masked stores take AMD's CPUs tens of cycles
+        whole = cols // lanes * lanes
         for i in range(rows):
-            for v in range(0, width, lanes):
-                store_first(y + i * y_row + v * size, load(x + i * row_bytes + v * size), cols - v)
+            for v in range(0, whole, lanes):
+                store(y + i * y_row + v * size, load(x + i * row_bytes + v * size))
+            for v in range(whole, cols):
+                store(y + i * y_row + v * size, load_one(x + i * row_bytes + v * size))
 
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
