@@ -147,7 +147,7 @@ def _costs(subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[
         return Figure(f"{subject.title}: peak memory, {what}", text, _megabytes(other), "1.3 times", peak <= 1.3 * other)
 
     yield row("full store", max(each["peak"] for each in full))
-    yield row("empty store (compiling)", empty["peak"])
+    yield row("empty store (compiling), without the worker", empty["peak"])
     share, other_share = _middle(full, "idle"), _middle(others, "idle")
     kept = share <= IDLE_LIMIT
     yield Figure(f"{subject.title}: CPU used in the 2 s after a run", f"{share:.1%}", f"{other_share:.1%}", "none", kept)

@@ -9,10 +9,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,7 @@ from .fusion.graph import Graph
 from .fusion.plan import HostStep, Plan, Step
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
-from .fusion.trace import Specialise, trace
+from .fusion.trace import Specialise, Traced, trace
 from .fusion.weights import Weights, pack_ahead, with_weights
 from .log import log
 from .memory import Slabs
@@ -116,6 +118,22 @@ class Program:
 
     def _make(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
         started = time.perf_counter()
+        with _collector_paused():
+            plan, traced, where = self._plan(feeds, outputs)
+        log("plan", lambda: str(plan))
+        kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
+        log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))
+        for step in plan.steps:
+            if isinstance(step, HostStep):
+                log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
+        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine())
+        log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
+        rest = Program(traced.rest, self.shared) if traced.rest is not None else None
+        inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
+        return Entry(plan, executor, inputs, where, rest)
+
+    def _plan(self, feeds: Mapping[str, object], outputs: list[str]) -> tuple[Plan, Traced, dict[str, int]]:
+        """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""
         while True:
             try:
                 traced = trace(self.graph, feeds, outputs, self.read, self._runner)
@@ -132,21 +150,23 @@ class Program:
         distinct = {id(v): v for v in traced.trace.outputs}
         traced.trace.outputs = list(distinct.values())
         plan = make_plan(traced.trace, self.shared.threads, self.shared.weights, self.shared.store.announce)
-        log("plan", lambda: str(plan))
-        kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
-        log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))
-        for step in plan.steps:
-            if isinstance(step, HostStep):
-                log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
-        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine())
-        log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
-        rest = Program(traced.rest, self.shared) if traced.rest is not None else None
-        inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
-        return Entry(plan, executor, inputs, where, rest)
+        return plan, traced, where
 
     def _runner(self, body: Graph):
         program = Program(body, self.shared)
         return program.run
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Planning makes many objects that all stay: Python's collector would look through them again and again."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 class Engine:
