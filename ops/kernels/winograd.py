@@ -354,11 +354,11 @@ def _patch(d: list[E], tile: int) -> list[E]:
 def _outputs(m: list[E], tile: int) -> list[E]:
     """A' m: coefficients of the polynomial with these values."""
     pairs = [(p, m[2 * i + 1] + m[2 * i + 2], m[2 * i + 1] - m[2 * i + 2]) for i, p in enumerate(_POINTS[tile])]
-    results = []
+    ends, results = {0: m[0], tile - 1: m[-1]}, []
     for power in range(tile):
-        total = m[0] if power == 0 else m[-1] if power == tile - 1 else None
-        for p, plus, minus in pairs:
-            value, factor = minus if power % 2 else plus, p**power
-            total = value * factor if total is None else value.fma(factor, total)
+        (value, factor), *others = [(minus if power % 2 else plus, p**power) for p, plus, minus in pairs]
+        total = value.fma(factor, ends[power]) if power in ends else value * factor
+        for value, factor in others:
+            total = value.fma(factor, total)
         results.append(total)
     return results
