@@ -151,7 +151,7 @@ def generate(code: LoopCode, lanes: int) -> Generated:
     """The kernel of a loop. Most loops of a model, and of all its shapes, are alike, so this remembers."""
     writer = _Writer(code)
     name = ("tail_" if code.shape is Shape.TILE else "") + names_of(code.statements)
-    cost = sum(8 if _DEAR.search(s.text) else 1 for s in code.statements) + len(code.operands)
+    cost = sum(8 if is_dear(s.text) else 1 for s in code.statements) + len(code.operands)
     return Generated(generated(name, writer.write(), lanes), code.shape, lanes, len(writer.levels.in_scratch), cost)
 
 
