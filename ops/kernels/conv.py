@@ -367,7 +367,7 @@ def factory(dtype: str) -> Callable:
     size, width = SIZES[dtype], 2 * lanes
     row_bytes = width * size
     singles = single_heights()
-    tile = convtile.tiles(dtype, lanes, heights(), singles)
+    tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
     s0, s1, s2, s3, s4, _ = singles
     fetched = convtile.FETCHED
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
@@ -420,7 +420,7 @@ def factory(dtype: str) -> Callable:
                 begins = s + k == 0
                 last = s + taps >= segments and k + part >= length
                 clip = last and clips
-                reach = min(taps, segments - s) * min(part, length - k) * fetched
+                steps = min(taps, segments - s) * min(part, length - k)
                 next_at, next_row, next_depth = at0, row0, depth0
                 for t in range(t0, t1, args[51]):
                     begin_at, begin_row, begin_depth = next_at, next_row, next_depth
@@ -434,17 +434,21 @@ def factory(dtype: str) -> Callable:
                             base = args[3] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
                         x_line, y_line, r_line = images, outputs, args[4]
-                        # the tiles of this panel bring the next one to L2, each its share
-                        following = weights + args[41] - reach
-                        for _ in range(min(args[51], t1 - t)):
+                        # the first tiles to use this panel bring the next one to L2, each a share
+                        following, fetch_end = weights + args[41], 0
+                        if t == t0:
+                            fetch_end = following + steps * row_bytes
+                        left = min(args[51], t1 - t)
+                        while left > 0:
                             if moved:
                                 x_line = images + n * args[9] + depth * args[10] + row * args[11] + k * size + group * args[40]
                                 y_line = outputs + n * args[13] + depth * args[14] + row * args[15] + c0 * size
                                 r_line = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19] + c0 * size
-                            following += reach
-                            height, col = first, at * first
+                            # a run of tiles of one height in one row
+                            height, col, run = first, at * first, min(left, count - at)
                             if at >= count:
                                 height, col = second, count * first + (at - count) * second
+                                run = min(left, per_row - at)
                             x, y = x_line + col * x_col, y_line + col * y_col
                             start, start_row, common, out, out_row = y, y_col, base, y, y_col
                             if begins:
@@ -452,22 +456,26 @@ def factory(dtype: str) -> Callable:
                                 if args[4] != 0:
                                     start, start_row = r_line + col * args[20], args[20]
                             if cols < vectors * lanes:
+                                run = 1
                                 gather(start if start != 0 else zeros, start_row, base, block, height, cols)
                                 start, start_row, common, out, out_row = block, row_bytes, zeros, block, row_bytes
                             done = 0
                             while done < height:
                                 rows = height
                                 if vectors == 1:
-                                    left = height - done
-                                    rows = s0 if left >= s0 else s1 if left >= s1 else s2 if left >= s2 else s3
-                                    rows = rows if left >= rows else s4 if left >= s4 else 1
-                                tile(args, vectors, rows, x + done * x_col, weights, following, start + done * start_row,
-                                     start_row, common, out + done * out_row, out_row, table + s * 8,
+                                    rest = height - done
+                                    rows = s0 if rest >= s0 else s1 if rest >= s1 else s2 if rest >= s2 else s3
+                                    rows = rows if rest >= rows else s4 if rest >= s4 else 1
+                                    run = run if rows == height else 1
+                                tiles_of(args, vectors, rows, run, x + done * x_col, weights, following, fetch_end,
+                                     start + done * start_row, start_row, common, out + done * out_row, out_row, table + s * 8,
                                      min(taps, segments - s), min(part, length - k), clip, zeros, aside)  # fmt: skip
                                 done += rows
+                            following += run * steps * fetched
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)
-                            at += 1
+                            at += run
+                            left -= run
                             moved = at == per_row
                             if moved:
                                 at, row = 0, row + 1

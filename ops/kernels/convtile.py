@@ -23,20 +23,20 @@ _LINE = 64  # bytes of a cache line
 # K steps of one turn of the loop. Where a core is shared by two hardware threads, each gets half of the instruction
 # slots: what is not a multiply-add or its operand costs time.
 _UNROLL = 4
-_PART = 128  # K steps of one part of a sum
+_PART = 256  # K steps of one part of a sum
 FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
-    """``tile(args, vectors, height, x, b, ahead, start, start_row, base, y, y_row, table, segments, length, clip, ...)``.
+    """``tiles(args, vectors, height, count, x, b, ahead, end, start, start_row, base, y, y_row, table, segments, ...)``.
 
-    y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `height` rows (one of `pairs` or `singles`) of
-    `vectors` (2 or 1) whole vectors.
+    y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `count` tiles of `height` rows (one of `pairs` or
+    `singles`) of `vectors` (2 or 1) whole vectors; each tile begins where the last one ended.
 
     args is the block of `conv`; x, b, start, base and y are addresses; `table` is the address of the segments'
     offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`: what to
-    bring to L2 meanwhile, FETCHED bytes a K step. `blank` and `aside`: as many vectors as the highest tile has, zeros
-    and room.
+    bring to L2 meanwhile, FETCHED bytes a K step, up to `end`. `blank` and `aside`: as many vectors as the highest tile
+    has, zeros and room.
     """
 
     def body(code, block, vectors, height, *values):
@@ -48,26 +48,41 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 here = builder.append_basic_block(f"tile{rows}x{wide}")
                 chosen.add_case(ir.Constant(WORD, rows * 4 + wide), here)
                 builder.position_at_end(here)
-                _tile(code, block, wide, rows, *values)
+                _run(code, block, wide, rows, *values)
                 builder.branch(done)
         builder.position_at_end(done)
 
-    names = "vectors height x b ahead start start_row base y y_row table segments length clip blank aside"
+    names = "vectors height count x b ahead end start start_row base y y_row table segments length clip blank aside"
     return window.leaf(names, dtype, lanes, body)
 
 
-def _tile(
-    code: Code, block: ir.Value, wide: int, rows: int, x: E, b: E, ahead: E, start: E, start_row: E, base: E, y: E, y_row: E,
-    table: E, segments: E, length: E, clip: E, blank: E,
-    aside: E,
+def _run(
+    code: Code, block: ir.Value, wide: int, rows: int, count: E, x: E, b: E, ahead: E, end: E, start: E, start_row: E,
+    base: E, y: E, y_row: E, table: E, segments: E, length: E, clip: E, blank: E, aside: E,
 ) -> None:  # fmt: skip
+    """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
+    x_row, far = code.argument(block, 12), code.variable(ahead)
+    places = [(code.variable(x), x_row * rows), (code.variable(start), start_row * rows), (code.variable(y), y_row * rows)]
+    with code.loop(count):
+        at = [place.get() for place, _ in places]
+        with code.when(at[1] != 0):
+            for i in range(rows):
+                code.prefetch(at[1] + start_row * i)
+        sums = _sums(code, wide, rows, x_row, at[0], b, far, end, base, table, segments, length, blank, aside)
+        _finish(code, block, wide, sums, at[1], start_row, at[2], y_row, clip)
+        for place, step in places:
+            place.set(place.get() + step)
+
+
+def _sums(
+    code: Code, wide: int, rows: int, x_row: E, x: E, b: E, far: Variable, end: E, base: E, table: E, segments: E,
+    length: E, blank: E, aside: E,
+) -> dict[tuple[int, int], Variable]:  # fmt: skip
+    """The tile's products, each added up from `base`."""
     vector = code.lanes * code.size
     common = [code.load(base + v * vector) for v in range(wide)]
     sums = {(i, v): code.variable(common[v]) for i in range(rows) for v in range(wide)}
-    with code.when(start != 0):
-        for i in range(rows):
-            code.prefetch(start + start_row * i)
-    x_row, panel, far = code.argument(block, 12), code.variable(b), code.variable(ahead)
+    panel = code.variable(b)
     # row i is read at leads[i // 3] + (i % 3) * x_row: what one instruction can address
     leads = [code.variable(x) for _ in range(-(-rows // 3))]
 
@@ -86,9 +101,10 @@ def _tile(
             for one in range(number):
                 step(one)
             if number > 1:
-                for line in range(0, number * FETCHED, _LINE):
-                    code.prefetch(far.get() + line, soon=False)
-                far.set(far.get() + number * FETCHED)
+                with code.when(far.get() < end):
+                    for line in range(0, number * FETCHED, _LINE):
+                        code.prefetch(far.get() + line, soon=False)
+                    far.set(far.get() + number * FETCHED)
             panel.set(panel.get() + number * 2 * vector)
             for lead in leads:
                 lead.set(lead.get() + number * code.size)
@@ -104,11 +120,19 @@ def _tile(
             count = left.get().at_most(_PART)
             left.set(left.get() - count)
             parts.begin(count)
-            groups = count / unroll
+            groups = count >> unroll.bit_length() - 1
             steps(groups, unroll)
             if unroll > 1:
                 steps(count - groups * unroll, 1)
     parts.end()
+    return sums
+
+
+def _finish(
+    code: Code, block: ir.Value, wide: int, sums: dict[tuple[int, int], Variable], start: E, start_row: E, y: E, y_row: E, clip: E
+) -> None:
+    """Adds what the rows start from, clips, stores."""
+    vector = code.lanes * code.size
     with code.when(start != 0):
         for (i, v), each in sums.items():
             each.set(each.get() + code.load(start + start_row * i + v * vector))
@@ -116,10 +140,8 @@ def _tile(
         low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
         for each in sums.values():
             each.set(each.get().at_least(low).at_most(high))
-    for i in range(rows):
-        for v in range(wide):
-            code.store(y + v * vector, sums[i, v].get())
-        y = y + y_row
+    for (i, v), each in sums.items():
+        code.store(y + y_row * i + v * vector, each.get())
 
 
 class _Parts:
