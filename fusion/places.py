@@ -120,8 +120,13 @@ class Places:
         stored = self.constants[memory.index]
         return Place(memory, Layout(stored.shape, stored.strides))
 
-    def reuse(self, w: Tensor, reads: Sequence[Tensor], places: Sequence[Place], now: int, taken: set[int]) -> None:
-        """Let a result of unit `now` take the memory of an input that nobody reads later, and that is not `taken`."""
+    def reuse(
+        self, w: Tensor, reads: Sequence[Tensor], places: Sequence[Place], now: int, taken: set[int], others: Sequence[Place] = ()
+    ) -> None:
+        """Let a result of unit `now` take the memory of one of `reads` that nobody reads later, and that is not `taken`.
+
+        `others`: what the unit reads beside them, at other elements than it writes.
+        """
         if id(w) in self.known or id(w) in self.in_join:
             return
         size = w.dtype.itemsize
@@ -132,7 +137,7 @@ class Places:
             if (
                 free and memory.space is Space.ARENA and base(x) is x and x.shape == w.shape
                 and x.dtype.itemsize == size and place.layout == wanted and memory.nbytes == max(w.size * size, 1)
-                and sum(1 for p in places if p.memory is memory) == 1
+                and sum(1 for p in (*places, *others) if p.memory is memory) == 1
             ):  # fmt: skip
                 self._note(w, Place(memory, wanted))
                 taken.add(id(memory))

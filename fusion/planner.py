@@ -112,7 +112,7 @@ class _Planner:
         kernel, nodes = call.kernel, _nodes(call)
         orders = [*kernel.orders, *[None] * (len(kernel.inputs) - len(kernel.orders))]
         inputs = [self.places.operand(x, order, nodes) for x, order in zip(kernel.inputs, orders)]
-        tail = Tail(call, self._escaping(i), self.places, nodes)
+        tail = Tail(call, i, self._escaping(i), self.places, nodes)
         launches = kernel.launch(CallContext(tail, inputs, self.weights))
         if any(prod(x.shape) for x in kernel.outputs):
             for made in launches:

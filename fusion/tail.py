@@ -1,6 +1,7 @@
 """The tail of a call: how the elementwise work after a contraction is carried out.
 
-1. A vector added to the rows, one residual and one clip are applied in registers, by the kernel itself.
+1. A vector added to the rows, one residual and one clip are applied in registers, by the kernel itself, in the
+   residual's memory if nobody reads that later.
 2. What follows is an epilogue: a generated kernel that is called on each finished tile.
 3. What neither kernel can write where it belongs is written elsewhere and copied after the call.
 """
@@ -30,9 +31,9 @@ _CLIPS = (
 
 
 class Tail:
-    """The tail of one call, placed and compiled; `escaping`: values of the call that others read."""
+    """The tail of one call, which is unit `now`, placed and compiled; `escaping`: values of the call that others read."""
 
-    def __init__(self, call: Call, escaping: Sequence[Tensor], places: Places, nodes: tuple[str, ...]) -> None:
+    def __init__(self, call: Call, now: int, escaping: Sequence[Tensor], places: Places, nodes: tuple[str, ...]) -> None:
         self.kernel, self.escaping, self.places, self.nodes = call.kernel, escaping, places, nodes
         self.drafts: Drafts = places.drafts
         self.bias: Operand | None = None
@@ -41,11 +42,15 @@ class Tail:
         self.after: list[tuple[Tensor, Place, Place]] = []
         self.raw: Place | None = None  # what the kernel writes for the epilogue
         self.result = call.kernel.outputs[0]
-        rest = list(call.tail)
+        rest, added = list(call.tail), []
         while rest and self._in_registers(rest[0], rest):
+            added += [x for x in rest[0].inputs if x is not self.result] if self.residual and not added else []
             self.result = rest.pop(0).output
         if rest:
             self._epilogue(rest)
+        elif added:
+            inputs = [places.view(x) for x in call.kernel.inputs if x is not None]
+            places.reuse(self.result, added, [places.view(x) for x in added], now, set(), inputs)
 
     def outputs(self) -> list[Operand]:
         """The kernel's outputs; the first may be what the tail makes of it."""

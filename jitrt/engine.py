@@ -22,7 +22,7 @@ import numpy as np
 from . import display  # noqa: F401  graphs, plans and steps get their look in notebooks
 from .executor import Executor
 from .fusion.graph import Graph
-from .fusion.plan import HostStep, Plan, Step
+from .fusion.plan import HostStep, Plan, Step, Tensor
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
 from .fusion.trace import Specialise, Traced, trace
@@ -43,6 +43,7 @@ class Entry:
     Attributes:
         inputs: names of the plan's inputs; outputs: for each value that the run yields its place in the plan's.
         rest: the program of what needed values first.
+        fresh: every value is a new array, so none lies on memory of the inputs or of a host step.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class Entry:
     inputs: list[str]
     outputs: dict[str, int]
     rest: Program | None
+    fresh: bool
 
 
 class Shared:
@@ -79,13 +81,18 @@ class Program:
             KernelFault: a kernel met data that its operator does not allow.
             HostFault: a host step failed.
         """
-        entry = self.entry(feeds, outputs)
+        return self.run_entry(self.entry(feeds, outputs), feeds, outputs)
+
+    def run_entry(self, entry: Entry, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
+        """`run` with the plan of these inputs."""
         results = entry.executor.run([feeds[name] for name in entry.inputs])
-        values = {name: results[i] for name, i in entry.outputs.items()}
-        if entry.rest is not None:
-            late = [name for name in outputs if name not in values]
-            known = {name: values[name] for name in entry.rest.graph.inputs}
-            values.update(zip(late, entry.rest.run(known, late)))
+        where = entry.outputs
+        if entry.rest is None:
+            return [results[where[name]] for name in outputs]
+        values = {name: results[i] for name, i in where.items()}
+        late = [name for name in outputs if name not in values]
+        known = {name: values[name] for name in entry.rest.graph.inputs}
+        values.update(zip(late, entry.rest.run(known, late)))
         return [values[name] for name in outputs]
 
     def entry(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
@@ -130,7 +137,8 @@ class Program:
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
         inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
-        return Entry(plan, executor, inputs, where, rest)
+        fresh = rest is None and all(isinstance(out, Tensor) for out in plan.outputs)
+        return Entry(plan, executor, inputs, where, rest, fresh)
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str]) -> tuple[Plan, Traced, dict[str, int]]:
         """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""
@@ -180,8 +188,10 @@ class Engine:
         self.program = Program(self.graph, self.shared)
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
-        """Run and return the named values."""
-        return self.program.run(feeds, outputs)
+        """Run and return the named values, which are the caller's alone."""
+        entry = self.program.entry(feeds, outputs)
+        values = self.program.run_entry(entry, feeds, outputs)
+        return values if entry.fresh else _owned(values, feeds)
 
     def plan(self, feeds: Mapping[str, object], outputs: list[str] | None = None) -> Plan:
         """The plan that these inputs lead to."""
@@ -193,3 +203,25 @@ class Engine:
 
         entry = self.program.entry(feeds, self.graph.outputs)
         return profile(entry.executor, [feeds[name] for name in entry.inputs], repeat)
+
+
+def _owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:
+    """A run's outputs, copied where they are not the caller's alone (host steps may hand through what they were given)."""
+    for i, value in enumerate(values):
+        if type(value) is list:
+            values[i] = [np.array(v) if isinstance(v, np.ndarray) else v for v in value]
+        elif type(value) is np.ndarray and _is_shared(value, feeds):
+            values[i] = value.copy()
+    return values
+
+
+def _is_shared(value: np.ndarray, feeds: Mapping[str, object]) -> bool:
+    if not value.flags.writeable:
+        return True
+    for given in feeds.values():
+        if type(given) is list:
+            if any(isinstance(v, np.ndarray) and np.may_share_memory(value, v) for v in given):
+                return True
+        elif value is given or (value.base is not None and isinstance(given, np.ndarray) and np.may_share_memory(value, given)):
+            return True
+    return False

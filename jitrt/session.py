@@ -176,15 +176,15 @@ class InferenceSession:
         return values
 
     def _run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
-        from .executor import HostFault, KernelFault
-        from .ops.builder import OperatorError
-
         engine = self._engine if outputs is self.graph.outputs else self._engine_for(outputs)
         try:
-            return _owned(engine.run(feeds, outputs), feeds)
+            return engine.run(feeds, outputs)
         except MemoryError:
             raise
         except Exception as error:
+            from .executor import HostFault, KernelFault
+            from .ops.builder import OperatorError
+
             named = isinstance(error, (OperatorError, KernelFault, HostFault))
             raise NodeFailure(str(error) if named else f"a node failed: {type(error).__name__}: {error}") from error
 
@@ -236,8 +236,8 @@ class InferenceSession:
 
     def _feeds(self, given: Mapping[str, object]) -> dict[str, object]:
         """Validated inputs, in the graph's order."""
-        graph = self.graph
-        if not isinstance(given, Mapping):
+        graph, kinds, sizes = self.graph, self.graph.types, self._sizes
+        if type(given) is not dict and not isinstance(given, Mapping):
             raise InvalidArgument(f"input_feed takes a dictionary, got {type(given).__name__}")
         missing = [n for n in self._required if n not in given]
         if missing:
@@ -245,7 +245,7 @@ class InferenceSession:
         if not self._names.issuperset(given):
             self._check_input_names(given)
         names = graph.inputs if not graph.overridable else [*graph.inputs, *(n for n in graph.overridable if n in given)]
-        return {n: feed(n, graph.types.get(n), given.get(n), self._sizes) for n in names}
+        return {n: feed(n, kinds.get(n), given.get(n), sizes) for n in names}
 
     def run_with_ort_values(
         self, output_names: Sequence[str] | None, input_dict_ort_values: Mapping[str, object], run_options: RunOptions | None = None
@@ -395,28 +395,6 @@ def _file_state(source: object) -> tuple[int, ...] | None:
 def _values(graph: Graph) -> set[str]:
     """Every name of the graph that has a value."""
     return {*graph.inputs, *graph.constants, *graph.outputs}.union(*(n.outputs for n in graph.nodes)) - {""}
-
-
-def _owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:
-    """A run's outputs, copied where they are not the caller's alone (host steps may hand through what they were given)."""
-    for i, value in enumerate(values):
-        if type(value) is list:
-            values[i] = [np.array(v) if isinstance(v, np.ndarray) else v for v in value]
-        elif type(value) is np.ndarray and _is_shared(value, feeds):
-            values[i] = value.copy()
-    return values
-
-
-def _is_shared(value: np.ndarray, feeds: Mapping[str, object]) -> bool:
-    if not value.flags.writeable:
-        return True
-    for given in feeds.values():
-        if type(given) is list:
-            if any(isinstance(v, np.ndarray) and np.may_share_memory(value, v) for v in given):
-                return True
-        elif value is given or (value.base is not None and isinstance(given, np.ndarray) and np.may_share_memory(value, given)):
-            return True
-    return False
 
 
 def _check_run_options(options: RunOptions) -> None:

@@ -35,6 +35,8 @@ _L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
+_TASKS = 16  # a thread, at most
+_LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def _blocking(
         taps, length = max(1, -(-total // max(1, parts))), max(1, length)
     per_group, depth = -(-each // panel), taps * length
     whole = _Work(
-        tile_rows * per_row, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, 8 * threads)), threads,
+        tile_rows * per_row, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
         first * length * size, panel * size * prod(segments), panel * size * depth, flops,
     )  # fmt: skip
     tiles, row_blocks, own_panels, panel_blocks = _share(whole)
@@ -315,7 +317,7 @@ def _share(work: _Work) -> tuple[int, int, int, int]:
             number = work.images * row_blocks * panel_blocks
             waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
             traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
-            late = 0.0 if threads == 1 else 0.1 * threads / number
+            late = 0.0 if threads == 1 else _LATE * threads / number
             cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
             if cost < best[0]:
                 best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
