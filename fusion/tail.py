@@ -48,7 +48,7 @@ class Tail:
             self.result = rest.pop(0).output
         if rest:
             self._epilogue(rest)
-        elif added:
+        elif added and call.kernel.in_place:
             inputs = [places.view(x) for x in call.kernel.inputs if x is not None]
             places.reuse(self.result, added, [places.view(x) for x in added], now, set(), inputs)
 

@@ -205,6 +205,7 @@ class Builder:
         output_orders: Sequence[tuple[int, ...] | None] = (),
         tail: Tail = Tail.NONE,
         bias: bool = False,
+        in_place: bool = False,
         matrix: tuple = ((), (), (), ()),
         flops: int = 0,
         errors: Sequence[str] = (),
@@ -220,7 +221,7 @@ class Builder:
         made = tuple(Tensor(dtype, shape) for dtype, shape in outputs)
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
         kernel = Kernel(
-            name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, matrix, flops, tuple(errors),
+            name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, in_place, matrix, flops, tuple(errors),
             (self.node_name,), reference, linear,
         )  # fmt: skip
         for tensor in made:

@@ -123,6 +123,7 @@ def _conv(
     return t.kernel(
         "conv", (X, packed, B), [(X.dtype, shape)], launch, orders=(None, packed and tuple(range(packed.rank)), (0,)),
         output_orders=(_channels_last(len(shape)),), tail=Tail.EPILOGUE, bias=B is None,
+        in_place=not _is_depthwise(W, group),
         matrix=((0,), (), tuple(range(2, len(shape))), (1,)), flops=2 * prod(shape) * prod(W.shape[1:]),
     )[0]  # fmt: skip
 
@@ -146,7 +147,9 @@ def _packed_at_run_time(t: Builder, W: Tensor, group: int) -> Tensor:
         flat = t.reshape(W, (W.shape[0], prod(kernel)))
         channels = light.padded_channels(W.shape[0], W.dtype.itemsize)
         padded = t.pad(flat, (0, 0), (channels - W.shape[0], 0))
-        return t.reshape(t.transpose(padded, (1, 0)), (*kernel, channels))
+        lanes = light.padded_channels(1, W.dtype.itemsize)
+        vectors = t.reshape(padded, (channels // lanes, lanes, prod(kernel)))
+        return t.reshape(t.transpose(vectors, (0, 2, 1)), (channels // lanes, *kernel, lanes))
     width, each = dense.panel_width(W.dtype.itemsize), W.shape[0] // group
     panels = -(-each // width)
     x = t.reshape(W, (group, each, W.shape[1], *kernel))

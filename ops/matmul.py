@@ -132,7 +132,16 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     inputs = (a2, None if b.is_constant else b)
     reference = lambda v: [np.matmul(v[0], b.constant if v[1] is None else v[1]).reshape(shape)]  # noqa: E731
     return t.kernel(
-        "matmul", inputs, [(a.dtype, shape)], launch, tail=Tail.EPILOGUE, bias=True, matrix=matrix, flops=flops, reference=reference
+        "matmul",
+        inputs,
+        [(a.dtype, shape)],
+        launch,
+        tail=Tail.EPILOGUE,
+        bias=True,
+        in_place=True,
+        matrix=matrix,
+        flops=flops,
+        reference=reference,
     )[0]
 
 
@@ -164,7 +173,7 @@ def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:
 
     reference = lambda v: [np.matmul(v[0], v[1])]  # noqa: E731
     return t.kernel(
-        "matmul", (a, b), [(a.dtype, (batch, m, n))], launch, tail=Tail.EPILOGUE, bias=True, matrix=((0,), (), (1,), (2,)),
+        "matmul", (a, b), [(a.dtype, (batch, m, n))], launch, tail=Tail.EPILOGUE, bias=True, in_place=True, matrix=((0,), (), (1,), (2,)),
         flops=2 * batch * m * n * k, reference=reference, linear=True,
     )[0]  # fmt: skip
 

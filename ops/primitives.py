@@ -302,6 +302,7 @@ class Kernel:
         matrix: how the first output's dimensions split into four groups, the last of them contiguous: (batch..., rows,
             columns) for the epilogue. A kernel that states it writes any layout in which each group has one stride.
         bias: whether a vector added to the rows may become the launch context's `bias`.
+        in_place: whether the residual may lie where the first output does: no element of it is read after it is written.
         flops: arithmetic operations.
         linear: whether a factor of any input is one of the (only) output.
         errors: what the kernel's status codes 1, 2 ... mean.
@@ -316,6 +317,7 @@ class Kernel:
     output_orders: tuple[tuple[int, ...] | None, ...] = ()
     tail: Tail = Tail.NONE
     bias: bool = False
+    in_place: bool = False
     matrix: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), (), ())
     flops: int = 0
     errors: tuple[str, ...] = ()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.numpy_helper
 import onnx.parser
+import onnx.reference
 import pytest
 
 from jitrt.engine import Engine
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter, NoReference
-from jitrt.fusion.plan import Plan, Space, Step
+from jitrt.fusion.plan import Plan, Ref, Space, Step
 
 RNG = np.random.default_rng(0)
 CONV = "Conv <pads = [1, 1, 1, 1]>"
@@ -177,3 +179,35 @@ def test_empty_tensors_need_no_step() -> None:
         "(float[0,4] x) => (float[0,4] y, float[4] z) <int64[1] d = {0}> { y = Softmax (x) z = ReduceSum <keepdims = 0> (y, d) }"
     )
     assert len(plan.steps) <= 1
+
+
+SUMS = {
+    "direct": ((16, 8, 1, 1), 1, False, True),
+    "of odd channels": ((13, 8, 3, 3), 1, True, True),
+    "winograd": ((64, 32, 3, 3), 1, True, True),
+    "grouped": ((24, 4, 3, 3), 4, True, True),
+    "depthwise": ((24, 1, 3, 3), 24, True, False),
+}
+
+
+@pytest.mark.parametrize("case", SUMS)
+def test_a_sum_lies_where_the_term_lay_that_nobody_needs_later(case):
+    shape, group, pad, in_place = SUMS[case]
+    channels = shape[1] * group
+    conv = f"Conv <group = {group}{', pads = [1, 1, 1, 1]' if pad else ''}>"
+    text = (
+        f"g (float[1,{channels},29,23] x, float[{shape[0]},{channels},1,1] v, float[{','.join(map(str, shape))}] w)"
+        f"=> (float[1,{shape[0]},28,22] y)"
+        f"{{ s = Conv (x, v) c = {conv} (x, w) r = Add (c, s) z = Relu (r) y = MaxPool <kernel_shape = [2, 2]> (z) }}"
+    )
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}')
+    feeds = {n: RNG.uniform(-2, 2, s).astype(np.float32) for n, s in
+             (("x", (1, channels, 29, 23)), ("v", (shape[0], channels, 1, 1)), ("w", shape))}  # fmt: skip
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(feeds[n], n) for n in "vw")
+    feeds = {"x": feeds["x"]}
+    engine = Engine(load(model).graph, 2)
+    expected = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    np.testing.assert_allclose(engine.run(feeds, ["y"])[0], expected[0], rtol=1e-4, atol=1e-4)
+    plan = engine.plan(feeds)
+    buffers = {r.buffer for s in plan.steps for r in s.args if isinstance(r, Ref) and r.buffer.space is Space.ARENA}
+    assert (sum(b.nbytes == shape[0] * 29 * 23 * 4 for b in buffers) == 1) == in_place

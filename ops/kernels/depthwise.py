@@ -1,10 +1,11 @@
 """Depthwise convolution: one filter per channel, vectorised over channels of a channels-last image.
 
-Register tile: T output pixels of a row times V vectors of channels (T x V = 8 x 1, 4 x 2, 1 x 4). A filter tap is
-loaded once per tile; every FMA takes its image operand from L1, so the tile runs at one load per FMA, which is what the CPU's
-two load ports sustain. Taps outside the image are skipped, not multiplied by zero: no padded copy is made. Order of
-loops: task = (image, output depth and rows, chunk of channels); rows; tiles; vectors of the chunk; taps. The chunk is
-chosen so that the window's input rows stay in L1 from one output row to the next.
+Inside the image a register tile is 2 rows of 4 output pixels of one vector of channels, its taps unrolled: the rows and
+columns that its outputs share are loaded once. At the borders and for other windows, 4 pixels of a row, 2 of a column or
+one pixel with their taps in loops; taps outside the image are skipped, not multiplied by zero: no padded copy is made.
+Order of loops: task = (image, output depth and rows, chunk of channels); strips of columns; rows, by twos; tiles; vectors
+of the chunk; taps. Chunk and strip are such that the window's input rows stay in L1 from one pair of rows to the next,
+and those of the next pair are fetched meanwhile.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from .launch import Launch
 from .padcopy import pad_copy
 from .spec import handwritten
 
-_L1_ROWS = 44 << 10  # bytes of input rows of one chunk
+_L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip
+_STRIP = 8  # output columns of the narrowest strip
 _TASK_FLOPS = 200_000  # a task costs the executor about a microsecond
-# window widths and strides whose taps of one row are unrolled; others loop
+# widths and strides of windows whose taps are unrolled; others loop
 _UNROLLED = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
 
 
@@ -35,7 +37,7 @@ class DepthwiseWeights:
         channels: output channels.
         multiplier: output channels per input channel.
         kernel: (kD, kH, kW).
-        address: of [kD, kH, kW, channels rounded up to whole vectors].
+        address: of [vectors of channels, kD, kH, kW, lanes], the last vector filled up with zeros.
     """
 
     channels: int
@@ -64,9 +66,10 @@ def pack_depthwise(w: np.ndarray, groups: int) -> np.ndarray:
     if w.shape[1] != 1 or groups == 0 or w.shape[0] % groups:
         raise ValueError(f"depthwise weights {w.shape} of {groups} groups: expected [multiple of groups, 1, ...]")
     kernel = triple(w.shape[2:], 1)
-    data = np.zeros((*kernel, padded_channels(w.shape[0], w.dtype.itemsize)), w.dtype)
-    data[..., : w.shape[0]] = np.moveaxis(w.reshape(w.shape[0], *kernel), 0, -1)
-    return data
+    lanes = target.current().lanes * 4 // w.dtype.itemsize
+    data = np.zeros((padded_channels(w.shape[0], w.dtype.itemsize), *kernel), w.dtype)
+    data[: w.shape[0]] = w.reshape(w.shape[0], *kernel)
+    return np.ascontiguousarray(np.moveaxis(data.reshape(-1, lanes, *kernel), 1, -1))
 
 
 def depthwise(
@@ -118,35 +121,39 @@ def depthwise(
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     taps = prod(weights.kernel)
     flops = 2 * n * c * od * oh * ow * taps
-    chunk, rows = _blocking(weights, x3.shape[4], steps, (n * od, oh), flops, threads, size)
+    chunk, rows, strip = _blocking(weights, ow, steps, (n * od, oh), flops, threads, size)
     chunks, row_blocks = -(-c // chunk), -(-oh // rows)
     address, block = epilogue or (0, 0)
-    tap = padded_channels(c, SIZES[work]) * SIZES[work]
+    filters = padded_channels(c, SIZES[work]) * SIZES[work] * taps
     args = (x3.address, y3.address, weights.address, bias, extra.address if extra else 0, float(low), float(high),
             address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
             c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
-            tap)  # fmt: skip
+            strip)  # fmt: skip
     unrolled = (weights.kernel[2], steps[2]) if dils[2] == 1 else (0, 0)
     width, stride = unrolled if unrolled in _UNROLLED else (0, 0)
-    kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype, width=width, stride=stride)
-    moved = size * (n * c * (x3.pixels + y3.pixels)) + taps * tap
+    square = width > 0 and weights.kernel == (1, width, width) and (steps[1], dils[1]) == (stride, 1)
+    kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype, width=width, stride=stride, square=int(square))
+    moved = size * (n * c * (x3.pixels + y3.pixels)) + filters
     return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 0, label, flops, moved), *last]
 
 
 def _blocking(
     weights: DepthwiseWeights, width: int, steps: tuple[int, ...], outer: tuple[int, int], flops: int, threads: int, size: int
-) -> tuple[int, int]:
-    """Channels and output rows of one task."""
+) -> tuple[int, int, int]:
+    """Channels and output rows of one task, output columns of a strip."""
     lanes = target.current().lanes
     images, height = outer
     vectors = -(-weights.channels // lanes)
-    window = weights.kernel[1] * width * lanes * size
-    chunk = min(vectors, max(4, _L1_ROWS // max(1, window)))
+    # of one column of input, for a pair of output rows and the next pair
+    column = (weights.kernel[1] + 3 * steps[1]) * lanes * size
+    narrow = min(width, _STRIP) * steps[2] + weights.kernel[2]
+    chunk = min(vectors, max(2, _L1_ROWS // (narrow * column)))
     chunk = -(-vectors // -(-vectors // chunk) // 2) * 2 if chunk > 1 else 1
+    strip = max(_STRIP, (_L1_ROWS // (chunk * column) - weights.kernel[2]) // steps[2] // 4 * 4)
     tasks = max(1, min(4 * threads, flops // _TASK_FLOPS))
     chunks = -(-vectors // chunk)
     rows = max(1, -(-height * images * chunks // tasks))
-    return chunk * lanes, min(height, rows)
+    return chunk * lanes, min(height, rows), strip
 
 
 def native_output(dtype: str, y: Image, epilogue: object, alloc: Alloc, threads: int, label: str) -> tuple[Image, list[Launch]]:
@@ -174,25 +181,25 @@ def native_input(dtype: str, x: Image, launches: list[Launch], alloc: Alloc, thr
     return copy
 
 
-def factory(dtype: str, width: int, stride: int) -> Callable:
+def factory(dtype: str, width: int, stride: int, square: int) -> Callable:
     """The kernel. Task = (image, output depth, block of rows, chunk of channels), the chunk running fastest.
 
-    `width` taps and the stride of a row are compiled in, for dilation 1; width 0: any.
+    The `width` and stride of a window's rows are compiled in, for dilation 1 (width 0: any); `square`: all of its taps.
     """
     from . import simd
 
     lanes = target.current().lanes * (4 if dtype == "f64" else 8) // 8
     size, weight = SIZES[dtype], 8 if dtype == "f64" else 4
-    eight, four = _tile(dtype, lanes, 8, 1, width, stride), _tile(dtype, lanes, 4, 2, width, stride)
-    part = _tile(dtype, lanes, 4, 0, width, stride)
-    border, one, edge = _tile(dtype, lanes, 4, 2, 0, 0), _tile(dtype, lanes, 1, 4, 0, 0), _tile(dtype, lanes, 1, 0, 0, 0)
+    inner = _inner(dtype, lanes, width, stride) if square else None
+    four, part = _tile(dtype, lanes, 4, 2, width, stride), _tile(dtype, lanes, 4, 0, width, stride)
+    two, one, edge = _tile(dtype, lanes, 2, 4, 0, 0), _tile(dtype, lanes, 1, 4, 0, 0), _tile(dtype, lanes, 1, 0, 0, 0)
     words, call_kernel = simd.block, simd.call_kernel
 
     def kernel(args, task, scratch):
         c, d, h, w, od, oh, ow = args[21], args[22], args[23], args[24], args[25], args[26], args[27]
         kd, kh, kw, sd, sh, sw = args[28], args[29], args[30], args[31], args[32], args[33]
         dd, dh, dw, bd, bh, bw = args[34], args[35], args[36], args[37], args[38], args[39]
-        rows, row_blocks, chunk, chunks, tap = args[40], args[41], args[42], args[43], args[44]
+        rows, row_blocks, chunk, chunks = args[40], args[41], args[42], args[43]
         c0, outer = task % chunks * chunk, task // chunks
         block, outer = outer % row_blocks, outer // row_blocks
         depth, n = outer % od, outer // od
@@ -204,74 +211,126 @@ def factory(dtype: str, width: int, stride: int) -> Callable:
         after = max(inside, min(ow, (w - 1 + bw - (kw - 1) * dw) // sw + 1))
         at_d = depth * sd - bd
         d0, d1 = max(0, -(at_d // dd)), min(kd, (d - 1 - at_d) // dd + 1)
-        bias, across = args[3] + c0 * weight if args[3] != 0 else 0, sw * args[12]
-        row, stop, done = block * rows, min(oh, block * rows + rows), 0
-        while row < stop:
+        tap, bias, across = lanes * weight, args[3] + c0 * weight if args[3] != 0 else 0, sw * args[12]
+        vector = kd * kh * kw * tap  # bytes of the filters of one vector of channels
+        row, stop, strip, begin = block * rows, min(oh, block * rows + rows), args[44], 0
+        # strips have as many columns inside the image, the last one more
+        end = inside + strip if after - inside >= 2 * strip else ow
+        while begin < ow:
             at_h = row * sh - bh
             h0, h1 = max(0, -(at_h // dh)), min(kh, (h - 1 - at_h) // dh + 1)
             x = args[0] + n * args[9] + (at_d + d0 * dd) * args[10] + (at_h + h0 * dh) * args[11] + c0 * size
-            filters = args[2] + (d0 * kh + h0) * kw * tap + c0 * weight
+            filters = args[2] + c0 // lanes * vector + (d0 * kh + h0) * kw * tap
             y = args[1] + n * args[13] + depth * args[14] + row * args[15] + c0 * size
             r = args[4] + n * args[17] + depth * args[18] + row * args[19] + c0 * size if args[4] != 0 else 0
-            nd, nh, col = d1 - d0, h1 - h0, 0
-            # `done` rows from here have their border columns already; else do those of four rows with every tap
-            if done == 0 and stop - row >= 4 and h0 == 0 and at_h + 3 * sh + (kh - 1) * dh < h:
-                done = 4
-                for i in range(inside + ow - after):
-                    col = i if i < inside else i - inside + after
+            nd, nh, col, high = d1 - d0, h1 - h0, begin, 1
+            # two rows with every tap inside the image
+            if stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
+                high = 2
+            while col < end:
+                w0, w1, pixels = 0, kw, 1
+                if col < inside or col >= after:
                     at_w = col * sw - bw
                     w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
-                    xt, ft, yt = x + (at_w + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
-                    rt = r + col * args[20] if r != 0 else 0
-                    border(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, args[11] * sh, args[15], args[19])
-                    if left > 0:
-                        xt, ft, yt = xt + rest * size, ft + rest * weight, yt + rest * size
-                        rt = rt + rest * size if r != 0 else 0
-                        to = bias + rest * weight if bias != 0 else 0
-                        for k in range(4):
-                            rk = rt + k * args[19] if r != 0 else 0
-                            edge(args, xt + k * args[11] * sh, ft, to, yt + k * args[15], rk, nd, nh, w1 - w0, left, 0, 0, 0)
-            col, width = 0, ow
-            if done > 0:
-                col, width, done = inside, after, done - 1
-            while col < width:
-                at_w, w0, w1, pixels = col * sw - bw, 0, kw, 1
-                if col < inside or col >= after:
-                    w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
-                elif after - col > 4 and after - inside >= 8:
-                    pixels, col = 8, min(col, after - 8)
                 elif after - inside >= 4:
-                    pixels, col = 4, min(col, after - 4)
-                at_w = col * sw - bw
-                xt, ft, yt = x + (at_w + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
+                    pixels, col = 4, min(col, min(end, after) - 4)
+                xt, ft, yt = x + (col * sw - bw + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
                 rt = r + col * args[20] if r != 0 else 0
-                if pixels == 8:
-                    eight(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors, across, args[16], args[20])
-                elif pixels == 4:
-                    four(args, xt, ft, bias, yt, rt, nd, nh, kw, vectors, across, args[16], args[20])
-                else:
+                if high == 2 and pixels == 1:
+                    two(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, sh * args[11], args[15], args[19])
+                elif pixels == 1:
                     one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, 0, 0, 0)
+                elif high == 2 and square > 0:
+                    inner(args, xt, ft, bias, yt, rt, vectors)
+                else:
+                    for i in range(high):
+                        ri = rt + i * args[19] if r != 0 else 0
+                        xi, yi = xt + i * sh * args[11], yt + i * args[15]
+                        four(args, xi, ft, bias, yi, ri, nd, nh, kw, vectors, across, args[16], args[20])
                 if left > 0:
-                    xt, ft, yt = xt + rest * size, ft + rest * weight, yt + rest * size
+                    xt, ft, yt = xt + rest * size, ft + vectors * vector, yt + rest * size
                     rt = rt + rest * size if r != 0 else 0
                     to = bias + rest * weight if bias != 0 else 0
-                    step = min(pixels, 4)
-                    for i in range(0, pixels, step):
-                        ri = rt + i * args[20] if r != 0 else 0
-                        xi, yi = xt + i * across, yt + i * args[16]
-                        if step == 4:
+                    for i in range(high):
+                        ri = rt + i * args[19] if r != 0 else 0
+                        xi, yi = xt + i * sh * args[11], yt + i * args[15]
+                        if pixels == 4:
                             part(args, xi, ft, to, yi, ri, nd, nh, kw, left, across, args[16], args[20])
                         else:
                             edge(args, xi, ft, to, yi, ri, nd, nh, w1 - w0, left, 0, 0, 0)
                 col += pixels
-            row += 1
-            if args[7] != 0:
+            for i in range(high if args[7] != 0 else 0):
                 where = words(scratch)
-                where[0], where[1], where[2] = n, 0, (depth * oh + row - 1) * ow
-                where[3], where[4], where[5] = ow, c0, cols
+                where[0], where[1], where[2] = n, 0, (depth * oh + row + i) * ow + begin
+                where[3], where[4], where[5] = end - begin, c0, cols
                 call_kernel(args[7], args[8], 0, scratch)
+            row += high
+            if row == stop:
+                row, begin, end = block * rows, end, end + strip
+                if after - end < strip:
+                    end = ow
 
     return kernel
+
+
+def _inner(dtype: str, lanes: int, width: int, stride: int) -> Callable:
+    """``inner(args, x, filters, bias, y, residual, count)``: 2 rows of 4 outputs of `count` vectors of channels.
+
+    The window is `width` square with this stride, without dilation; every tap is inside the image. x points at the first
+    tap of the first pixel.
+    """
+    from . import window
+
+    rows, columns = 2, 4
+    weight = "f64" if dtype == "f64" else "f32"
+    tap = lanes * SIZES[weight]
+
+    def body(code, block, x, filters, bias, y, residual, count):
+        line, column, out_line, out, other_line, other = (code.argument(block, i) for i in (11, 12, 15, 16, 19, 20))
+        low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
+        lines = [code.variable(code.unrelated(x + line * i)) for i in range((rows - 1) * stride + width)]
+        taps, start = code.variable(filters), code.variable(bias)
+        outs, others = (code.variable(code.unrelated(z)) for z in (y, residual))
+        # the lines of the next pair of rows hold two vectors: one vector fetches half of them, the next the other half
+        ahead = [code.variable(code.unrelated(x + line * (len(lines) + i * stride))) for i in range(rows)]
+
+        def multiply(sums):
+            for i, at in enumerate(lines):
+                pixels = [code.load(at.get() + column * j) for j in range((columns - 1) * stride + width)]
+                for r in range(rows):
+                    if 0 <= i - r * stride < width:
+                        for k in range(width):
+                            factor = code.load(taps.get() + ((i - r * stride) * width + k) * tap, None, weight)
+                            for j in range(columns):
+                                total = sums[r][j]
+                                total.set(pixels[j * stride + k].fma(factor, total.get()))
+
+        def finish(sums):
+            for r, row in enumerate(sums):
+                for j, total in enumerate(row):
+                    with code.when(residual != 0):
+                        total.set(total.get() + code.load(others.get() + other_line * r + other * j))
+                    code.store(outs.get() + out_line * r + out * j, total.get().at_least(low).at_most(high))
+
+        with code.loop(count):
+            initial = code.variable(low.like(0))
+            with code.when(bias != 0):
+                initial.set(code.load(start.get(), None, weight))
+            sums = [[code.variable(initial.get()) for _ in range(columns)] for _ in range(rows)]
+            multiply(sums)
+            for i in range(stride):
+                for j in range(columns * stride):
+                    code.prefetch(ahead[0].get() + line * i + column * j)
+            finish(sums)
+            now, then = (each.get() + lanes * code.size for each in ahead)
+            ahead[0].set(then)
+            ahead[1].set(now)
+            taps.set(taps.get() + width * width * tap)
+            start.set(start.get() + tap)
+            for each in (*lines, outs, others):
+                each.set(each.get() + lanes * code.size)
+
+    return window.leaf("x filters bias y residual count", dtype, lanes, body)
 
 
 def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: int) -> Callable:
@@ -286,8 +345,9 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
     weight = "f64" if dtype == "f64" else "f32"
 
     def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other):
-        argument = [code.argument(block, i) for i in range(45)]
-        column, tap_size = argument[12], argument[44]
+        argument = [code.argument(block, i) for i in range(44)]
+        column, tap_size = argument[12], code.word(lanes * SIZES[weight])
+        vector = tap_size * argument[28] * argument[29] * argument[30]  # bytes of the filters of one vector of channels
         # from one tap to the next: bytes in the image and in the filters
         across = column if width else column * argument[36]
         steps = [
@@ -297,24 +357,23 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
         ]
         low, high = code.number(argument[5]), code.number(argument[6])
         left, step = None if wide else count, lanes * code.size
-        ratio = SIZES[weight] // code.size
 
         def multiply(sums, at, tap, k):
             for v, row in enumerate(sums):
-                factor = code.load(tap + tap_size * k + v * step * ratio, None, weight)
+                factor = code.load(tap + tap_size * k + vector * v, None, weight)
                 for i, total in enumerate(row):
                     here = at + column * (i * stride + k) if width else at + pixel * i
                     total.set(code.load(here + v * step, left).fma(factor, total.get()))
 
-        def group(offset, vectors):
-            sums = []
+        def group(first, vectors):
+            offset, sums = first * step, []
             for v in range(vectors):
                 initial = code.variable(low.like(0))
                 with code.when(bias != 0):
-                    initial.set(code.load(bias + (offset + v * step) * ratio, left, weight))
+                    initial.set(code.load(bias + tap_size * (first + v), left, weight))
                 sums.append([code.variable(initial.get()) for _ in range(pixels)])
             counts = [nd, nh] if width else [nd, nh, nw]
-            with code.taps(counts, steps[: len(counts)], (x + offset, filters + offset * ratio)) as (at, tap):
+            with code.taps(counts, steps[: len(counts)], (x + offset, filters + vector * first)) as (at, tap):
                 for k in range(width or 1):
                     multiply(sums, at, tap, k)
             for v, row in enumerate(sums):
@@ -329,9 +388,9 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
             return
         groups = count / wide
         with code.loop(groups) as index:
-            group(index * (wide * step), wide)
+            group(index * wide, wide)
         if wide > 1:
             with code.loop(count - groups * wide) as index:
-                group((groups * wide + index) * step, 1)
+                group(groups * wide + index, 1)
 
     return window.leaf("x filters bias y residual nd nh nw count pixel out other", dtype, lanes, body)
