@@ -173,7 +173,8 @@ def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:
 
     reference = lambda v: [np.matmul(v[0], v[1])]  # noqa: E731
     return t.kernel(
-        "matmul", (a, b), [(a.dtype, (batch, m, n))], launch, tail=Tail.EPILOGUE, bias=True, in_place=True, matrix=((0,), (), (1,), (2,)),
+        "matmul", (a, b), [(a.dtype, (batch, m, n))], launch, tail=Tail.EPILOGUE, bias=True, in_place=True,
+        matrix=((0,), (), (1,), (2,)),
         flops=2 * batch * m * n * k, reference=reference, linear=True,
     )[0]  # fmt: skip
 
