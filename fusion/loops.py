@@ -17,8 +17,8 @@ from ..ops import evaluate
 from ..ops.kernels import target
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Layout, Map, Reduce, Tensor
-from . import codegen
-from .codegen import Access, Generated, LoopCode, Operand, Statement
+from .codegen import Generated, generate
+from .loopcode import Access, LoopCode, Operand, Shape, Statement, is_dear, outer_rank
 
 # elements of work, weighted by their cost, that are worth a task of their own
 TASK_WORK = 1 << 14
@@ -109,12 +109,12 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
         for i, x in enumerate([*work.reads, *work.writes])
     )
     outer, inner, fold = nest.outer, nest.inner, nest.fold
-    shape = codegen.Shape.COLUMN if nest.column else codegen.Shape.ROW
+    shape = Shape.COLUMN if nest.column else Shape.ROW
     code = LoopCode(
-        shape, codegen.outer_rank(len(outer)), operands, tuple(t for t, _ in work.scalars), work.statements,
+        shape, outer_rank(len(outer)), operands, tuple(t for t, _ in work.scalars), work.statements,
         tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
     )  # fmt: skip
-    made = codegen.generate(code, lanes)
+    made = generate(code, lanes)
     rows = prod(n for n, _ in outer)
     tasks, rows_per_task, chunks, chunk = _share(made, rows, inner[0], fold[0], bool(axes) and not nest.column, threads)
     padding = code.rank - len(outer)
@@ -144,7 +144,7 @@ def epilogue(
         Operand(evaluate.memory_name(x.dtype), _access(steps[3], x.dtype.itemsize)) for x, steps in zip(tensors, strides)
     )
     code = LoopCode(
-        codegen.Shape.TILE, 0, operands, tuple(t for t, _ in work.scalars), work.statements,
+        Shape.TILE, 0, operands, tuple(t for t, _ in work.scalars), work.statements,
         tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
     )  # fmt: skip
     args: list[object] = []
@@ -152,7 +152,7 @@ def epilogue(
         args += [address, *steps]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
     lanes = _lanes(work, prod(shape[d] for d in matrix[3]), prod(shape))
-    return codegen.generate(code, lanes).kernel, tuple(args)
+    return generate(code, lanes).kernel, tuple(args)
 
 
 def _lanes(work: Body, inner: int, total: int) -> int:
@@ -163,7 +163,7 @@ def _lanes(work: Body, inner: int, total: int) -> int:
     many: with few it makes no difference, and a size that grows should not need a second kernel for nothing.
     """
     native = target.current().lanes
-    dear = sum(codegen.is_dear(s.text) for s in work.statements if not s.row)
+    dear = sum(is_dear(s.text) for s in work.statements if not s.row)
     folds = any(s.fold for s in work.statements)
     if dear >= (1 if folds else 3) and inner > 64 * native:
         return 4 * native

@@ -1,0 +1,116 @@
+"""The description of one fused loop: its shape, operands and statements, and the layout of its argument block.
+
+Three shapes of loop, all over vectors of LANES elements (`ops/kernels/simd.py`):
+
+- ROW: rows (outer dimensions) are shared among tasks; lanes run along a row. Without reductions a row may be split
+  among tasks too.
+- COLUMN: the reduced dimension is not the innermost in memory: lanes run across neighbouring rows instead.
+- TILE: an epilogue: the contraction states batch, rows and columns of its tile in the first words of its scratch.
+
+Sizes and strides are arguments, so a description holds structure alone, and equal structures share a kernel.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from ..ops.primitives import Fold
+
+# functions worth keeping a result of, rather than computing it again in a later pass
+_DEAR = re.compile(r"\b(exp\w*|log\w*|tanh|sigmoid|erf|gelu\w*|softplus|pow|sin|cos|tan|a?(sin|cos|tan)h?|sqrt|mish)\(|/")
+
+
+class Shape(enum.Enum):
+    """The kind of loop (see the module's text)."""
+
+    ROW = "row"
+    COLUMN = "column"
+    TILE = "tile"
+
+
+class Access(enum.Enum):
+    """How an operand moves along the lanes."""
+
+    UNIT = "unit"
+    ZERO = "zero"
+    STRIDED = "strided"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Memory that the loop reads or writes. `row`: it has one element a row (reduction results and what goes with them)."""
+
+    dtype: str
+    access: Access
+    row: bool = False
+
+
+@dataclass(frozen=True)
+class Statement:
+    """``target = text(args)`` for every element (or once a row), or a fold of one argument over the row.
+
+    Names: ``v<i>`` values, ``x<i>`` operands read, ``s<i>`` scalars.
+    """
+
+    target: str
+    text: str
+    args: tuple[str, ...]
+    dtype: str
+    row: bool = False
+    fold: Fold | None = None
+
+
+@dataclass(frozen=True)
+class LoopCode:
+    """Everything that decides the source.
+
+    Attributes:
+        rank: number of outer dimensions that are stepped through (3 or 7; unused ones have size 1).
+        operands: inputs and outputs; x<i> in statements. `stores`: (operand, value).
+        scalars: register types of scalar arguments.
+    """
+
+    shape: Shape
+    rank: int
+    operands: tuple[Operand, ...]
+    scalars: tuple[str, ...]
+    statements: tuple[Statement, ...]
+    stores: tuple[tuple[int, str], ...]
+
+    # -- the argument block's layout
+    @property
+    def header(self) -> int:
+        """Words before the operands: inner chunks, rows, rows a task, inner size, chunk, fold size, outer sizes."""
+        return 0 if self.shape is Shape.TILE else 6 + self.rank
+
+    @property
+    def operand_words(self) -> int:
+        """Words an operand: address, outer strides, stride along the lanes, stride along the folded dimension."""
+        return 5 if self.shape is Shape.TILE else 3 + self.rank
+
+    def place(self, operand: int) -> int:
+        """Index of an operand's first word."""
+        return self.header + operand * self.operand_words
+
+    def scalar_place(self, scalar: int) -> int:
+        """Index of a scalar argument."""
+        return self.place(len(self.operands)) + scalar
+
+
+def is_dear(text: str) -> bool:
+    """Whether an expression takes so long that its result is worth keeping."""
+    return bool(_DEAR.search(text))
+
+
+def outer_rank(dims: int) -> int:
+    """The rank class for a number of outer dimensions.
+
+    Raises:
+        ValueError: more than 7.
+    """
+    for rank in (3, 7):
+        if dims <= rank:
+            return rank
+    raise ValueError(f"a loop over {dims} outer dimensions")

@@ -1,0 +1,102 @@
+"""The schedule of a fused loop: which of its passes over a row computes what.
+
+A row with reductions is passed over once per level of dependence: pass k computes what needs only the reductions of
+earlier passes. What a later pass would have to compute dearly again waits, in an output where one is free until then,
+else in thread scratch.
+"""
+
+from __future__ import annotations
+
+from .loopcode import Access, LoopCode, Shape, Statement, is_dear
+
+
+class Schedule:
+    """Which pass computes what.
+
+    Attributes:
+        level: the number of reductions that a value depends on, one after the other: the first pass that can compute it.
+        passes: how often a row is passed over.
+        saved: values that a later pass would have to compute dearly again: they wait, in an output or in scratch.
+        in_output: the saved values that wait in an output, and in which.
+        in_scratch: the others, in the order of their places.
+    """
+
+    def __init__(self, code: LoopCode) -> None:
+        self.code = code
+        self.by_target = {s.target: s for s in code.statements}
+        self.level: dict[str, int] = {}
+        for s in code.statements:
+            self.level[s.target] = max((self.level.get(a, 0) for a in s.args), default=0) + (s.fold is not None)
+        work = [self.level[s.args[0]] for s in code.statements if s.fold and s.args[0] in self.level]
+        work += [0 for s in code.statements if s.fold]
+        work += [self.level.get(value, 0) for i, value in code.stores if not code.operands[i].row]
+        self.passes = max(work, default=-1) + 1
+        self.saved = tuple(s.target for s in code.statements if self._is_saved(s))
+        self.in_output = self._waiting_in_outputs() if code.shape is Shape.ROW else {}
+        self.in_scratch = tuple(name for name in self.saved if name not in self.in_output)
+
+    def _is_saved(self, s: Statement) -> bool:
+        if s.row or s.fold or not self._dear(s.target):
+            return False
+        return any(k > self.level[s.target] for k in self._read_in(s.target))
+
+    def wanted(self, k: int) -> list[str]:
+        """What pass k computes for each element: arguments of its folds, what it stores, what later passes read."""
+        names = [s.args[0] for s in self.folds(k)]
+        names += [value for i, value in self.code.stores if not self.code.operands[i].row and self.level.get(value, 0) == k]
+        return names + [name for name in self.saved if self.level[name] == k]
+
+    def folds(self, k: int) -> list[Statement]:
+        """The reductions over what pass k computes."""
+        return [s for s in self.code.statements if s.fold and self.level.get(s.args[0], 0) == k]
+
+    def loads(self, k: int) -> set[int]:
+        """The operands whose elements pass k reads."""
+        found: set[int] = set()
+        waiting = self.wanted(k)
+        while waiting:
+            name = waiting.pop()
+            if name[0] == "x":
+                found.add(int(name[1:]))
+            elif name in self.by_target and not (name in self.saved and self.level[name] < k):
+                s = self.by_target[name]
+                waiting += () if s.row or s.fold else s.args
+        return {i for i in found if not self.code.operands[i].row and self.code.operands[i].access is not Access.ZERO}
+
+    def _waiting_in_outputs(self) -> dict[str, int]:
+        """Saved values that can wait where the result of a later pass goes: in an output which lies dense in memory.
+
+        The result may take the place of an operand, so no operand may be read after the value is there.
+        """
+        homes: dict[str, int] = {}
+        for name in self.saved:
+            k = self.level[name]
+            if any(self.loads(later) for later in range(k + 1, self.passes)):
+                continue
+            for i, value in self.code.stores:
+                operand = self.code.operands[i]
+                last = max(self._read_in(name)) <= self.level.get(value, 0)
+                dense = operand.access is Access.UNIT and not operand.row and operand.dtype == self.by_target[name].dtype
+                if last and dense and self.level.get(value, 0) > k and i not in homes.values():
+                    homes[name] = i
+                    break
+        return homes
+
+    def _dear(self, name: str) -> bool:
+        s = self.by_target.get(name)
+        if s is None or s.row or s.fold:
+            return False
+        return is_dear(s.text) or len(s.text) > 40 or any(self._dear(a) for a in s.args)
+
+    def _read_in(self, name: str) -> set[int]:
+        """The passes that evaluate a value, directly or through values that are computed again."""
+        passes = {self.level[name]} if any(v == name for _, v in self.code.stores) else set()
+        for s in self.code.statements:
+            if name in s.args:
+                if s.fold:
+                    passes.add(self.level[s.target] - 1)
+                elif not s.row:
+                    passes.add(self.level[s.target])
+                    if not self._dear(s.target):
+                        passes |= self._read_in(s.target)
+        return passes
