@@ -73,8 +73,12 @@ def lower(t: Builder, node: Node, inputs: Sequence[Value | None], version: int) 
 
     Raises:
         UnknownOperator: onnx has no such operator.
+        OperatorError: nor has it, and the row declined this use.
     """
     schema = _schema(node.domain, node.op, version)
+    if schema is None and registry.find(node.domain, node.op, version) is not None:
+        kinds = ", ".join(repr(x) for x in inputs if x is not None)
+        raise OperatorError(f"the operator is not available for these types or attributes: {kinds}")
     if schema is None:
         raise UnknownOperator(node.domain, node.op, version)
     proto = _node_proto(node, schema)

@@ -25,9 +25,11 @@ from functools import lru_cache
 from .builder import OperatorError
 
 Lowering = Callable[..., object]
+MICROSOFT = "com.microsoft"
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
     "quant", "qlinear", "einsum", "gradient", "control", "sequence", "resize", "rnn", "random", "sort", "detection",
+    "contrib_fused",
 )  # fmt: skip
 
 
@@ -62,6 +64,11 @@ def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE)
         return function
 
     return register
+
+
+def contrib(name: str, takes: Takes = Takes.NATIVE) -> Callable[[Lowering], Lowering]:
+    """`op` of the domain com.microsoft, whose operators have one version."""
+    return op(name, domain=MICROSOFT, takes=takes)
 
 
 # numpy kinds of what an operator is defined for
