@@ -168,9 +168,8 @@ def lrn(t: Builder, x, *, size, alpha=1e-4, beta=0.75, bias=1.0):
     for i in range(1, size):
         total = t.map("a + b", total, t.take(squares, 1, i, i + channels))
     base = t.map("a * b + c", total, t.constant(alpha / size, wide.dtype), t.constant(bias, wide.dtype))
-    if beta == 0.75:  # what all networks have; roots take a quarter of the time of pow
-        return t.cast(t.map("a / (sqrt(b) * sqrt(sqrt(b)))", wide, base), x.dtype)
-    return t.cast(t.map("a / pow(b, c)", wide, base, t.constant(beta, wide.dtype)), x.dtype)
+    power = t.op("Pow", base, t.constant(beta, wide.dtype), since=7)
+    return t.cast(t.map("a / b", wide, power), x.dtype)
 
 
 # -- batch normalisation

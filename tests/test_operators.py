@@ -165,13 +165,11 @@ def test_int64_division_is_exact_beyond_float64() -> None:
 def _c_pow(x: float, y: float) -> float:
     try:
         return math.pow(x, y)
-    except ZeroDivisionError:
-        return math.copysign(math.inf, x)
     except ValueError:
-        return math.copysign(math.inf, x) if x == 0 else math.nan
+        return math.nan if x else math.copysign(math.inf, x if y % 2 == 1 else 1)
 
 
-@pytest.mark.parametrize("exponent", [2.0, 3.0, -1.0, 0.5, 0.0])
+@pytest.mark.parametrize("exponent", np.arange(-12, 18) / 4)
 def test_pow_by_a_constant_agrees_with_pow_at_the_edges(exponent: float) -> None:
     x = f32(-np.inf, -2, -0.0, 0.0, 0.25, 3, np.inf, np.nan)
     # as C's pow; numpy takes sqrt for an exponent of 0.5, which differs at -inf and -0
