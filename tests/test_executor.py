@@ -140,14 +140,19 @@ def test_the_process_ends_while_threads_run():
 
 
 def test_an_idle_process_uses_no_cpu():
+    # the process's own CPU time, whatever others use. A busy machine may delay a helper on its way to sleep: one quiet
+    # second is enough, as helpers that spin or poll are never quiet
     done = run_script("""
-        time.sleep(0.1)
-        before = sum(os.times()[:2])
-        time.sleep(1.0)
-        print(sum(os.times()[:2]) - before)
+        for attempt in range(6):
+            before = time.process_time()
+            time.sleep(1.0)
+            used = time.process_time() - before
+            if used < 0.01:
+                break
+        print(used)
     """)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 0.05
+    assert float(done.stdout) < 0.01
 
 
 def test_a_fault_names_its_node_and_later_runs_are_right():
