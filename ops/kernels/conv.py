@@ -14,29 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 from . import target
+from .blocking import K_STEPS, blocking, heights, panel_width, single_heights
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
 from .packing import Packing, slices
 from .padcopy import pad_copy
 from .spec import handwritten
-
-# Half of L2 and less: neighbours may share it, and what comes next needs room
-_K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
-_A_BYTES = 240 << 10  # image rows of one task and K block, if they are what stays in L2
-_B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays in L2
-_L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
-# of one core, for weighing work against traffic from L3
-_FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
-_TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
-_TASKS = 16  # a thread, at most
-_LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
 
 
 @dataclass(frozen=True)
@@ -59,11 +48,6 @@ class PackedWeights:
     def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> PackedWeights:
         """The packed weights at an address that were w[O, C / groups, *kernel]."""
         return PackedWeights((*shape[:2], *triple(shape[2:], 1)), groups, address)
-
-
-def panel_width(itemsize: int) -> int:
-    """NR: output channels of a panel."""
-    return 2 * target.current().lanes * 4 // itemsize
 
 
 def padded_columns(outputs: int, itemsize: int) -> int:
@@ -156,7 +140,9 @@ def conv(
     work = "f64" if dtype == "f64" else "f32"
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     before: list[Launch] = []
-    image = _padded(dtype, work, x, y, tuple(kernel), steps, dils, begin, before, alloc, threads, label)
+    window = _Window(tuple(kernel), steps, dils, begin)
+    fetch = _fetched(x, y, weights, window, dtype) if dtype == work else None
+    image = fetch.image if fetch else _padded(dtype, work, x, y, window, before, alloc, threads, label)
     if dtype != work:
         if epilogue is not None:
             raise ValueError(f"{label}: an epilogue needs float32 or float64 output, given {dtype}")
@@ -170,163 +156,90 @@ def conv(
         out, after = native_output(dtype, y, epilogue, alloc, threads, label)
         residual = residual and native_input(dtype, residual, before, alloc, threads, label)
     main = product(work, image, weights, out.volume(), residual and residual.volume(), steps, dils, threads,
-                      (bias, float(low), float(high), *(epilogue or (0, 0))), label)  # fmt: skip
+                      (bias, float(low), float(high), *(epilogue or (0, 0))), label, fetch=fetch)  # fmt: skip
     return [*before, main, *after]
 
 
+@dataclass(frozen=True)
+class _Window:
+    """A filter's place on the image; each for (D, H, W)."""
+
+    kernel: tuple[int, ...]
+    steps: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+
+    def extent(self, d: int) -> int:
+        """Elements of dimension d from the first tap to the last."""
+        return (self.kernel[d] - 1) * self.dilations[d] + 1
+
+    def needed(self, outputs: Sequence[int]) -> tuple[int, ...]:
+        """The size of a padded image that every tap of every output lies in."""
+        return tuple((n - 1) * self.steps[d] + self.extent(d) for d, n in enumerate(outputs))
+
+    def inside(self, x: Image, y: Image) -> bool:
+        """Whether every tap of every output lies in the image as it is."""
+        return not any(self.begin) and all(n <= have for n, have in zip(self.needed(y.shape[2:]), x.shape[2:]))
+
+
 def _padded(
-    dtype: str, work: str, x: Image, y: Image, kernel: tuple[int, ...], steps: tuple[int, ...], dils: tuple[int, ...],
-    begin: tuple[int, ...], launches: list[Launch], alloc: Alloc, threads: int, label: str,
+    dtype: str, work: str, x: Image, y: Image, window: _Window, launches: list[Launch], alloc: Alloc, threads: int, label: str,
 ) -> Image:  # fmt: skip
     """x as a channels-last [N, C, D, H, W] image that every tap of every output lies in: x itself or a copy."""
     size = SIZES[work]
     x3, y3 = x.volume(), y.volume()
-    needed = tuple((n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(y3.shape[2:], steps, kernel, dils))
-    inside = not any(begin) and all(n <= have for n, have in zip(needed, x3.shape[2:]))
-    if inside and dtype == work and x.channels_last(size):
+    if window.inside(x3, y3) and dtype == work and x.channels_last(size):
         return x3
-    shape = (*x3.shape[:2], *needed)
+    shape = (*x3.shape[:2], *window.needed(y3.shape[2:]))
     copy = channels_last(alloc(prod(shape) * size), shape, size)
-    launches += pad_copy(dtype, x3, work, copy, begin, threads=threads, label=f"{label}: pad")
+    launches += pad_copy(dtype, x3, work, copy, window.begin, threads=threads, label=f"{label}: pad")
     return copy
 
 
 @dataclass(frozen=True)
-class _Blocking:
-    """How one product is cut: tiles of a row, K blocks, tasks."""
+class Fetch:
+    """Each task copies the padded rows of a group of channels that it works on to its scratch, in front of their panel.
 
-    first: int  # height of the first tiles of a row
-    count: int  # how many of them
-    second: int  # height of the other tiles of a row (0: none)
-    per_row: int
-    segments: int  # of one K block
-    length: int  # elements of each
-    tiles: int  # of one task
-    row_blocks: int
-    panels: int  # of one task
-    panel_blocks: int
-    tile_group: int  # tiles that pass by one panel before the next one comes
-
-
-def heights() -> tuple[int, ...]:
-    """The tile heights that the kernel has: 28 accumulators and three operands fill 32 registers, 12 and three 16."""
-    return (14, 10, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
-
-
-def single_heights() -> tuple[int, ...]:
-    """Six tile heights for a panel of one vector; a tile of another height is cut into these."""
-    return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else heights()
-
-
-@lru_cache(maxsize=4096)
-def split_row(width: int) -> tuple[int, int, int, int]:
-    """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""
-    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
-    for first in heights():
-        for second in (0, *heights()):
-            count = width // first
-            while count >= 0:
-                rest = width - count * first
-                if rest == 0 or (second and rest % second == 0):
-                    others = rest // second if rest else 0
-                    cost = count * _tile_cost(first) + others * _tile_cost(second)
-                    if cost < best[0]:
-                        best = (cost, (first, count, second, count + others))
-                    break
-                count -= 1
-    return best[1]
-
-
-def _tile_cost(height: int) -> float:
-    """Cycles of one K step of a tile: two FMAs and two loads a cycle, FMA latency 4, and a share of what surrounds it."""
-    return max(height, (height + 2) / 2, 4) + 0.5
-
-
-def _blocking(
-    work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
-    images: int, threads: int,
-) -> _Blocking:  # fmt: skip
-    first, count, second, per_row = split_row(width)
-    size = SIZES[work]
-    panel = panel_width(size)
-    limit = _K_STEPS
-    total, length = prod(segments[:3]), segments[3]
-    if length > limit:
-        parts = -(-length // limit)
-        taps, length = 1, -(-length // (parts * 8)) * 8
-    else:
-        parts = -(-total // max(1, limit // max(1, length)))
-        taps, length = max(1, -(-total // max(1, parts))), max(1, length)
-    per_group, depth = -(-each // panel), taps * length
-    whole = _Work(
-        tile_rows * per_row, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
-        first * length * size, panel * size * prod(segments), panel * size * depth, flops,
-    )  # fmt: skip
-    tiles, row_blocks, own_panels, panel_blocks = _share(whole)
-    group = tiles
-    if whole.panels_stay(own_panels):
-        group = max(1, _L1_BYTES // (first * depth * size))
-    return _Blocking(first, count, second, per_row, taps, length, tiles, row_blocks, own_panels, panel_blocks, group)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What is shared among tasks.
+    Neighbouring pixels of a group are neighbours there, so the taps of a filter row are one segment.
 
     Attributes:
-        tiles: of one image. tasks: how many are worth while.
-        tile_bytes, panel_bytes, block_bytes: of a tile's image rows, of a panel, of its part in one K block.
+        image: x with the strides of such a copy.
+        source: x itself, channels-last.
+        window: of the convolution.
     """
 
-    tiles: int
-    panels: int
-    images: int
-    tasks: int
-    threads: int
-    tile_bytes: int
-    panel_bytes: int
-    block_bytes: int
-    flops: int
+    image: Image
+    source: Image
+    window: _Window
 
-    def panels_stay(self, panels: int) -> bool:
-        """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles of a group."""
-        return panels * self.block_bytes <= _B_BYTES and self.block_bytes <= _L1_BYTES + _L1_BYTES // 3
+    def words(self) -> tuple[int, ...]:
+        """What the kernel is told."""
+        x, w = self.source, self.window
+        steps = (x.strides[0], *x.strides[3:])
+        return (1, *steps, *x.shape[3:], *w.begin[1:], self.image.shape[4], w.extent(1), w.steps[1])
+
+    def scratch(self, rows: int) -> int:
+        """Bytes of the copy for `rows` output rows."""
+        return ((rows - 1) * self.window.steps[1] + self.window.extent(1)) * self.image.strides[3]
 
 
-@lru_cache(maxsize=4096)
-def _share(work: _Work) -> tuple[int, int, int, int]:
-    """(tiles of a task, row blocks, panels of a task, panel blocks) at the least expected time.
-
-    Either the panels of a task stay in L2 and the tiles stream, or the tiles stay and the panels stream. What has to be
-    read again from L3 costs time, and so does a last task that others wait for.
-    """
-    tiles, panels, threads = work.tiles, work.panels, work.threads
-    most = max(1, _A_BYTES // max(1, work.tile_bytes))
-    ideal = max(work.flops, 1) / threads / _FLOPS_PER_SECOND
-    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
-    for row_blocks in range(1, min(tiles, max(2 * work.tasks, -(-tiles // most))) + 1):
-        of_tiles = -(-tiles // row_blocks)
-        if row_blocks != -(-tiles // of_tiles):
-            continue
-        for panel_blocks in range(1, min(panels, 2 * work.tasks) + 1):
-            of_panels = -(-panels // panel_blocks)
-            if panel_blocks != -(-panels // of_panels):
-                continue
-            if of_tiles > most and row_blocks < tiles and not work.panels_stay(of_panels):
-                continue
-            number = work.images * row_blocks * panel_blocks
-            waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
-            traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
-            late = 0.0 if threads == 1 else _LATE * threads / number
-            cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
-            if cost < best[0]:
-                best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
-    return best[1]
+def _fetched(x: Image, y: Image, weights: PackedWeights, window: _Window, work: str) -> Fetch | None:
+    """How tasks fetch the rows of a grouped convolution of padded planes whose sums are one K block; None: it is no such."""
+    size, x3, y3 = SIZES[work], x.volume(), y.volume()
+    each = weights.shape[1]
+    planes = x3.shape[2] == window.kernel[0] == 1 and not window.begin[0]
+    short = each * prod(window.kernel) <= K_STEPS
+    if weights.groups == 1 or not planes or not short or not x.channels_last(size) or window.inside(x3, y3):
+        return None
+    needed = window.needed(y3.shape[2:])
+    strides = channels_last(0, (1, each, *needed), size).strides
+    return Fetch(Image(x.address, (*x3.shape[:2], *needed), strides), x3, window)
 
 
 def product(
     work: str, x: Image, weights: PackedWeights, y: Image, residual: Image | None, steps: tuple[int, ...],
     dils: tuple[int, ...], threads: int, finish: tuple, label: str, offsets: tuple[int, int, int, int] = (0, 0, 0, 0),
+    fetch: Fetch | None = None,
 ) -> Launch:  # fmt: skip
     """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
     size, groups = SIZES[work], weights.groups
@@ -341,18 +254,20 @@ def product(
     if kernel == [1, 1, 1]:
         seen, y, other = merge_rows(seen, y, other)
     segments = (kernel[0], kernel[1], kernel[2], c)
-    if groups == 1 and (kernel[2] == 1 or (dils[2] == 1 and x.strides[4] == c * size)):
+    if kernel[2] == 1 or (dils[2] == 1 and x.strides[4] == c * size):
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
     n, _, od, oh, ow = y.shape
-    b = _blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads)
+    b = blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads)
     per_group, panel = -(-o // groups // panel_width(size)), panel_width(size) * c * prod(kernel) * size
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
-            weights.image_stride, b.tile_group)  # fmt: skip
+            weights.image_stride, b.tile_group, *(fetch.words() if fetch else (0,) * 11))  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
-    scratch = 64 + 3 * heights()[0] * panel_width(size) * size + 8 * prod(segments[:3])
+    scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-8 * prod(segments[:3]) // 64) * 64
+    if fetch:
+        scratch += fetch.scratch(min(oh, (b.tiles - 2) // b.per_row + 2))
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 
@@ -360,7 +275,7 @@ def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full), sums put
-    aside, offsets of the filter's segments.
+    aside, offsets of the filter's segments, fetched rows of a group.
     """
     from . import convtile, simd
     from .subroutine import subroutine
@@ -394,6 +309,28 @@ def factory(dtype: str) -> Callable:
             for v in range(whole, cols):
                 store(y + i * y_row + v * size, load_one(x + i * row_bytes + v * size))
 
+    @subroutine
+    def fetch(x, y, first, rows, row_step, col_step, h, w, left, width, pixel):
+        # y[i, j, :pixel] = x[first + i, j - left, :pixel], 0 outside the image; pixel: bytes of a group's channels
+        step = lanes * size
+        whole = pixel // step * step
+        for i in range(first, first + rows):
+            begin, end = left, min(width, left + w)
+            if i < 0 or i >= h:
+                begin = end = width
+            at = x + i * row_step
+            for j in range(width):
+                if begin <= j < end:
+                    for v in range(0, whole, step):
+                        store(y + v, load(at + v))
+                    for v in range(whole, pixel, size):
+                        store(y + v, load_one(at + v))
+                    at += col_step
+                else:
+                    for v in range(0, pixel, size):
+                        store(y + v, 0.0)
+                y += pixel
+
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
         first, count, second, per_row, taps, part = args[31], args[32], args[33], args[34], args[35], args[36]
@@ -413,6 +350,7 @@ def factory(dtype: str) -> Callable:
         offsets, segments = words(table), nd * nh * nw
         for s in range(segments):
             offsets[s] = s // (nh * nw) * args[23] + s // nw % nh * args[24] + s % nw * args[25]
+        copy, held = table + (segments * 8 + 63) // 64 * 64, -1
         # the place of the task's first tile and first panel; a division costs as much as some K steps
         at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
         depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
@@ -428,6 +366,10 @@ def factory(dtype: str) -> Callable:
                     begin_at, begin_row, begin_depth = next_at, next_row, next_depth
                     group, column = group0, first0
                     for p in range(p0, p1):
+                        if args[52] != 0 and group != held:
+                            held, rows = group, ((t1 - 1) // per_row - row0) * args[62] + args[61]
+                            fetch(images + n * args[53] + group * args[40], copy, row0 * args[62] - args[58], rows,
+                                  args[54], args[55], args[56], args[57], args[59], args[60], args[40])  # fmt: skip
                         cols, c0 = min(width, each - column), group * each + column
                         vectors = 1 if cols <= lanes else 2
                         weights = filters + p * args[41] + (s * length + k) * row_bytes
@@ -443,7 +385,9 @@ def factory(dtype: str) -> Callable:
                         left = min(args[51], t1 - t)
                         while left > 0:
                             if moved:
-                                x_line = images + n * args[9] + depth * args[10] + row * args[11] + k * size + group * args[40]
+                                x_line = copy + (row - row0) * args[11]
+                                if args[52] == 0:
+                                    x_line = images + n * args[9] + depth * args[10] + row * args[11] + k * size + group * args[40]
                                 y_line = outputs + n * args[13] + depth * args[14] + row * args[15] + c0 * size
                                 r_line = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19] + c0 * size
                             # a run of tiles of one height in one row

@@ -1,0 +1,174 @@
+"""How one product of `conv` is cut: tiles of a row, K blocks, tasks.
+
+Either the panels of a task stay in L2 and its tiles stream, or its tiles stay and the panels stream; `_share` weighs what
+has to be read again from L3 against a last task that others wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from . import target
+from .image import SIZES
+
+# Half of L2 and less: neighbours may share it, and what comes next needs room
+K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
+_A_BYTES = 240 << 10  # image rows of one task and K block, if they are what stays in L2
+_B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays in L2
+_L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
+# of one core, for weighing work against traffic from L3
+_FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
+_TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
+_TASKS = 16  # a thread, at most
+_LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
+
+
+def panel_width(itemsize: int) -> int:
+    """NR: output channels of a panel."""
+    return 2 * target.current().lanes * 4 // itemsize
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How one product is cut: tiles of a row, K blocks, tasks."""
+
+    first: int  # height of the first tiles of a row
+    count: int  # how many of them
+    second: int  # height of the other tiles of a row (0: none)
+    per_row: int
+    segments: int  # of one K block
+    length: int  # elements of each
+    tiles: int  # of one task
+    row_blocks: int
+    panels: int  # of one task
+    panel_blocks: int
+    tile_group: int  # tiles that pass by one panel before the next one comes
+
+
+def heights() -> tuple[int, ...]:
+    """The tile heights that the kernel has: 28 accumulators and three operands fill 32 registers, 12 and three 16."""
+    return (14, 10, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
+
+
+def single_heights() -> tuple[int, ...]:
+    """Six tile heights for a panel of one vector; a tile of another height is cut into these."""
+    return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else heights()
+
+
+@lru_cache(maxsize=4096)
+def split_row(width: int) -> tuple[int, int, int, int]:
+    """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""
+    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
+    for first in heights():
+        for second in (0, *heights()):
+            count = width // first
+            while count >= 0:
+                rest = width - count * first
+                if rest == 0 or (second and rest % second == 0):
+                    others = rest // second if rest else 0
+                    cost = count * _tile_cost(first) + others * _tile_cost(second)
+                    if cost < best[0]:
+                        best = (cost, (first, count, second, count + others))
+                    break
+                count -= 1
+    return best[1]
+
+
+def _tile_cost(height: int) -> float:
+    """Cycles of one K step of a tile: two FMAs and two loads a cycle, FMA latency 4, and a share of what surrounds it."""
+    return max(height, (height + 2) / 2, 4) + 0.5
+
+
+def blocking(
+    work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
+    images: int, threads: int,
+) -> Blocking:  # fmt: skip
+    """The cut of a product of `tile_rows` rows of `width` pixels with `groups` times `each` output channels.
+
+    Args:
+        segments: of K: depth, rows, columns, elements.
+        flops: of the whole.
+    """
+    first, count, second, per_row = split_row(width)
+    size = SIZES[work]
+    panel = panel_width(size)
+    limit = K_STEPS
+    total, length = prod(segments[:3]), segments[3]
+    if length > limit:
+        parts = -(-length // limit)
+        taps, length = 1, -(-length // (parts * 8)) * 8
+    else:
+        parts = -(-total // max(1, limit // max(1, length)))
+        taps, length = max(1, -(-total // max(1, parts))), max(1, length)
+    per_group, depth = -(-each // panel), taps * length
+    whole = _Work(
+        tile_rows * per_row, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
+        first * length * size, panel * size * prod(segments), panel * size * depth, flops, groups == 1,
+    )  # fmt: skip
+    tiles, row_blocks, own_panels, panel_blocks = _share(whole)
+    group = tiles
+    if whole.panels_stay(own_panels):
+        group = max(1, _L1_BYTES // (first * depth * size))
+    return Blocking(first, count, second, per_row, taps, length, tiles, row_blocks, own_panels, panel_blocks, group)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is shared among tasks.
+
+    Attributes:
+        tiles: of one image. tasks: how many are worth while.
+        shared: whether all panels read the same tiles.
+        tile_bytes, panel_bytes, block_bytes: of a tile's image rows, of a panel, of its part in one K block.
+    """
+
+    tiles: int
+    panels: int
+    images: int
+    tasks: int
+    threads: int
+    tile_bytes: int
+    panel_bytes: int
+    block_bytes: int
+    flops: int
+    shared: bool
+
+    def panels_stay(self, panels: int) -> bool:
+        """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles of a group.
+
+        Panels that have an image to themselves, those of grouped convolution, take no turns.
+        """
+        return self.shared and panels * self.block_bytes <= _B_BYTES and self.block_bytes <= _L1_BYTES + _L1_BYTES // 3
+
+
+@lru_cache(maxsize=4096)
+def _share(work: _Work) -> tuple[int, int, int, int]:
+    """(tiles of a task, row blocks, panels of a task, panel blocks) at the least expected time.
+
+    Either the panels of a task stay in L2 and the tiles stream, or the tiles stay and the panels stream. What has to be
+    read again from L3 costs time, and so does a last task that others wait for.
+    """
+    tiles, panels, threads = work.tiles, work.panels, work.threads
+    most = max(1, _A_BYTES // max(1, work.tile_bytes))
+    ideal = max(work.flops, 1) / threads / _FLOPS_PER_SECOND
+    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
+    for row_blocks in range(1, min(tiles, max(2 * work.tasks, -(-tiles // most))) + 1):
+        of_tiles = -(-tiles // row_blocks)
+        if row_blocks != -(-tiles // of_tiles):
+            continue
+        for panel_blocks in range(1, min(panels, 2 * work.tasks) + 1):
+            of_panels = -(-panels // panel_blocks)
+            if panel_blocks != -(-panels // of_panels):
+                continue
+            if of_tiles > most and row_blocks < tiles and not work.panels_stay(of_panels):
+                continue
+            number = work.images * row_blocks * panel_blocks
+            waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
+            traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
+            late = 0.0 if threads == 1 else _LATE * threads / number
+            cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
+            if cost < best[0]:
+                best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
+    return best[1]
