@@ -147,10 +147,20 @@ def _costs(subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[
         return Figure(f"{subject.title}: peak memory, {what}", text, _megabytes(other), "1.3 times", peak <= 1.3 * other)
 
     yield row("full store", max(each["peak"] for each in full))
-    yield row("empty store (compiling), without the worker", empty["peak"])
+    yield row("empty store (compiling), the program's process alone", empty["peak"])
+    if empty["workers"] is not None:
+        yield _with_workers(subject, empty["peak"], empty["workers"], other)
     share, other_share = _middle(full, "idle"), _middle(others, "idle")
     kept = share <= IDLE_LIMIT
     yield Figure(f"{subject.title}: CPU used in the 2 s after a run", f"{share:.1%}", f"{other_share:.1%}", "none", kept)
+
+
+def _with_workers(subject: Subject, alone: int, workers: list[int], other: int) -> Figure:
+    """The sum of all processes' peaks, which need not be at one time: at most this much was held at once."""
+    total = alone + sum(workers)
+    count = f"{len(workers)} {'process that compiles' if len(workers) == 1 else 'processes that compile'}"
+    text = f"{_megabytes(total)} ({total / other:.2f}), {_megabytes(sum(workers))} of it in {count}"
+    return Figure(f"{subject.title}: peak memory, empty store, with processes that compile beside it", text, _megabytes(other))
 
 
 def _megabytes(count: int) -> str:
