@@ -31,6 +31,12 @@ def heads_first(t: Builder, x: Tensor, heads: int) -> Tensor:
     return t.transpose(t.reshape(x, (batch, sequence, heads, width // heads)), (0, 2, 1, 3))
 
 
+def side_by_side(t: Builder, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The parts of the last dimension of x[B, S, sum(sizes)]."""
+    ends = [int(end) for end in np.cumsum(sizes)]
+    return [t.take(x, 2, end - size, end) for size, end in zip(sizes, ends)]
+
+
 def heads_last(t: Builder, x: Tensor) -> Tensor:
     """[B, N, S, H] as [B, S, N * H]."""
     batch, heads, sequence, size = x.shape
@@ -198,9 +204,7 @@ def self_attention(
     """Attention of projected[B, S, sum(sizes)] with a past [2, B, N, P, H]: the result and, if asked for, the present."""
     if sum(sizes) != projected.shape[-1]:
         raise OperatorError(f"sizes {list(sizes)} of queries, keys and values do not add up to {projected.shape[-1]}")
-    ends = np.cumsum(sizes)
-    parts = [t.take(projected, 2, int(end) - size, int(end)) for size, end in zip(sizes, ends)]
-    q, k, v = (heads_first(t, part, options.heads) for part in parts)
+    q, k, v = (heads_first(t, part, options.heads) for part in side_by_side(t, projected, sizes))
     old = [None, None] if past is None else [t.squeeze(t.take(past, 0, i, i + 1), [0]) for i in (0, 1)]
     keys, values = (appended(t, o, new, options.length) for o, new in zip(old, (k, v)))
     y, _ = _masked(t, q, keys.read, values.read, mask, bias, options)
@@ -244,8 +248,7 @@ def _separate(
     """Queries, keys and values [B, N, S, H] with their biases added, from any of the forms that they come in."""
     packed = [] if query.rank != 5 else [_of_packed(t, query, i) for i in range(3)]
     if not packed and key is None:
-        width = query.shape[2] // 3
-        packed = [t.take(query, 2, i * width, (i + 1) * width) for i in range(3)]
+        packed = side_by_side(t, query, [query.shape[2] // 3] * 3)
     if not packed and key.rank == 5:
         packed = [query, _of_packed(t, key, 0), _of_packed(t, key, 1)]
     parts = packed or [query, key, value]

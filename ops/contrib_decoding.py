@@ -8,7 +8,7 @@ import numpy as np
 
 from .builder import Builder, OperatorError
 from .cast import widened
-from .contrib_attention import Scores, attend, default_scale, heads_first, heads_last, places
+from .contrib_attention import Scores, attend, default_scale, heads_first, heads_last, places, side_by_side
 from .primitives import Tensor
 from .reduce import fold_mean
 from .registry import contrib
@@ -135,8 +135,7 @@ def _projections(
     """Queries, keys and values as [B, N, S, H]; without a key they lie side by side in the query."""
     if key is None:
         size = query.shape[2] // (heads + 2 * few)
-        ends = np.cumsum([0, heads * size, few * size, few * size])
-        query, key, value = (t.take(query, 2, int(a), int(b)) for a, b in zip(ends, ends[1:]))
+        query, key, value = side_by_side(t, query, (heads * size, few * size, few * size))
     q = heads_first(t, query, heads)
     k, v = (x if x.rank == 4 else heads_first(t, x, few) for x in (key, value))
     return q, k, v
