@@ -3,7 +3,8 @@
 import numpy as np
 
 from .builder import GraphBuilder, Value
-from .samplers import normal, tokens
+from .encoders import token_input
+from .samplers import normal
 
 
 def _bidirectional_lstm(g: GraphBuilder, x: Value, hidden: int) -> tuple[Value, Value]:
@@ -47,7 +48,7 @@ def lstm_classifier(
 
     Input: int64[batch, sequence] `input_ids`. Output: float32[batch, classes] `logits`.
     """
-    ids = g.input("input_ids", np.int64, ("batch", "sequence"), tokens(vocabulary))
+    ids = token_input(g, vocabulary)
     with g.scope("embedding"):
         x = g.transpose(g.embedding(ids, vocabulary, width), 1, 0, 2)
     for layer in range(layers):

@@ -11,16 +11,15 @@ import math
 import numpy as np
 
 from .builder import GraphBuilder, Value
-from .encoders import FLOAT_MIN, QUERY_GAIN
-from .samplers import normal, ones, positions, tokens
+from .encoders import FLOAT_MIN, QUERY_GAIN, SEQUENCES, token_input
+from .samplers import normal, ones, positions
 
 TOTAL = "past_sequence + sequence"
 
 
 def token_inputs(g: GraphBuilder, vocabulary: int) -> tuple[Value, Value]:
     """Declares `input_ids` and `attention_mask`."""
-    ids = g.input("input_ids", np.int64, ("batch", "sequence"), tokens(vocabulary))
-    return ids, g.input("attention_mask", np.int64, ("batch", TOTAL), ones)
+    return token_input(g, vocabulary), g.input("attention_mask", np.int64, ("batch", TOTAL), ones)
 
 
 def cache_inputs(g: GraphBuilder, layers: int, heads: int, size: int) -> list[tuple[Value, Value]]:
@@ -64,7 +63,7 @@ def tied_logits(g: GraphBuilder, x: Value, table: Value, vocabulary: int) -> Non
     """Logits by the transposed embedding table."""
     with g.scope("lm_head"):
         logits = g.op("MatMul", x, g.transpose(table, 1, 0))
-        g.output("logits", logits, ("batch", "sequence", vocabulary))
+        g.output("logits", logits, (*SEQUENCES, vocabulary))
 
 
 # ---- GPT-2: Radford et al. 2019 ----
@@ -191,7 +190,7 @@ def llama(
 ) -> None:
     """A Llama of 100 million parameters: RMS normalisation, rotary positions, grouped queries, SwiGLU."""
     ids, kept = token_inputs(g, vocabulary)
-    places = g.input("position_ids", np.int64, ("batch", "sequence"), positions)
+    places = g.input("position_ids", np.int64, SEQUENCES, positions)
     cache = cache_inputs(g, layers, kv_heads, width // heads)
     mask, _ = causal_mask(g, ids, kept, cache[0][0])
     with g.scope("model"):

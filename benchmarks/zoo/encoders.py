@@ -7,6 +7,7 @@ import numpy as np
 from .builder import GraphBuilder, Value
 from .samplers import padding, photo, tokens, zeros
 
+SEQUENCES = ("batch", "sequence")  # the shape of tokens and what goes with them
 FLOAT_MIN = float(np.finfo(np.float32).min)
 QUERY_GAIN = 4.0  # gives attention scores a standard deviation of 2: peaked, as in trained models
 
@@ -17,19 +18,47 @@ def additive_padding_mask(g: GraphBuilder, mask: Value) -> Value:
     return g.op("Mul", g.op("Sub", g.scalar(1), kept), g.scalar(FLOAT_MIN))
 
 
+def token_input(g: GraphBuilder, vocabulary: int) -> Value:
+    """Declares `input_ids`."""
+    return g.input("input_ids", np.int64, SEQUENCES, tokens(vocabulary))
+
+
+def _padded_inputs(g: GraphBuilder, vocabulary: int) -> tuple[Value, Value]:
+    """Declares `input_ids` and `attention_mask`."""
+    return token_input(g, vocabulary), g.input("attention_mask", np.int64, SEQUENCES, padding)
+
+
+def _projections(g: GraphBuilder, x: Value, heads: int, gain: float = QUERY_GAIN, bias: bool = True) -> tuple[Value, Value, Value]:
+    """Query, key (transposed for the product) and value of `x`, each from a dense layer of its own, in heads."""
+    query = g.heads(g.linear(x, x.channels, gain, bias=bias), heads)
+    key = g.heads(g.linear(x, x.channels, bias=bias), heads, 0, 2, 3, 1)
+    return query, key, g.heads(g.linear(x, x.channels, bias=bias), heads)
+
+
 # ---- BERT: Devlin et al. 2019 ----
+
+
+def _first_places(g: GraphBuilder, ids: Value) -> Value:
+    """The positions of a sequence's tokens, int64[1, S], out of a table of 512."""
+    return g.op("Slice", g.const([range(512)]), g.const([0]), g.unsqueeze(g.dim(ids, 1), 0), g.const([1]))
+
+
+def _added(g: GraphBuilder, y: Value, x: Value) -> Value:
+    """Normalisation after the addition."""
+    return g.layer_norm(g.add(y, x), epsilon=1e-12)
+
+
+def _feed_forward(g: GraphBuilder, x: Value, inner: int) -> Value:
+    return _added(g, g.linear(g.act(g.linear(x, inner), "gelu"), x.channels), x)
 
 
 def _bert_layer(g: GraphBuilder, x: Value, mask: Value, heads: int, inner: int) -> Value:
     with g.scope("attention"):
-        query = g.heads(g.linear(x, x.channels, QUERY_GAIN), heads)
-        key = g.heads(g.linear(x, x.channels), heads, 0, 2, 3, 1)
-        value = g.heads(g.linear(x, x.channels), heads)
+        query, key, value = _projections(g, x, heads)
         mixed = g.attention(query, key, value, heads=heads, mask=mask, scale=query.channels**-0.5)
-        x = g.layer_norm(g.add(g.linear(mixed, x.channels), x), epsilon=1e-12)
+        x = _added(g, g.linear(mixed, x.channels), x)
     with g.scope("mlp"):
-        y = g.linear(g.act(g.linear(x, inner), "gelu"), x.channels)
-        return g.layer_norm(g.add(y, x), epsilon=1e-12)
+        return _feed_forward(g, x, inner)
 
 
 def bert_base(
@@ -40,12 +69,10 @@ def bert_base(
     Inputs: int64[batch, sequence] `input_ids`, `attention_mask`, `token_type_ids`; sequences of up to 512 tokens.
     Outputs: float32[batch, sequence, width] `last_hidden_state`, float32[batch, width] `pooler_output`.
     """
-    shape = ("batch", "sequence")
-    ids = g.input("input_ids", np.int64, shape, tokens(vocabulary))
-    kept = g.input("attention_mask", np.int64, shape, padding)
-    segments = g.input("token_type_ids", np.int64, shape, zeros)
+    ids, kept = _padded_inputs(g, vocabulary)
+    segments = g.input("token_type_ids", np.int64, SEQUENCES, zeros)
     with g.scope("embeddings"):
-        places = g.op("Slice", g.const([range(512)]), g.const([0]), g.unsqueeze(g.dim(ids, 1), 0), g.const([1]))
+        places = _first_places(g, ids)
         x = g.add(g.embedding(ids, vocabulary, width), g.embedding(segments, 2, width))
         x = g.layer_norm(g.add(x, g.embedding(places, 512, width)), epsilon=1e-12)
     mask = additive_padding_mask(g, kept)
@@ -55,7 +82,7 @@ def bert_base(
     with g.scope("pooler"):
         first = g.op("Gather", x, g.const(0), axis=1)
         pooled = g.op("Tanh", g.gemm(first, width))
-    g.output("last_hidden_state", x, (*shape, width))
+    g.output("last_hidden_state", x, (*SEQUENCES, width))
     g.output("pooler_output", pooled, ("batch", width))
 
 
@@ -72,9 +99,7 @@ def minilm_l6(
 def _distilbert_layer(g: GraphBuilder, x: Value, hidden: Value, heads: int, inner: int) -> Value:
     """The query is scaled, and scores of padding are replaced, where BERT scales scores and adds to them."""
     with g.scope("attention"):
-        query = g.heads(g.linear(x, x.channels, QUERY_GAIN), heads)
-        key = g.heads(g.linear(x, x.channels), heads, 0, 2, 3, 1)
-        value = g.heads(g.linear(x, x.channels), heads)
+        query, key, value = _projections(g, x, heads)
         query = g.op("Div", query, g.scalar(math.sqrt(query.channels)))
         scores = g.op("MatMul", query, key)
         padded = g.op("Cast", g.op("Expand", hidden, g.op("Shape", scores)), to=9)
@@ -82,10 +107,9 @@ def _distilbert_layer(g: GraphBuilder, x: Value, hidden: Value, heads: int, inne
         shares = g.op("Softmax", scores, axis=-1)
         mixed = g.op("MatMul", shares, value, power=0.3 * value.power, channels=value.channels)
         mixed = g.reshape(g.transpose(mixed, 0, 2, 1, 3), (0, 0, x.channels), x.channels)
-        x = g.layer_norm(g.add(g.linear(mixed, x.channels), x), epsilon=1e-12)
+        x = _added(g, g.linear(mixed, x.channels), x)
     with g.scope("ffn"):
-        y = g.linear(g.act(g.linear(x, inner), "gelu"), x.channels)
-        return g.layer_norm(g.add(y, x), epsilon=1e-12)
+        return _feed_forward(g, x, inner)
 
 
 def distilbert(
@@ -96,18 +120,16 @@ def distilbert(
     Inputs: int64[batch, sequence] `input_ids`, `attention_mask`; sequences of up to 512 tokens.
     Output: float32[batch, sequence, width] `last_hidden_state`.
     """
-    shape = ("batch", "sequence")
-    ids = g.input("input_ids", np.int64, shape, tokens(vocabulary))
-    kept = g.input("attention_mask", np.int64, shape, padding)
+    ids, kept = _padded_inputs(g, vocabulary)
     with g.scope("embeddings"):
-        places = g.op("Slice", g.const([range(512)]), g.const([0]), g.unsqueeze(g.dim(ids, 1), 0), g.const([1]))
+        places = _first_places(g, ids)
         x = g.add(g.embedding(ids, vocabulary, width), g.embedding(places, 512, width))
         x = g.layer_norm(x, epsilon=1e-12)
     hidden = g.unsqueeze(g.op("Equal", kept, g.const(0)), 1, 2)
     for layer in range(layers):
         with g.scope(f"transformer.layer.{layer}"):
             x = _distilbert_layer(g, x, hidden, heads, inner)
-    g.output("last_hidden_state", x, (*shape, width))
+    g.output("last_hidden_state", x, (*SEQUENCES, width))
 
 
 # ---- ViT: Dosovitskiy et al. 2021 ----
@@ -245,9 +267,7 @@ def _t5_block(g: GraphBuilder, x: Value, bias: Value, heads: int, inner: int) ->
     size = x.channels // heads
     with g.scope("SelfAttention"):
         y = g.rms_norm(x)
-        query = g.heads(g.linear(y, x.channels, QUERY_GAIN / size, bias=False), heads)
-        key = g.heads(g.linear(y, x.channels, bias=False), heads, 0, 2, 3, 1)
-        value = g.heads(g.linear(y, x.channels, bias=False), heads)
+        query, key, value = _projections(g, y, heads, QUERY_GAIN / size, bias=False)
         mixed = g.attention(query, key, value, heads=heads, mask=bias)
         x = g.add(x, g.linear(mixed, x.channels, 0.25, bias=False))
     with g.scope("DenseReluDense"):
@@ -263,9 +283,7 @@ def t5_encoder(
     Inputs: int64[batch, sequence] `input_ids`, `attention_mask`.
     Output: float32[batch, sequence, width] `last_hidden_state`.
     """
-    shape = ("batch", "sequence")
-    ids = g.input("input_ids", np.int64, shape, tokens(vocabulary))
-    kept = g.input("attention_mask", np.int64, shape, padding)
+    ids, kept = _padded_inputs(g, vocabulary)
     with g.scope("embed_tokens"):
         x = g.embedding(ids, vocabulary, width)
     with g.scope("relative_attention_bias"):
@@ -274,4 +292,4 @@ def t5_encoder(
         with g.scope(f"block.{layer}"):
             x = _t5_block(g, x, bias, heads, inner)
     with g.scope("final_layer_norm"):
-        g.output("last_hidden_state", g.rms_norm(x), (*shape, width))
+        g.output("last_hidden_state", g.rms_norm(x), (*SEQUENCES, width))

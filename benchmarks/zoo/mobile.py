@@ -35,33 +35,53 @@ def _inverted_residual(
     return g.add(x, y) if keep else y
 
 
-def _inverted_stages(
-    g: GraphBuilder, x: Value, stages: tuple[tuple[int, int, int, int, int], ...], act: str, squeeze: bool
-) -> Value:
-    """Runs `stages` of (expansion, kernel, stride, channels, repeats)."""
+def _inverted_classifier(
+    g: GraphBuilder,
+    image: int | None,
+    classes: int,
+    stages: tuple[tuple[int, int, int, int, int], ...],
+    act: str,
+    squeeze: bool,
+) -> None:
+    """A first convolution, `stages` of (expansion, kernel, stride, channels, repeats), 1280 channels, the classifier."""
+    x = g.conv_bn_act(image_input(g, image), 32, 3, 2, act)
     for stage, (expand, kernel, first_stride, channels, repeats) in enumerate(stages):
         for block in range(repeats):
             with g.scope(f"features.{stage + 1}.{block}"):
                 stride = 1 if block else first_stride
                 squeezed = x.channels // 4 if squeeze else 0
                 x = _inverted_residual(g, x, channels, kernel, stride, expanded=x.channels * expand, act=act, squeezed=squeezed)
-    return x
+    finish(g, g.pooled_classifier(g.conv_bn_act(x, 1280, 1, act=act), classes))
+
+
+MOBILENET_V2 = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 3, 2, 32, 3),
+    (6, 3, 2, 64, 4),
+    (6, 3, 1, 96, 3),
+    (6, 3, 2, 160, 3),
+    (6, 3, 1, 320, 1),
+)
+EFFICIENTNET_B0 = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
 
 
 def mobilenet_v2(g: GraphBuilder, image: int | None = 224, classes: int = 1000) -> None:
     """MobileNetV2, width 1.0."""
-    x = g.conv_bn_act(image_input(g, image), 32, 3, 2, "relu6")
-    stages = (
-        (1, 3, 1, 16, 1),
-        (6, 3, 2, 24, 2),
-        (6, 3, 2, 32, 3),
-        (6, 3, 2, 64, 4),
-        (6, 3, 1, 96, 3),
-        (6, 3, 2, 160, 3),
-        (6, 3, 1, 320, 1),
-    )
-    x = _inverted_stages(g, x, stages, "relu6", squeeze=False)
-    finish(g, g.pooled_classifier(g.conv_bn_act(x, 1280, 1, act="relu6"), classes))
+    _inverted_classifier(g, image, classes, MOBILENET_V2, "relu6", squeeze=False)
+
+
+def efficientnet_b0(g: GraphBuilder, image: int | None = 224, classes: int = 1000) -> None:
+    """EfficientNet-B0."""
+    _inverted_classifier(g, image, classes, EFFICIENTNET_B0, "silu", squeeze=True)
 
 
 # kernel, channels inside, channels, squeezed channels (0: no gates), activation, stride
@@ -93,22 +113,6 @@ def mobilenet_v3(g: GraphBuilder, image: int | None = 224, classes: int = 1000) 
             x = _inverted_residual(g, x, channels, kernel, stride, epsilon=1e-3, **form)
     x = g.op("GlobalAveragePool", g.conv_bn_act(x, 960, 1, act="hardswish", epsilon=1e-3))
     finish(g, g.gemm(g.act(g.gemm(g.op("Flatten", x, axis=1), 1280), "hardswish"), classes))
-
-
-def efficientnet_b0(g: GraphBuilder, image: int | None = 224, classes: int = 1000) -> None:
-    """EfficientNet-B0."""
-    x = g.conv_bn_act(image_input(g, image), 32, 3, 2, "silu")
-    stages = (
-        (1, 3, 1, 16, 1),
-        (6, 3, 2, 24, 2),
-        (6, 5, 2, 40, 2),
-        (6, 3, 2, 80, 3),
-        (6, 5, 1, 112, 3),
-        (6, 5, 2, 192, 4),
-        (6, 3, 1, 320, 1),
-    )
-    x = _inverted_stages(g, x, stages, "silu", squeeze=True)
-    finish(g, g.pooled_classifier(g.conv_bn_act(x, 1280, 1, act="silu"), classes))
 
 
 # ---- SqueezeNet: Iandola et al. 2016 ----
