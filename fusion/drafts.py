@@ -60,12 +60,12 @@ class Drafts:
         return memory
 
     # -- steps
-    def loop(self, made: loops.LoopLaunch, nodes: Nodes, work: loops.Body) -> None:
+    def loop(self, made: Launch, nodes: Nodes, work: loops.Body) -> None:
         """A generated loop."""
         moved = sum(x.size * x.dtype.itemsize for x in [*work.reads, *work.writes])
         size = max((x.size for x in [*work.reads, *work.writes]), default=0)
         flops = size * sum(1 for s in work.statements if s.text != "a")
-        self._add(Draft(made.kernel, made.args, made.tasks, nodes, made.shape, flops, moved), made.scratch)
+        self._add(Draft(made.kernel, made.args, made.tasks, nodes, made.label, flops, moved), made.scratch)
 
     def launch(self, made: Launch, nodes: Nodes, label: str, errors: tuple[str, ...] = ()) -> None:
         """A launch of a hand-built kernel; `label` if it has none of its own."""

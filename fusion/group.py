@@ -241,16 +241,17 @@ class _Grouping:
 
     def _acyclic(self, p: Map | Reduce, g: int) -> bool:
         """Nothing that p reads from outside g may depend on g; a view of a value of g is from outside."""
-        for x in p.inputs:
-            source = base(x).source
-            if source is None:
-                continue
-            h = self.unit_of[id(source)]
-            if h == g and x.source is not source:
-                return False
-            if h != g and (self.before[h] >> g) & 1:
-                return False
-        return True
+        return not any(self._waits_for(x, g, (g,)) for x in p.inputs)
+
+    def _waits_for(self, x: Tensor | Opaque, g: int, inside: tuple[int, ...]) -> bool:
+        """Whether x can be read only after g has ended: by one of the units `inside`, g among them, that is a cycle."""
+        source = base(x).source
+        if source is None:
+            return False
+        h = self.unit_of[id(source)]
+        if h == g:
+            return x.source is not source
+        return h not in inside and bool((self.before[h] >> g) & 1)
 
     def _join(self, p: Map | Reduce, g: int) -> None:
         unit = self.units[g]
@@ -285,17 +286,8 @@ class _Grouping:
         if Loop(a.space, a.axes or b.axes).serial:
             return False
         # a path between them through a third unit, or a view of one inside the other, would become a cycle
-        for one, two in ((g, h), (h, g)):
-            for x in unit_inputs(self.units[one]):
-                source = base(x).source
-                if source is None:
-                    continue
-                k = self.unit_of[id(source)]
-                if k == two and x.source is not source:
-                    return False
-                if k not in (g, h) and (self.before[k] >> two) & 1:
-                    return False
-        return True
+        pairs = ((g, h), (h, g))
+        return not any(self._waits_for(x, two, (g, h)) for one, two in pairs for x in unit_inputs(self.units[one]))
 
     def _merge(self, g: int, h: int) -> None:
         a, b = self.units[g], self.units[h]

@@ -15,6 +15,7 @@ from math import prod
 
 from ..ops import evaluate
 from ..ops.kernels import target
+from ..ops.kernels.launch import Launch
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Layout, Map, Reduce, Tensor
 from .codegen import Generated, generate
@@ -51,17 +52,6 @@ class Body:
     stores: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class LoopLaunch:
-    """A kernel with its argument block; entries are numbers or the operands' addresses as they were given."""
-
-    kernel: KernelSpec
-    args: tuple[object, ...]
-    tasks: int
-    scratch: int
-    shape: str
-
-
 def body(members: Sequence[Map | Reduce], writes: Sequence[Tensor], row_shape: tuple[int, ...] | None) -> Body:
     """Number the values of the members. `row_shape`: the shape of values that exist once a row, if there are rows."""
     names: dict[int, str] = {}
@@ -92,7 +82,7 @@ def body(members: Sequence[Map | Reduce], writes: Sequence[Tensor], row_shape: t
     return Body(tuple(reads), tuple(writes), tuple(scalars), tuple(statements), tuple(names[id(w)] for w in writes))
 
 
-def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addresses: Sequence[object], threads: int) -> LoopLaunch:
+def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addresses: Sequence[object], threads: int) -> Launch:
     """The kernel of a loop over `space` folding `axes`; layouts and addresses of the reads, then of the writes.
 
     Raises:
@@ -124,7 +114,7 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
         args += [address] + [0] * padding + [strides[i] for _, strides in outer] + [inner[1][i], fold[1][i]]
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
     scratch = made.scratch_bytes(fold[0] if nest.column else min(chunk, inner[0]))
-    return LoopLaunch(made.kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
+    return Launch(made.kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
 
 
 def epilogue(

@@ -6,6 +6,7 @@ a loop or a contraction's tail is made of.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -15,6 +16,7 @@ from ..ops.primitives import (
     Kernel,
     Map,
     Move,
+    Movement,
     Permute,
     Primitive,
     Reduce,
@@ -102,22 +104,30 @@ def _through(move: Move) -> list[Primitive] | None:
     """The map with the view taken of its inputs, after the moves that this needs; None if strides cannot say it."""
     inner = move.input.source
     assert isinstance(inner, Map)
-    moves: list[Primitive] = []
+    moves: list[Move] = []
     inputs: list[Tensor] = []
     for x in inner.inputs:
         steps = [Expand(inner.output.shape), move.how] if x.size != 1 else [Reshape(())] if x.rank > move.output.rank else []
-        for how in steps:
-            if isinstance(how, Expand) and how.shape == x.shape:
-                continue
-            step = view(how, x, move.nodes)
-            if step is None:
-                return None
-            if isinstance(step, Move):
-                moves.append(step)
-            x = step.output if isinstance(step, Move) else step
-        inputs.append(x)
+        viewed = _viewed(x, steps, move.nodes, moves)
+        if viewed is None:
+            return None
+        inputs.append(viewed)
     output = Tensor(move.output.dtype, move.output.shape, None, move.output.name)
     return [*moves, Map(inner.text, tuple(inputs), output, (*inner.nodes, *move.nodes))]
+
+
+def _viewed(x: Tensor, steps: Iterable[Movement], nodes: tuple[str, ...], moves: list[Move]) -> Tensor | None:
+    """x under one view after another; the moves that this needs are added to `moves`. None if strides cannot say it."""
+    for how in steps:
+        if isinstance(how, Expand) and how.shape == x.shape:
+            continue
+        step = view(how, x, nodes)
+        if step is None:
+            return None
+        if isinstance(step, Move):
+            moves.append(step)
+        x = step.output if isinstance(step, Move) else step
+    return x
 
 
 # -- elementwise work on views of contractions
@@ -171,16 +181,12 @@ class _Sinking:
         for x in p.inputs:
             if not self._is_ready(x, move, kernel):
                 return False
-            for how in _back(move, x.shape) or ():
-                step = view(how, x, p.nodes)
-                if step is None:
-                    return False
-                if isinstance(step, Move):
-                    moves.append(step)
-                x = step.output if isinstance(step, Move) else step
-            inputs.append(x)
-            if len(x.shape) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(x.shape), reversed(shape))):
+            viewed = _viewed(x, _back(move, x.shape) or (), p.nodes, moves)
+            if viewed is None or viewed.rank > len(shape):
                 return False
+            if any(n not in (1, m) for n, m in zip(reversed(viewed.shape), reversed(shape))):
+                return False
+            inputs.append(viewed)
         made = Map(p.text, tuple(inputs), Tensor(p.output.dtype, shape), p.nodes)
         if not matrix_fits(kernel, made):
             return False
