@@ -14,7 +14,7 @@ from .primitives import Fold, Tensor
 from .registry import op
 
 
-def _spread(t: Builder, x: Tensor, values: Tensor, axis: int, block_size: int) -> Tensor:
+def spread(t: Builder, x: Tensor, values: Tensor, axis: int, block_size: int) -> Tensor:
     """Scales or zero points to broadcast over x: one in all, one an index of `axis`, or one a block along it."""
     if values.size == 1 and values.rank <= 1:
         return t.reshape(values, ())
@@ -42,8 +42,8 @@ def quantize_linear(t: Builder, x, y_scale, y_zero_point=None, *, axis=1, block_
     compute = native_dtype(precision) if precision else y_scale.dtype if x.dtype.kind == "i" else x.dtype
     if compute.name not in ("float32", "float64"):
         compute = np.dtype(np.float32)
-    scaled = t.map("a / b", t.cast(x, compute), t.cast(_spread(t, x, y_scale, axis, block_size), compute))
-    zero = t.constant(0, dtype) if y_zero_point is None else _spread(t, x, y_zero_point, axis, block_size)
+    scaled = t.map("a / b", t.cast(x, compute), t.cast(spread(t, x, y_scale, axis, block_size), compute))
+    zero = t.constant(0, dtype) if y_zero_point is None else spread(t, x, y_zero_point, axis, block_size)
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     text = f"at_most(at_least(rint(a) + b, {float(low)}), {float(high)})"
     return t.cast(t.map(text, scaled, t.cast(zero, compute)), dtype)
@@ -53,10 +53,10 @@ def quantize_linear(t: Builder, x, y_scale, y_zero_point=None, *, axis=1, block_
 def dequantize_linear(t: Builder, x, x_scale, x_zero_point=None, *, axis=1, block_size=0, output_dtype=0):
     """(x - zero point) * scale."""
     dtype = native_dtype(output_dtype) if output_dtype else x_scale.dtype
-    scale = widened(t, _spread(t, x, x_scale, axis, block_size))
+    scale = widened(t, spread(t, x, x_scale, axis, block_size))
     wide = t.cast(x, np.int32)
     if x_zero_point is not None:
-        wide = t.map("a - b", wide, t.cast(_spread(t, x, x_zero_point, axis, block_size), np.int32))
+        wide = t.map("a - b", wide, t.cast(spread(t, x, x_zero_point, axis, block_size), np.int32))
     return t.cast(t.map(f"to_{register_name(scale.dtype)}(a) * b", wide, scale, dtype=scale.dtype), dtype)
 
 

@@ -29,6 +29,7 @@ class Weight:
         self._restore: Callable[[], np.ndarray] | None = None  # makes what is not held
         self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
         self._look: Callable[[], np.ndarray] | None = None
+        self._computed: dict[object, Weight] = {}
 
     @staticmethod
     def made_by(
@@ -75,6 +76,11 @@ class Weight:
     def cast(self, dtype: np.dtype) -> Weight:
         """Converted elements."""
         return Weight(self, np.dtype(dtype))
+
+    def computed(self, key: object, make: Callable[[], np.ndarray], dtype: np.dtype, shape: Shape) -> Weight:
+        """What ``make()`` computes of this constant, a constant of its own: one for each key, whatever asks for it."""
+        known = self._computed.get(key)
+        return known if known is not None else self._computed.setdefault(key, Weight.made_by(make, dtype, shape))
 
     def array(self) -> np.ndarray:
         """The content."""
