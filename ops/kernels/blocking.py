@@ -57,6 +57,11 @@ def single_heights() -> tuple[int, ...]:
     return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else heights()
 
 
+def crosses_rows() -> bool:
+    """Whether a tile may go on from one row of the image to the next: if there is a register for the address of each row."""
+    return heights()[0] <= 6
+
+
 @lru_cache(maxsize=4096)
 def split_row(width: int) -> tuple[int, int, int, int]:
     """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""

@@ -19,7 +19,7 @@ from math import prod
 import numpy as np
 
 from . import target
-from .blocking import K_STEPS, blocking, heights, panel_width, single_heights
+from .blocking import K_STEPS, blocking, crosses_rows, heights, panel_width, single_heights
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
@@ -253,6 +253,9 @@ def product(
     other = residual or y
     if kernel == [1, 1, 1]:
         seen, y, other = merge_rows(seen, y, other)
+    lines = y.shape[3:]  # of the image; tiles may go on from one to the next
+    if crosses_rows():
+        y, other = merge_rows(y, other)
     segments = (kernel[0], kernel[1], kernel[2], c)
     if kernel[2] == 1 or (dils[2] == 1 and x.strides[4] == c * size):
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
@@ -263,11 +266,13 @@ def product(
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
-            weights.image_stride, b.tile_group, *(fetch.words() if fetch else (0,) * 11))  # fmt: skip
+            weights.image_stride, b.tile_group, *(fetch.words() if fetch else (0,) * 11), *lines)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-8 * prod(segments[:3]) // 64) * 64
+    pixels = b.tiles * max(b.first, b.second)
+    scratch += -(-8 * pixels // 64) * 64
     if fetch:
-        scratch += fetch.scratch(min(oh, (b.tiles - 2) // b.per_row + 2))
+        scratch += fetch.scratch(min(lines[0], (pixels - 2) // lines[1] + 2))
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 
@@ -275,7 +280,7 @@ def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full), sums put
-    aside, offsets of the filter's segments, fetched rows of a group.
+    aside, offsets of the filter's segments, offsets of the task's pixels, fetched rows of a group.
     """
     from . import convtile, simd
     from .subroutine import subroutine
@@ -286,7 +291,7 @@ def factory(dtype: str) -> Callable:
     singles = single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
     s0, s1, s2, s3, s4, _ = singles
-    fetched = convtile.FETCHED
+    fetched, crossing = convtile.FETCHED, crosses_rows()
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
     load_first, load_one = simd.load_first(dtype, lanes), simd.load(dtype, 0)
     load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
@@ -334,7 +339,7 @@ def factory(dtype: str) -> Callable:
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
         first, count, second, per_row, taps, part = args[31], args[32], args[33], args[34], args[35], args[36]
-        x_col, y_col, infinity = args[12], args[16], 0x7FF << 52
+        y_col, infinity = args[16], 0x7FF << 52
         clips = args[5] != infinity - (1 << 63) or args[6] != infinity
         per_group, each, tiles, row_blocks, panels, panel_blocks = args[38], args[39], args[42], args[43], args[44], args[45]
         p0, outer = task % panel_blocks * panels, task // panel_blocks
@@ -350,10 +355,24 @@ def factory(dtype: str) -> Callable:
         offsets, segments = words(table), nd * nh * nw
         for s in range(segments):
             offsets[s] = s // (nh * nw) * args[23] + s // nw % nh * args[24] + s % nw * args[25]
-        copy, held = table + (segments * 8 + 63) // 64 * 64, -1
+        places = table + (segments * 8 + 63) // 64 * 64
         # the place of the task's first tile and first panel; a division costs as much as some K steps
         at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
         depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
+        # the task's pixels [q0, q1), and the bytes to each from the image's first one
+        skew, lines, columns, after = count * (first - second), args[63], args[64], t1 % per_row
+        q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
+        q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
+        pixels, line = words(places), q0 // columns
+        w, h, d = q0 % columns, line % lines, line // lines
+        for q in range(q1 - q0):
+            pixels[q] = d * args[10] + h * args[11] + w * args[12]
+            w += 1
+            if w == columns:
+                w, h = 0, h + 1
+                if h == lines:
+                    h, d = 0, d + 1
+        copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
         # without a single tap or channel the blocks still write bias and residual
         for s in range(0, max(1, segments), taps):
             for k in range(0, max(1, length), part):
@@ -367,8 +386,8 @@ def factory(dtype: str) -> Callable:
                     group, column = group0, first0
                     for p in range(p0, p1):
                         if args[52] != 0 and group != held:
-                            held, rows = group, ((t1 - 1) // per_row - row0) * args[62] + args[61]
-                            fetch(images + n * args[53] + group * args[40], copy, row0 * args[62] - args[58], rows,
+                            held, rows = group, ((q1 - 1) // columns - line) * args[62] + args[61]
+                            fetch(images + n * args[53] + group * args[40], copy, line * args[62] - args[58], rows,
                                   args[54], args[55], args[56], args[57], args[59], args[60], args[40])  # fmt: skip
                         cols, c0 = min(width, each - column), group * each + column
                         vectors = 1 if cols <= lanes else 2
@@ -377,7 +396,10 @@ def factory(dtype: str) -> Callable:
                         if begins and args[3] != 0:
                             base = args[3] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
-                        x_line, y_line, r_line = images, outputs, args[4]
+                        y_line, r_line = outputs, args[4]
+                        image = copy - line * args[11]
+                        if args[52] == 0:
+                            image = images + n * args[9] + k * size + group * args[40]
                         # the first tiles to use this panel bring the next one to L2, each a share
                         following, fetch_end = weights + args[41], 0
                         if t == t0:
@@ -385,9 +407,6 @@ def factory(dtype: str) -> Callable:
                         left = min(args[51], t1 - t)
                         while left > 0:
                             if moved:
-                                x_line = copy + (row - row0) * args[11]
-                                if args[52] == 0:
-                                    x_line = images + n * args[9] + depth * args[10] + row * args[11] + k * size + group * args[40]
                                 y_line = outputs + n * args[13] + depth * args[14] + row * args[15] + c0 * size
                                 r_line = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19] + c0 * size
                             # a run of tiles of one height in one row
@@ -395,7 +414,10 @@ def factory(dtype: str) -> Callable:
                             if at >= count:
                                 height, col = second, count * first + (at - count) * second
                                 run = min(left, per_row - at)
-                            x, y = x_line + col * x_col, y_line + col * y_col
+                            place, y = places + ((depth * oh + row) * ow + col - q0) * 8, y_line + col * y_col
+                            x = image
+                            if not crossing:
+                                x += depth * args[10] + row * args[11] + col * args[12]
                             start, start_row, common, out, out_row = y, y_col, base, y, y_col
                             if begins:
                                 start, start_row = 0, 0
@@ -413,10 +435,12 @@ def factory(dtype: str) -> Callable:
                                     rows = s0 if rest >= s0 else s1 if rest >= s1 else s2 if rest >= s2 else s3
                                     rows = rows if rest >= rows else s4 if rest >= s4 else 1
                                     run = run if rows == height else 1
-                                tiles_of(args, vectors, rows, run, x + done * x_col, weights, following, fetch_end,
+                                tiles_of(args, vectors, rows, run, x, place, weights, following, fetch_end,
                                      start + done * start_row, start_row, common, out + done * out_row, out_row, table + s * 8,
                                      min(taps, segments - s), min(part, length - k), clip, zeros, aside)  # fmt: skip
-                                done += rows
+                                place, done = place + rows * 8, done + rows
+                                if not crossing:
+                                    x += rows * args[12]
                             following += run * steps * fetched
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)

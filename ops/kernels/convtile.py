@@ -16,6 +16,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from . import emit, window
+from .blocking import crosses_rows
 from .emit import E
 from .window import WORD, Code, Variable
 
@@ -28,12 +29,14 @@ FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
-    """``tiles(args, vectors, height, count, x, b, ahead, end, start, start_row, base, y, y_row, table, segments, ...)``.
+    """``tiles(args, vectors, height, count, x, places, b, ahead, end, start, start_row, base, y, y_row, table, ...)``.
 
     y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `count` tiles of `height` rows (one of `pairs` or
     `singles`) of `vectors` (2 or 1) whole vectors; each tile begins where the last one ended.
 
-    args is the block of `conv`; x, b, start, base and y are addresses; `table` is the address of the segments'
+    args is the block of `conv`; x, b, start, base and y are addresses; row i of the first tile is at x and the number of
+    bytes that word i at `places` holds, or at x and i times those of args[12] if tiles are too high for that many addresses
+    in registers (see `crosses_rows`). `table` is the address of the segments'
     offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`: what to
     bring to L2 meanwhile, FETCHED bytes a K step, up to `end`. `blank` and `aside`: as many vectors as the highest tile
     has, zeros and room.
@@ -52,46 +55,85 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 builder.branch(done)
         builder.position_at_end(done)
 
-    names = "vectors height count x b ahead end start start_row base y y_row table segments length clip blank aside"
+    names = "vectors height count x places b ahead end start start_row base y y_row table segments length clip blank aside"
     return window.leaf(names, dtype, lanes, body)
 
 
 def _run(
-    code: Code, block: ir.Value, wide: int, rows: int, count: E, x: E, b: E, ahead: E, end: E, start: E, start_row: E,
-    base: E, y: E, y_row: E, table: E, segments: E, length: E, clip: E, blank: E, aside: E,
+    code: Code, block: ir.Value, wide: int, rows: int, count: E, x: E, places: E, b: E, ahead: E, end: E, start: E,
+    start_row: E, base: E, y: E, y_row: E, table: E, segments: E, length: E, clip: E, blank: E, aside: E,
 ) -> None:  # fmt: skip
     """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
-    x_row, far = code.argument(block, 12), code.variable(ahead)
-    places = [(code.variable(x), x_row * rows), (code.variable(start), start_row * rows), (code.variable(y), y_row * rows)]
+    far = code.variable(ahead)
+    lines = _Lines(code, rows, x, places, code.argument(block, 12))
+    moving = [(code.variable(start), start_row * rows), (code.variable(y), y_row * rows)]
     with code.loop(count):
-        at = [place.get() for place, _ in places]
-        with code.when(at[1] != 0):
+        begin, out = (place.get() for place, _ in moving)
+        with code.when(begin != 0):
             for i in range(rows):
-                code.prefetch(at[1] + start_row * i)
-        sums = _sums(code, wide, rows, x_row, at[0], b, far, end, base, table, segments, length, blank, aside)
-        _finish(code, block, wide, sums, at[1], start_row, at[2], y_row, clip)
-        for place, step in places:
+                code.prefetch(begin + start_row * i)
+        sums = _sums(code, wide, rows, lines, b, far, end, base, table, segments, length, blank, aside)
+        _finish(code, block, wide, sums, begin, start_row, out, y_row, clip)
+        lines.forward()
+        for place, step in moving:
             place.set(place.get() + step)
 
 
+class _Lines:
+    """The addresses of a tile's rows of the image, in as few registers as its height asks for.
+
+    A low tile has one for each row, so that rows may lie anywhere: it goes on from one line of the image to the next. A high
+    one has one for three rows, which the instruction can address.
+    """
+
+    def __init__(self, code: Code, rows: int, x: E, places: E, x_row: E) -> None:
+        self.code, self.rows, self.x_row = code, rows, x_row
+        self.each = 1 if crosses_rows() else 3
+        self.x, self.places = code.variable(x), code.variable(places)
+        self.leads = [code.variable(x) for _ in range(-(-rows // self.each))]
+        self.passed = code.variable(code.word(0))
+
+    def begin(self, offset: E) -> None:
+        """A segment that begins `offset` bytes behind the pixels."""
+        self.passed.set(self.code.word(0))
+        at = self.x.get() + offset
+        for j, lead in enumerate(self.leads):
+            place = self.code.scalar(self.places.get() + 8 * j, "i64") if self.each == 1 else self.x_row * (3 * j)
+            lead.set(self.code.unrelated(at + place))
+
+    def address(self, row: int, number: int) -> E:
+        """Where element `number` from here is of a row."""
+        within = self.x_row * (row % self.each) if self.each > 1 else 0
+        return self.leads[row // self.each].get() + self.passed.get() + within + number * self.code.size
+
+    def skip(self, number: int) -> None:
+        """Go on by a number of elements."""
+        self.passed.set(self.passed.get() + number * self.code.size)
+
+    def forward(self) -> None:
+        """Go on to the next tile."""
+        if self.each == 1:
+            self.places.set(self.places.get() + 8 * self.rows)
+        else:
+            self.x.set(self.x.get() + self.x_row * self.rows)
+
+
 def _sums(
-    code: Code, wide: int, rows: int, x_row: E, x: E, b: E, far: Variable, end: E, base: E, table: E, segments: E,
-    length: E, blank: E, aside: E,
+    code: Code, wide: int, rows: int, lines: _Lines, b: E, far: Variable, end: E, base: E, table: E, segments: E, length: E,
+    blank: E, aside: E,
 ) -> dict[tuple[int, int], Variable]:  # fmt: skip
     """The tile's products, each added up from `base`."""
     vector = code.lanes * code.size
     common = [code.load(base + v * vector) for v in range(wide)]
     sums = {(i, v): code.variable(common[v]) for i in range(rows) for v in range(wide)}
     panel = code.variable(b)
-    # row i is read at leads[i // 3] + (i % 3) * x_row: what one instruction can address
-    leads = [code.variable(x) for _ in range(-(-rows // 3))]
 
     def step(number: int) -> None:
         """K step `number` from where the pointers stand."""
         at = panel.get() + number * 2 * vector
         factors = [code.load(at + v * vector) for v in range(wide)]
         for i in range(rows):
-            value = emit.splat(code.scalar(leads[i // 3].get() + number * code.size + x_row * (i % 3), code.kind), code.lanes)
+            value = emit.splat(code.scalar(lines.address(i, number), code.kind), code.lanes)
             for v in range(wide):
                 sums[i, v].set(value.fma(factors[v], sums[i, v].get()))
 
@@ -106,15 +148,12 @@ def _sums(
                         code.prefetch(far.get() + line, soon=False)
                     far.set(far.get() + number * FETCHED)
             panel.set(panel.get() + number * 2 * vector)
-            for lead in leads:
-                lead.set(lead.get() + number * code.size)
+            lines.skip(number)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
     parts = _Parts(code, sums, blank, aside)
     with code.loop(segments) as s:
-        at = x + code.scalar(table + s * 8, "i64")
-        for j, lead in enumerate(leads):
-            lead.set(code.unrelated(at + x_row * (3 * j)))
+        lines.begin(code.scalar(table + s * 8, "i64"))
         left = code.variable(length)
         with code.loop((length + (_PART - 1)) >> _PART.bit_length() - 1):
             count = left.get().at_most(_PART)
