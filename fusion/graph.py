@@ -109,6 +109,7 @@ class Graph:
             inputs too; their defaults are in `constants`).
         types: what is declared or known of a value.
         opsets: domain -> version that the nodes mean (``""`` is ai.onnx).
+        memo: what lowerings keep from trace to trace (`Builder.once`); copies share it.
     """
 
     inputs: list[str]
@@ -119,6 +120,7 @@ class Graph:
     opsets: dict[str, int] = field(default_factory=dict)
     overridable: list[str] = field(default_factory=list)
     name: str = ""
+    memo: dict[object, tuple[object, object]] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         lines = [f"graph {self.name}({', '.join(self._typed(i) for i in self.inputs)})"]

@@ -84,7 +84,7 @@ class Tracer(Builder):
     def __init__(self, graph: Graph, runner: GraphRunner | None) -> None:
         super().__init__()
         self.graph, self.runner = graph, runner
-        self.opsets = graph.opsets
+        self.opsets, self.memo = graph.opsets, graph.memo
         self.values: MutableMapping[str, Value] = {}
         self.constants: MutableMapping[str, np.ndarray | Weight] = dict(graph.constants)
         self.input_tensors: dict[int, str] = {}
@@ -271,7 +271,7 @@ class Tracer(Builder):
         folded = {n: known for n, v in values if (known := v.weight or v.constant) is not None}
         return Graph(
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
-            dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name,
+            dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name, memo=self.memo,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from .primitives import (
 )  # fmt: skip
 
 
+Made = TypeVar("Made")
+
+
 class NeedsValue(Exception):
     """Tracing cannot go on without the content of `tensor`."""
 
@@ -58,6 +62,7 @@ class Builder:
         self.node_name = ""
         self.output_names: Sequence[str] = ("",)
         self.opsets: dict[str, int] = {}
+        self.memo: dict[object, tuple[object, object]] = {}
 
     # -- constants
     def constant(self, value: object, dtype: np.dtype | type | None = None) -> Tensor:
@@ -258,6 +263,17 @@ class Builder:
 
         row = registry.find(domain, name, since or self.opsets.get(domain, 1 << 30))
         return row.lower(self, *inputs, **attributes)
+
+    def once(self, about: object, kind: object, make: Callable[[], Made]) -> Made:
+        """What ``make()`` gives: made in the first trace of a graph, and kept for its later ones.
+
+        Args:
+            about: an attribute of the node, by identity; kind: what else decides the result.
+        """
+        key = (id(about), kind)
+        if key not in self.memo:
+            self.memo[key] = (about, make())  # what identifies it has to stay
+        return self.memo[key][1]
 
     # -- inside
     def _tensor(self, x: Tensor | Opaque) -> Tensor:
