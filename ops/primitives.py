@@ -90,8 +90,30 @@ class Opaque:
         return f"{self.name or '%'}:opaque"
 
 
+class _OneOutput:
+    """`outputs` of what has a single output."""
+
+    output: Tensor
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The one output."""
+        return (self.output,)
+
+
+class _OneInput(_OneOutput):
+    """`inputs` too of what has a single input."""
+
+    input: Tensor
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The one input."""
+        return (self.input,)
+
+
 @dataclass(eq=False)
-class Map:
+class Map(_OneOutput):
     """``output[i] = text(a[i], b[i], ...)``: inputs broadcast to the output's shape as in numpy.
 
     `text` is a Python expression over a, b, c ... in input order and the functions of `ops.evaluate`.
@@ -101,11 +123,6 @@ class Map:
     inputs: tuple[Tensor, ...]
     output: Tensor
     nodes: tuple[str, ...] = ()
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The one output."""
-        return (self.output,)
 
 
 class Fold(enum.Enum):
@@ -123,7 +140,7 @@ class Fold(enum.Enum):
 
 
 @dataclass(eq=False)
-class Reduce:
+class Reduce(_OneInput):
     """Folds `axes` (sorted, kept with size 1). An empty sum is 0, product 1, minimum inf, maximum -inf."""
 
     fold: Fold
@@ -131,16 +148,6 @@ class Reduce:
     axes: tuple[int, ...]
     output: Tensor
     nodes: tuple[str, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The one input."""
-        return (self.input,)
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The one output."""
-        return (self.output,)
 
 
 @dataclass(frozen=True)
@@ -211,7 +218,7 @@ Movement = Reshape | Permute | Slice | Expand
 
 
 @dataclass(eq=False)
-class Move:
+class Move(_OneInput):
     """A view of the input: pure index arithmetic."""
 
     how: Movement
@@ -219,19 +226,9 @@ class Move:
     output: Tensor
     nodes: tuple[str, ...] = ()
 
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The one input."""
-        return (self.input,)
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The one output."""
-        return (self.output,)
-
 
 @dataclass(eq=False)
-class Join:
+class Join(_OneOutput):
     """The inputs in boxes of the output (concat, pad, tile): input i fills ``[starts[i], starts[i] + shape)``.
 
     What no box covers is `fill` (None: everything is covered). The boxes do not overlap.
@@ -242,11 +239,6 @@ class Join:
     output: Tensor
     fill: float | int | bool | None = None
     nodes: tuple[str, ...] = ()
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The one output."""
-        return (self.output,)
 
 
 @dataclass(frozen=True)
