@@ -8,15 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto
-from onnx.parser import parse_model
+from small_model import MODEL, K, X
 
 import jitrt
 
 onnxruntime.set_default_logger_severity(4)
-MODEL = parse_model("""
-    <ir_version: 10, opset_import: ["": 20]> g (float[N, 3] x, int64[2] k, float[3] w = {1, 2, 3}) => (float[N, 3] y, int64[2] z)
-    { t = Add (x, w) y = Relu (t) z = Neg (k) }""").SerializeToString()
-X, K = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2])
 
 
 @pytest.fixture(scope="module")

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx.parser import parse_model
+from small_model import MODEL, K, X, raised
 
 import jitrt
 
 onnxruntime.set_default_logger_severity(4)
-MODEL = parse_model("""
-    <ir_version: 10, opset_import: ["": 20]> g (float[N, 3] x, int64[2] k) => (float[N, 3] y, int64[2] z)
-    { y = Relu (x) z = Neg (k) }""").SerializeToString()
-X, K = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2])
-
-
-def raised(call: Callable[[], object]) -> Exception | None:
-    try:
-        call()
-    except Exception as error:
-        return error
-    return None
 
 
 def test_options_have_onnxruntimes_attributes_with_its_defaults():

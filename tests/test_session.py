@@ -16,18 +16,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 from onnx.parser import parse_model
+from small_model import MODEL, K, X, raised
 
 import jitrt
 from jitrt.fusion import support
 from jitrt.log import log
 
 onnxruntime.set_default_logger_severity(4)
-MODEL = parse_model("""
-    <ir_version: 10, opset_import: ["": 20], producer_name: "maker", domain: "its.domain", model_version: 7,
-     doc_string: "about the model", metadata_props: ["key": "value"]>
-    g (float[N, 3] x, int64[2] k, float[3] w = {1, 2, 3}) => (float[N, 3] y, int64[2] z)
-    { t = Add (x, w) y = Relu (t) z = Neg (k) }""").SerializeToString()
-X, K = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2])
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +38,6 @@ def ours() -> jitrt.InferenceSession:
 def session(text: str, **options: object) -> jitrt.InferenceSession:
     header = '<ir_version: 11, opset_import: ["": 23]> '
     return jitrt.InferenceSession(parse_model(header + text), jitrt.SessionOptions(**options))
-
-
-def raised(call: Callable[[], object]) -> Exception | None:
-    try:
-        call()
-    except Exception as error:
-        return error
-    return None
 
 
 # -- errors
