@@ -1,4 +1,4 @@
-"""com.microsoft: what decoders of large language models are exported with: GroupQueryAttention, RotaryEmbedding."""
+"""com.microsoft: decoders of large language models: RotaryEmbedding, GroupQueryAttention, SparseAttention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from .builder import Builder, OperatorError
 from .cast import widened
 from .contrib_attention import Scores, attend, default_scale, heads_first, heads_last, places, side_by_side
+from .matmul import product
 from .primitives import Tensor
 from .reduce import fold_mean
 from .registry import contrib
@@ -193,3 +194,54 @@ def _window(t: Builder, cache: _Cache, width: int) -> Tensor | None:
 def _filled(t: Builder, lengths: Tensor, total: int) -> Tensor:
     """Keys that a sequence has."""
     return t.map("a <= b", places(t, total), t.reshape(lengths, (lengths.size, 1, 1, 1)), dtype="bool")
+
+
+# -- blocks of keys
+@contrib("SparseAttention")
+def sparse_attention(
+    t: Builder, query, key, value, past_key, past_value, block_row_indices, block_col_indices, total_sequence_length,
+    key_total_sequence_lengths, cos_cache=None, sin_cache=None, *,
+    num_heads, kv_num_heads, sparse_block_size, scale=None, do_rotary=0, rotary_interleaved=0,
+):  # fmt: skip
+    """Grouped queries that look at some blocks of keys only, each head after its layout; the cache is a buffer."""
+    q, k, v = _projections(t, query, key, value, num_heads, kv_num_heads)
+    total = t.ints(total_sequence_length)[0]
+    lengths = t.map("a - 1", key_total_sequence_lengths)
+    cache = _cache_of(t, q.shape[0], q.shape[2], total, past_key, lengths, None)
+    if do_rotary:
+        turn = _turn(t, cache, cos_cache, sin_cache, None, bool(rotary_interleaved))
+        q, k = turn(q), turn(k)
+    keys, values = cache.appended(past_key, k), cache.appended(past_value, v)
+    layouts = _layouts(t, block_row_indices, block_col_indices)
+    allowed = _looked_at(t, cache, layouts, sparse_block_size, num_heads)
+    before = t.map("a <= b", places(t, total), cache.queries(), dtype="bool")
+    how = Scores(default_scale(scale, q.shape[-1]), allowed=t.map("a & b", allowed, before))
+    y, *_ = attend(t, q, *(t.take(x, 2, 0, total) for x in (keys, values)), how)
+    return t.cast(heads_last(t, y), query.dtype), keys, values
+
+
+def _layouts(t: Builder, rows: Tensor, columns: Tensor) -> Tensor:
+    """The blocks that each row of blocks looks at, given as compressed sparse rows: float32[layouts, rows, columns], not 0."""
+    count, blocks = rows.shape[0], rows.shape[1] - 1
+    index = places(t, columns.shape[1])
+    first, last = (t.unsqueeze(t.take(rows, 1, i, i + blocks), [2]) for i in (0, 1))
+    of_row = t.map("(a >= b) & (a < c)", index, first, last, dtype="bool")
+    of_column = t.map("a == b", t.unsqueeze(columns, [2]), places(t, blocks), dtype="bool")
+    made = product(t, t.cast(of_row, np.float32), t.cast(of_column, np.float32))
+    return t.reshape(made, (count, blocks, blocks))
+
+
+def _looked_at(t: Builder, cache: _Cache, layouts: Tensor, size: int, heads: int) -> Tensor:
+    """bool[B or 1, heads, S, T]: heads take the layouts in turn."""
+    count, blocks, _ = layouts.shape
+    if heads % count or cache.total > blocks * size:
+        raise OperatorError(f"{count} layouts of {blocks} x {size} keys do not fit {heads} heads and {cache.total} keys")
+    wide = t.expand(t.unsqueeze(layouts, [3]), (count, blocks, blocks, size))
+    wide = t.take(t.reshape(wide, (count, blocks, blocks * size)), 2, 0, cache.total)
+    queries = cache.queries()
+    batch = 1 if queries.rank == 2 else queries.shape[0]
+    row = t.map(f"at_most(at_least(a / {size}, 0), {blocks - 1})", t.reshape(queries, (batch * cache.new,)))
+    chosen = t.reshape(t.op("Gather", wide, row, axis=1), (count, batch, cache.new, cache.total))
+    chosen = t.map("a > 0.0", t.transpose(chosen, (1, 0, 2, 3)), dtype="bool")
+    every = t.expand(t.unsqueeze(chosen, [1]), (batch, heads // count, count, cache.new, cache.total))
+    return t.reshape(every, (batch, heads, cache.new, cache.total))
