@@ -34,7 +34,6 @@ from .primitives import (
     Tensor,
 )  # fmt: skip
 
-
 Made = TypeVar("Made")
 
 

@@ -105,7 +105,7 @@ def _check(nodes: Nodes, features: int) -> None:
     if not len(nodes.roots):
         raise OperatorError("the forest has no trees")
     read = nodes.features[inner]
-    if read.size and not (0 <= read.min() and read.max() < features):
+    if read.size and not (read.min() >= 0 and read.max() < features):
         raise OperatorError(f"a node compares feature {read.max() if read.min() >= 0 else read.min()} of rows of {features}")
 
 

@@ -65,19 +65,18 @@ def of_two(t: Builder, score: Tensor, transform: str, signed: bool) -> Tensor:
     if transform == "PROBIT":
         score = _probit(t, score)
         return t.concat([t.map("1.0 - a", score), score], 1)
-    if not signed:
-        return t.concat([t.map("1.0 - a", score), score], 1)
     if transform == "LOGISTIC":
         return t.concat([t.map("sigmoid(-a)", score), t.map("sigmoid(a)", score)], 1)
-    return t.concat([t.map("-a", score), score], 1)
+    return t.concat([t.map("-a" if signed else "1.0 - a", score), score], 1)
 
 
 def _probit(t: Builder, p: Tensor) -> Tensor:
     """sqrt(2) erfinv(2 p - 1), with Winitzki's approximation of the inverse error function (relative error 4e-3)."""
     log = t.map("log(4.0 * a * (1.0 - a))", p)
     half = t.map("4.330752 + 0.5 * a", log)  # 2 / (pi 0.147)
-    # (square root of b^2 - a / 0.147) - b, without the cancellation where a is small
-    root = t.map("sqrt(-a / (0.147 * (sqrt(b * b - a / 0.147) + b)))", log, half)
+    square = t.map("sqrt(b * b - a / 0.147)", log, half)
+    # c - b, where that cancels in another form
+    root = t.map("sqrt(select(b > 0.0, -a / (0.147 * (c + b)), c - b))", log, half, square)
     return t.map("1.41421356 * select(2.0 * a < 1.0, -b, b)", p, root)
 
 

@@ -29,8 +29,9 @@ def tree_ensemble(
 
     def make(dtype: np.dtype, features: int) -> Forest:
         nodes = _interior(
-            nodes_modes, nodes_featureids, nodes_splits, (nodes_truenodeids, nodes_trueleafs), (nodes_falsenodeids, nodes_falseleafs),
-            nodes_missing_value_tracks_true, tree_roots, membership_values, len(leaf_targetids),
+            nodes_modes, nodes_featureids, nodes_splits, (nodes_truenodeids, nodes_trueleafs),
+            (nodes_falsenodeids, nodes_falseleafs), nodes_missing_value_tracks_true, tree_roots, membership_values,
+            len(leaf_targetids),
         )  # fmt: skip
         leaves = np.arange(len(leaf_targetids)) + len(nodes.modes) - len(leaf_targetids)
         votes = Votes(leaves, np.asarray(leaf_targetids, np.int64), leaf_weights.astype(dtype))
@@ -123,6 +124,9 @@ def tree_ensemble_classifier(
     base = _numbers(base_values if base_values_as_tensor is None else base_values_as_tensor)
     voted = np.zeros(len(labels), bool)
     voted[np.unique(np.asarray(class_ids, np.int64))] = True
+    if len(labels) == 1:
+        # whatever the score says; onnxruntime gives 0 and 1 in place of a number
+        labels = np.array([0, 1]) if labels.dtype != object else np.repeat(labels, 2)
     index, scores = _classified(t, scores, base, voted, bool((_numbers(weights) >= 0).all()), post_transform)
     return labelled(t, index, labels), t.cast(scores, np.float32)
 
@@ -132,27 +136,26 @@ def _classified(
 ) -> tuple[Tensor, Tensor]:
     """(class of each row, scores) from sums of votes; `voted` are the classes that any leaf votes for."""
     count = len(voted)
+    scores = _based(t, scores, base, voted)
     if count == 1:
-        scores = _based(t, scores, base)
         return where_above(t, scores, 0.0, 1, 0), single(t, scores, transform)
     if count > 2:
-        scores = _based(t, scores, base)
         # a class that nothing speaks of does not win with its zero
         silent = ~voted if len(base) != count else np.zeros(count, bool)
         shown = t.map("a + b", scores, t.constant(np.where(silent, -np.inf, 0.0), scores.dtype)) if silent.any() else scores
         return winner(t, shown), transformed(t, scores, transform)
     bound = 0.5 if positive and not voted.all() else 0.0
     if voted[1] or len(base) == 2:
-        scores = _based(t, scores, base)
-        second = t.take(scores, 1, 1, 2)
-        return where_above(t, second, bound, 1, 0), transformed(t, scores, transform)
-    only = _based(t, t.take(scores, 1, 0, 1), base)
+        return where_above(t, t.take(scores, 1, 1, 2), bound, 1, 0), transformed(t, scores, transform)
+    only = t.take(scores, 1, 0, 1)
     return where_above(t, only, bound, 1, 0), of_two(t, only, transform, not positive)
 
 
-def _based(t: Builder, scores: Tensor, base: np.ndarray) -> Tensor:
-    """Scores with the base values, one a class."""
-    return t.map("a + b", scores, t.constant(base, scores.dtype)) if len(base) == scores.shape[1] else scores
+def _based(t: Builder, scores: Tensor, base: np.ndarray, voted: np.ndarray) -> Tensor:
+    """Scores with the base values: one a class, or, of two classes, one for the first if anything speaks of it."""
+    if len(base) == 1 and len(voted) == 2:
+        base = np.array([base[0] * voted[0], 0.0])
+    return t.map("a + b", scores, t.constant(base, scores.dtype)) if len(base) == len(voted) else scores
 
 
 # -- parts

@@ -62,7 +62,7 @@ def factory(dtype: str, fold: str, missing: bool, single: bool) -> Callable:
     from . import simd
 
     size, words = SIZES[dtype], simd.block
-    load, store = simd.load(dtype, 0), simd.store(dtype)
+    store = simd.store(dtype)
     by_rows, by_trees = _walks(dtype, missing, lanes=size, trees=0), _walks(dtype, missing, lanes=0, trees=3)
     add, pack = _add(dtype, fold, single), _pack(dtype)
     start = 0.0 if fold == "add" else float("nan")
