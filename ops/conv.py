@@ -98,6 +98,12 @@ def _algorithm(
             lambda at: fast.WinogradWeights(W.shape[:2], tile, at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
         )  # fmt: skip
+    if dense.foldable(filters, group) and W.is_constant:
+        return _Algorithm(
+            "direct, rows folded", dense.folded_packing(filters, W.dtype),
+            lambda at: dense.PackedWeights((*filters[:2], 1, *filters[2:]), 1, at, folded=True),
+            lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
+        )  # fmt: skip
     return _Algorithm(
         "direct", dense.weights_packing(W.shape, W.dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
         lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),

@@ -13,13 +13,13 @@ The image must be channels-last and padded; `conv` puts a copying launch in fron
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-from . import target
-from .blocking import K_STEPS, blocking, crosses_rows, heights, panel_width, single_heights
+from . import convfetch, target
+from .blocking import blocking, crosses_rows, heights, panel_width, single_heights
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
@@ -37,12 +37,14 @@ class PackedWeights:
         groups: of the convolution.
         address: of [groups * panels, kD, kH, kW, C / groups, NR], NR = two vectors; zeros behind the last channel.
         image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
+        folded: the rows of the window are read side by side (see `convfetch`): the order is [panels, kW, kH, C, NR].
     """
 
     shape: tuple[int, ...]
     groups: int
     address: Opaque = 0
     image_stride: int = 0
+    folded: bool = False
 
     @staticmethod
     def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> PackedWeights:
@@ -97,6 +99,22 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packi
     return Packing(packed_shape, dtype, groups * parts, fill, unpack)
 
 
+def foldable(shape: Sequence[int], groups: int) -> bool:
+    """Whether filters w[O, C, kH, kW] are for images of so few channels that the rows of their window are read side by side."""
+    return len(shape) == 4 and groups == 1 and 0 < shape[1] <= convfetch.FEW and shape[2] > 1
+
+
+def folded_packing(shape: Sequence[int], dtype: np.dtype) -> Packing:
+    """The packing of `foldable` filters of this shape in the order of folded `PackedWeights`."""
+    o, c, rows, columns = shape
+    turned = weights_packing((o, c, columns, rows), dtype, 1)
+    fill, unpack = turned.fill, turned.unpack
+    return Packing(
+        turned.shape, dtype, turned.parts, lambda w, packed, part: fill(w.swapaxes(2, 3), packed, part),
+        lambda packed: unpack(packed).swapaxes(2, 3),
+    )  # fmt: skip
+
+
 def conv(
     dtype: str,
     x: Image,
@@ -140,9 +158,14 @@ def conv(
     work = "f64" if dtype == "f64" else "f32"
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     before: list[Launch] = []
-    window = _Window(tuple(kernel), steps, dils, begin)
-    fetch = _fetched(x, y, weights, window, dtype) if dtype == work else None
-    image = fetch.image if fetch else _padded(dtype, work, x, y, window, before, alloc, threads, label)
+    window = convfetch.Window(tuple(kernel), steps, dils, begin)
+    fetch = convfetch.of_groups(x, y, weights.groups, window, work) if dtype == work else None
+    if weights.folded:
+        copy = convfetch.padded(dtype, work, x, y, window, before, alloc, threads, label, behind=64)
+        fetch = convfetch.of_rows(copy, y.shape[2], window, work)
+        weights = replace(weights, shape=(o, kernel[1] * c, 1, 1, kernel[2]))
+        steps, dils = (1, 1, steps[2]), (1, 1, dils[2])
+    image = fetch.image if fetch else convfetch.padded(dtype, work, x, y, window, before, alloc, threads, label)
     if dtype != work:
         if epilogue is not None:
             raise ValueError(f"{label}: an epilogue needs float32 or float64 output, given {dtype}")
@@ -160,86 +183,10 @@ def conv(
     return [*before, main, *after]
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A filter's place on the image; each for (D, H, W)."""
-
-    kernel: tuple[int, ...]
-    steps: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begin: tuple[int, ...]
-
-    def extent(self, d: int) -> int:
-        """Elements of dimension d from the first tap to the last."""
-        return (self.kernel[d] - 1) * self.dilations[d] + 1
-
-    def needed(self, outputs: Sequence[int]) -> tuple[int, ...]:
-        """The size of a padded image that every tap of every output lies in."""
-        return tuple((n - 1) * self.steps[d] + self.extent(d) for d, n in enumerate(outputs))
-
-    def inside(self, x: Image, y: Image) -> bool:
-        """Whether every tap of every output lies in the image as it is."""
-        return not any(self.begin) and all(n <= have for n, have in zip(self.needed(y.shape[2:]), x.shape[2:]))
-
-
-def _padded(
-    dtype: str, work: str, x: Image, y: Image, window: _Window, launches: list[Launch], alloc: Alloc, threads: int, label: str,
-) -> Image:  # fmt: skip
-    """x as a channels-last [N, C, D, H, W] image that every tap of every output lies in: x itself or a copy."""
-    size = SIZES[work]
-    x3, y3 = x.volume(), y.volume()
-    if window.inside(x3, y3) and dtype == work and x.channels_last(size):
-        return x3
-    shape = (*x3.shape[:2], *window.needed(y3.shape[2:]))
-    copy = channels_last(alloc(prod(shape) * size), shape, size)
-    launches += pad_copy(dtype, x3, work, copy, window.begin, threads=threads, label=f"{label}: pad")
-    return copy
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Each task copies the padded rows of a group of channels that it works on to its scratch, in front of their panel.
-
-    Neighbouring pixels of a group are neighbours there, so the taps of a filter row are one segment.
-
-    Attributes:
-        image: x with the strides of such a copy.
-        source: x itself, channels-last.
-        window: of the convolution.
-    """
-
-    image: Image
-    source: Image
-    window: _Window
-
-    def words(self) -> tuple[int, ...]:
-        """What the kernel is told."""
-        x, w = self.source, self.window
-        steps = (x.strides[0], *x.strides[3:])
-        return (1, *steps, *x.shape[3:], *w.begin[1:], self.image.shape[4], w.extent(1), w.steps[1])
-
-    def scratch(self, rows: int) -> int:
-        """Bytes of the copy for `rows` output rows."""
-        return ((rows - 1) * self.window.steps[1] + self.window.extent(1)) * self.image.strides[3]
-
-
-def _fetched(x: Image, y: Image, weights: PackedWeights, window: _Window, work: str) -> Fetch | None:
-    """How tasks fetch the rows of a grouped convolution of padded planes whose sums are one K block; None: it is no such."""
-    size, x3, y3 = SIZES[work], x.volume(), y.volume()
-    each = weights.shape[1]
-    planes = x3.shape[2] == window.kernel[0] == 1 and not window.begin[0]
-    short = each * prod(window.kernel) <= K_STEPS
-    if weights.groups == 1 or not planes or not short or not x.channels_last(size) or window.inside(x3, y3):
-        return None
-    needed = window.needed(y3.shape[2:])
-    strides = channels_last(0, (1, each, *needed), size).strides
-    return Fetch(Image(x.address, (*x3.shape[:2], *needed), strides), x3, window)
-
-
 def product(
     work: str, x: Image, weights: PackedWeights, y: Image, residual: Image | None, steps: tuple[int, ...],
     dils: tuple[int, ...], threads: int, finish: tuple, label: str, offsets: tuple[int, int, int, int] = (0, 0, 0, 0),
-    fetch: Fetch | None = None,
+    fetch: convfetch.Fetch | None = None,
 ) -> Launch:  # fmt: skip
     """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
     size, groups = SIZES[work], weights.groups
@@ -266,7 +213,7 @@ def product(
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
-            weights.image_stride, b.tile_group, *(fetch.words() if fetch else (0,) * 11), *lines)  # fmt: skip
+            weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-8 * prod(segments[:3]) // 64) * 64
     pixels = b.tiles * max(b.first, b.second)
@@ -291,6 +238,7 @@ def factory(dtype: str) -> Callable:
     singles = single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
     s0, s1, s2, s3, s4, _ = singles
+    fetch_group, fold_rows = convfetch.copiers(dtype, lanes)
     fetched, crossing = convtile.FETCHED, crosses_rows()
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
     load_first, load_one = simd.load_first(dtype, lanes), simd.load(dtype, 0)
@@ -313,28 +261,6 @@ def factory(dtype: str) -> Callable:
                 store(y + i * y_row + v * size, load(x + i * row_bytes + v * size))
             for v in range(whole, cols):
                 store(y + i * y_row + v * size, load_one(x + i * row_bytes + v * size))
-
-    @subroutine
-    def fetch(x, y, first, rows, row_step, col_step, h, w, left, width, pixel):
-        # y[i, j, :pixel] = x[first + i, j - left, :pixel], 0 outside the image; pixel: bytes of a group's channels
-        step = lanes * size
-        whole = pixel // step * step
-        for i in range(first, first + rows):
-            begin, end = left, min(width, left + w)
-            if i < 0 or i >= h:
-                begin = end = width
-            at = x + i * row_step
-            for j in range(width):
-                if begin <= j < end:
-                    for v in range(0, whole, step):
-                        store(y + v, load(at + v))
-                    for v in range(whole, pixel, size):
-                        store(y + v, load_one(at + v))
-                    at += col_step
-                else:
-                    for v in range(0, pixel, size):
-                        store(y + v, 0.0)
-                y += pixel
 
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
@@ -387,8 +313,16 @@ def factory(dtype: str) -> Callable:
                     for p in range(p0, p1):
                         if args[52] != 0 and group != held:
                             held, rows = group, ((q1 - 1) // columns - line) * args[62] + args[61]
-                            fetch(images + n * args[53] + group * args[40], copy, line * args[62] - args[58], rows,
-                                  args[54], args[55], args[56], args[57], args[59], args[60], args[40])  # fmt: skip
+                            if args[52] == 1:
+                                fetch_group(
+                                    images + n * args[53] + group * args[40], copy, line * args[62] - args[58], rows,
+                                    args[54], args[55], args[56], args[57], args[59], args[60], args[40],
+                                )  # fmt: skip
+                            else:
+                                fold_rows(
+                                    images + n * args[53] + line * args[54], copy, rows, args[54], args[55], args[56], args[57],
+                                    args[60],
+                                )  # fmt: skip
                         cols, c0 = min(width, each - column), group * each + column
                         vectors = 1 if cols <= lanes else 2
                         weights = filters + p * args[41] + (s * length + k) * row_bytes
