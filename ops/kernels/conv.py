@@ -331,7 +331,7 @@ def factory(dtype: str) -> Callable:
                             base = args[3] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
                         y_line, r_line = outputs, args[4]
-                        image = copy - line * args[11]
+                        image = copy - line * args[11] + k * size
                         if args[52] == 0:
                             image = images + n * args[9] + k * size + group * args[40]
                         # the first tiles to use this panel bring the next one to L2, each a share

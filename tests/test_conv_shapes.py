@@ -1,4 +1,4 @@
-"""Convolution of sequences that are given as pictures or volumes: spatial dimensions of size one."""
+"""Convolution of images whose shape chooses another way: dimensions of size one, few channels, padded groups, short rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ CASES = {
     "depthwise": ((2, 20, 37, 1), (20, 1, 5, 1), 20, "pads = [2, 0, 2, 0]"),
     "groups": ((1, 8, 23, 1), (6, 4, 3, 1), 2, "strides = [2, 1]"),
     "volume with length in the middle": ((1, 5, 1, 29, 1), (7, 5, 1, 3, 1), 1, "pads = [0, 1, 0, 0, 1, 0]"),
+    "three channels": ((2, 3, 37, 50), (9, 3, 7, 7), 1, "pads = [3, 3, 3, 3], strides = [2, 2]"),
+    "one channel, dilated": ((3, 1, 20, 21), (5, 1, 5, 3), 1, "pads = [2, 0, 2, 0], dilations = [2, 2]"),
+    "four channels without padding": ((1, 4, 16, 15), (24, 4, 2, 2), 1, "strides = [2, 2]"),
+    "two channels, uneven padding": ((1, 2, 45, 33), (17, 2, 11, 11), 1, "pads = [2, 5, 3, 0], strides = [4, 4]"),
+    "three channels, filters of one column": ((1, 3, 9, 9), (8, 3, 3, 1), 1, "pads = [1, 0, 1, 0], strides = [2, 3]"),
+    "patches": ((2, 3, 66, 64), (20, 3, 32, 32), 1, "strides = [32, 32]"),
+    "padded groups": ((2, 15, 11, 9), (20, 3, 3, 3), 5, "pads = [1, 1, 1, 1]"),
+    "padded groups of many channels": ((1, 64, 15, 17), (96, 32, 3, 3), 2, "pads = [2, 0, 1, 1], strides = [2, 2]"),
+    "padded groups, dilated": ((1, 48, 14, 13), (48, 16, 3, 3), 3, "pads = [2, 2, 2, 2], dilations = [2, 2]"),
+    "short rows": ((2, 20, 15, 13), (33, 20, 3, 3), 1, "pads = [1, 1, 1, 1], strides = [2, 2]"),
+    "short rows of strided pixels": ((1, 40, 13, 13), (50, 40, 1, 1), 1, "strides = [2, 2]"),
     "a single pixel": ((3, 5, 1, 1), (7, 5, 1, 1), 1, "strides = [1, 1]"),
 }
 
