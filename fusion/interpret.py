@@ -83,7 +83,7 @@ class Interpreter:
                 traced = trace(self.graph, feeds, wanted, read, lambda body: Interpreter(body).run)
                 break
             except Specialise as need:
-                read |= need.names
+                read |= {*need.readers}
         rest = traced.rest
         late = set(rest.outputs) if rest else set()
         now = [name for name in wanted if name not in late]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .guards import NO_GUARDS, Guards
+
 if TYPE_CHECKING:
     from ..ops.kernels.spec import KernelSpec
 
@@ -146,6 +148,7 @@ class Plan:
         constants: weights, packed or not; addresses stay valid while the plan lives.
         host_values: number of HOST slots.
         arena_bytes: size of the intermediate memory. scratch_bytes: size of each thread's scratch.
+        guards: the inputs whose values the plan is made for, and why; other values have other plans.
     """
 
     inputs: tuple[Tensor, ...]
@@ -155,7 +158,7 @@ class Plan:
     host_values: int = 0
     arena_bytes: int = 0
     scratch_bytes: int = 0
-    guards: tuple[str, ...] = ()
+    guards: Guards = NO_GUARDS
 
     @property
     def host_nodes(self) -> tuple[str, ...]:
@@ -163,7 +166,7 @@ class Plan:
         return tuple(name for s in self.steps if isinstance(s, HostStep) for name in s.nodes)
 
     def __str__(self) -> str:
-        """A table: step, nodes it covers, kernel, shapes, tasks, bytes moved, FLOPs."""
+        """A table: step, nodes it covers, kernel, shapes, tasks, bytes moved, FLOPs; the values that it is made for."""
         rows = [("#", "kernel", "shape", "tasks", "KB", "MFLOP", "nodes")]
         for i, s in enumerate(self.steps):
             if isinstance(s, HostStep):
@@ -173,7 +176,7 @@ class Plan:
                 rows.append((str(i), s.kernel.name, s.shape, str(s.tasks), size, work, _shorten(s.nodes)))
         widths = [max(len(r[c]) for r in rows) for c in range(6)]
         lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(r, widths)), r[6]]).rstrip() for r in rows]
-        return "\n".join([*lines, self.summary])
+        return "\n".join([*lines, self.summary, *(f"for {guard}" for guard in self.guards)])
 
     def __repr__(self) -> str:
         return f"<Plan for {self.signature}: {self.summary}>"

@@ -3,16 +3,16 @@
 1. Every node is lowered by its registry row; a node without one by the function body that ONNX publishes, else it
    runs on the host.
 2. What depends on constants and shapes alone is folded by the builder while it is lowered.
-3. A node that needs a value to go on: if the value follows from small integer inputs, `Specialise` names them, and
-   the caller traces again with their contents; otherwise the node, and all that depend on it, are left for `rest`, a
-   graph of their own that is traced when the values exist.
+3. A node that needs a value to go on: if the value follows from small integer inputs, `Specialise` names them and the
+   node (`Reader`), and the caller traces again with their contents; otherwise the node, and all that depend on it, are
+   left for `rest`, a graph of their own that is traced when the values exist.
 4. An `If` on a constant is replaced by the branch that is taken.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,7 @@ from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
 from ..ops.primitives import Opaque, Tensor, Trace
 from ..ops.weights import Weight
 from .graph import Graph, Node
+from .guards import Reader
 
 Value = Tensor | Opaque
 # an integer input up to this many elements may be read while tracing; larger ones are data
@@ -31,11 +32,19 @@ GraphRunner = Callable[[Graph], Callable[[Mapping[str, object], list[str]], list
 
 
 class Specialise(Exception):
-    """Tracing needs the contents of these inputs."""
+    """Tracing needs the contents of these inputs, for what `readers` says."""
 
-    def __init__(self, names: set[str]) -> None:
-        super().__init__(f"tracing reads the values of {', '.join(sorted(names))}")
-        self.names = names
+    def __init__(self, readers: dict[str, Reader]) -> None:
+        super().__init__(f"tracing reads the values of {', '.join(sorted(readers))}")
+        self.readers = readers
+
+
+class _Asked(NeedsValue):
+    """`NeedsValue` with a node that is being lowered, and the operator's word for the input that the value comes from."""
+
+    def __init__(self, tensor: Value, node: Node, word: str) -> None:
+        super().__init__(tensor)
+        self.node, self.word = node, word
 
 
 @dataclass
@@ -56,7 +65,7 @@ def trace(
     graph: Graph,
     inputs: Mapping[str, object],
     outputs: list[str],
-    read: frozenset[str] = frozenset(),
+    read: Collection[str] = (),
     runner: GraphRunner | None = None,
 ) -> Traced:
     """Lower `graph` for these inputs.
@@ -131,22 +140,24 @@ class Tracer(Builder):
             mark = len(self.primitives)
             try:
                 self.lower_node(node)
-            except NeedsValue as need:
+            except _Asked as need:
                 del self.primitives[mark:]
                 if isinstance(need.tensor, Opaque) and need.tensor.source is None:
                     raise OperatorError(f"{node.label}: input {need.tensor.name!r} is no tensor") from None
                 leaves = self._leaves(need.tensor)
                 if leaves:
-                    raise Specialise(leaves) from None
+                    raise Specialise(dict.fromkeys(leaves, self._reader(node, need))) from None
                 self._defer(node)
 
     def lower_node(self, node: Node) -> None:
         """Lower one node and bind its outputs."""
         inputs = [self.lookup(name) for name in node.inputs]
         previous = self.node_name, self.output_names
-        self.node_name, self.output_names = node.name or (node.outputs[0] if node.outputs else node.op), node.outputs
+        self.node_name, self.output_names = _name(node), node.outputs
         try:
             made = self._lower(node, inputs)
+        except NeedsValue as need:
+            raise self._asked(need, node, inputs) from None
         except OperatorError as error:
             if getattr(error, "located", False):
                 raise
@@ -233,25 +244,34 @@ class Tracer(Builder):
         self.deferred.append(node)
         self.late.update(name for name in node.outputs if name)
 
-    def _leaves(self, value: Value) -> set[str] | None:
+    def _leaves(self, value: Value) -> list[str] | None:
         """The small integer inputs that alone decide a value; None if anything else does."""
-        names: set[str] = set()
-        pending, seen = [value], set()
-        while pending:
-            one = pending.pop()
-            if id(one) in seen or (isinstance(one, Tensor) and one.is_constant):
-                continue
-            seen.add(id(one))
+        names = []
+        for one in _behind(value):
             if id(one) in self.input_tensors:
                 direct = one is value  # an input that is asked for itself may be of any type and size
                 if isinstance(one, Opaque) or (not direct and (one.size > SMALL or one.dtype.kind not in "iub")):
                     return None
-                names.add(self.input_tensors[id(one)])
+                names.append(self.input_tensors[id(one)])
             elif one.source is None or isinstance(one, Opaque):
                 return None
-            else:
-                pending.extend(x for x in one.source.inputs if x is not None)
         return names
+
+    def _asked(self, need: NeedsValue, node: Node, inputs: list[Value | None]) -> _Asked:
+        """Named after the outermost node that has the value from an input: those inside are what it is lowered to."""
+        at = next((i for one in _behind(need.tensor) for i, x in enumerate(inputs) if x is one), None)
+        if at is None:
+            return need if isinstance(need, _Asked) else _Asked(need.tensor, node, "a value")
+        words = _input_names(node.domain, node.op, node.version or self.opsets.get(node.domain, 1))
+        return _Asked(need.tensor, node, words[at] if at < len(words) else f"input {at}")
+
+    def _reader(self, node: Node, need: _Asked) -> Reader:
+        """How the graph's node came to ask."""
+        role = need.word if need.node is node else f"{need.word} of its {need.node.label}"
+        names = {_name(one) for one in self.graph.nodes if one is not node}
+        sources = [one.source for one in _behind(need.tensor) if one.source is not None]
+        through = dict.fromkeys(name for source in reversed(sources) for name in source.nodes if name in names)
+        return Reader(node.label, role, tuple(through))
 
     # -- the result
     def finish(self, outputs: list[str]) -> Traced:
@@ -273,6 +293,32 @@ class Tracer(Builder):
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},
             dict(self.graph.types), dict(self.graph.opsets), name=self.graph.name, memo=self.memo,
         )  # fmt: skip
+
+
+def _name(node: Node) -> str:
+    """What primitives call the node that they come from."""
+    return node.name or (node.outputs[0] if node.outputs else node.op)
+
+
+def _behind(value: Value) -> Iterator[Value]:
+    """The value, and all that it is computed from and that is not constant, each once."""
+    pending, seen = [value], set()
+    while pending:
+        one = pending.pop()
+        if id(one) in seen or (isinstance(one, Tensor) and one.is_constant):
+            continue
+        seen.add(id(one))
+        yield one
+        if one.source is not None:
+            pending.extend(x for x in one.source.inputs if x is not None)
+
+
+def _input_names(domain: str, op: str, version: int) -> tuple[str, ...]:
+    row = registry.find(domain, op, version)
+    if row is None:
+        return fallback.input_names(domain, op, version)
+    _builder, *taken = inspect.signature(row.lower).parameters.values()
+    return tuple(p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD)
 
 
 @lru_cache(maxsize=4096)

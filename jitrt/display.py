@@ -106,7 +106,8 @@ def plan_html(plan: Plan) -> str:
         else:
             rows.append((i, s.kernel.name, s.shape, s.tasks, f"{s.bytes / 1024:,.1f}", f"{s.flops / 1e6:,.2f}", nodes))
     columns = (">#", "kernel", "shape", ">tasks", ">KB", ">MFLOP", "nodes")
-    return table(columns, rows, f"<b>plan</b> for {html.escape(plan.signature)}<br>{html.escape(plan.summary)}")
+    lines = [plan.summary, *(f"for {guard}" for guard in plan.guards)]
+    return table(columns, rows, "<br>".join([f"<b>plan</b> for {html.escape(plan.signature)}", *map(html.escape, lines)]))
 
 
 def step_html(step: Step) -> str:

@@ -15,13 +15,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import display  # noqa: F401  graphs, plans and steps get their look in notebooks
 from .executor import Executor
 from .fusion.graph import Graph
+from .fusion.guards import Reader, guards
 from .fusion.plan import HostStep, Plan, Step, Tensor
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
@@ -69,7 +70,7 @@ class Program:
 
     def __init__(self, graph: Graph, shared: Shared) -> None:
         self.graph, self.shared = graph, shared
-        self.read: frozenset[str] = frozenset()
+        self.read: dict[str, Reader] = {}
         self.entries: OrderedDict[object, Entry] = OrderedDict()
         self.lock = threading.Lock()
 
@@ -147,7 +148,7 @@ class Program:
                 traced = trace(self.graph, feeds, outputs, self.read, self._runner)
                 break
             except Specialise as need:
-                self.read |= need.names
+                self.read = self.read | need.readers
         late = set(traced.rest.outputs) if traced.rest else set()
         names = [name for name in outputs if name not in late]
         names += [n for n in traced.rest.inputs if n not in names] if traced.rest else []
@@ -158,7 +159,7 @@ class Program:
         distinct = {id(v): v for v in traced.trace.outputs}
         traced.trace.outputs = list(distinct.values())
         plan = make_plan(traced.trace, self.shared.threads, self.shared.weights, self.shared.store.announce)
-        return plan, traced, where
+        return replace(plan, guards=guards(self.read, feeds)), traced, where
 
     def _runner(self, body: Graph):
         program = Program(body, self.shared)

@@ -63,6 +63,12 @@ def is_known(domain: str, name: str, version: int) -> bool:
     return _schema(domain, name, version) is not None
 
 
+def input_names(domain: str, name: str, version: int) -> tuple[str, ...]:
+    """The operator's own words for its inputs, as far as the installed onnx knows them."""
+    schema = _schema(domain, name, version)
+    return () if schema is None else tuple(x.name for x in schema.inputs)
+
+
 def draws_random(graph: Graph) -> bool:
     """Whether a node of the graph or of its bodies draws random numbers."""
     return any(node.op in _RANDOM or any(map(draws_random, node.subgraphs())) for node in graph.nodes)

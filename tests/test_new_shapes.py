@@ -81,7 +81,7 @@ class Planner:
         try:
             traced = trace(self.graph, feeds, self.graph.outputs, self.read)
         except Specialise as need:
-            self.read |= need.names
+            self.read |= {*need.readers}
             return self.plan(feeds)
         return make_plan(traced.trace, THREADS, self.weights)
 
