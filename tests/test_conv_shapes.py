@@ -46,7 +46,10 @@ def test_convolution_with_residual_and_activation_agrees(case):
             s = Add (c, r)
             z = Tanh (s)
         }}""")
-    weights = {"w": rng.standard_normal(filters, np.float32) / 4, "b": rng.standard_normal(filters[0], np.float32)}
+    weights = {
+        "w": rng.standard_normal(filters, np.float32) / np.float32(np.prod(filters[1:]) ** 0.5),
+        "b": rng.standard_normal(filters[0], np.float32),
+    }
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
     feeds = {"x": rng.standard_normal(shape, np.float32)}
     size = onnx.shape_inference.infer_shapes(model).graph.value_info[0].type.tensor_type.shape
