@@ -85,10 +85,9 @@ def winner(t: Builder, scores: Tensor) -> Tensor:
     return t.reduce(Fold.ARGMAX, scores, [1], keepdims=False)
 
 
-def where_above(t: Builder, score: Tensor, bound: float, above: int, else_: int) -> Tensor:
-    """int64[rows]: one of two classes by a score [rows, 1]."""
-    chosen = t.map(f"select(to_f64(a) > {bound!r}, to_i64({above}.0), to_i64({else_}.0))", score, dtype=np.int64)
-    return t.reshape(chosen, (score.shape[0],))
+def second_above(t: Builder, score: Tensor, bound: float) -> Tensor:
+    """int64[rows]: class 1 where a score [rows, 1] exceeds the bound, else class 0."""
+    return t.reshape(t.map(f"to_i64(a > {bound!r})", score, dtype=np.int64), (score.shape[0],))
 
 
 def labels_of(ints: Sequence[int] | None, strings: Sequence[str] | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from . import evaluate, forest
 from .builder import Builder, OperatorError
 from .forest import Forest, Nodes, Votes
 from .kernels import forest as kernels
-from .ml_scores import TRANSFORMS, labelled, labels_of, ml_op, of_two, rows, single, transformed, where_above, winner
+from .ml_scores import TRANSFORMS, labelled, labels_of, ml_op, of_two, rows, second_above, single, transformed, winner
 from .primitives import LaunchContext, Tensor
 
 _AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # in the numbering of TreeEnsemble 5
@@ -138,7 +138,7 @@ def _classified(
     count = len(voted)
     scores = _based(t, scores, base, voted)
     if count == 1:
-        return where_above(t, scores, 0.0, 1, 0), single(t, scores, transform)
+        return second_above(t, scores, 0.0), single(t, scores, transform)
     if count > 2:
         # a class that nothing speaks of does not win with its zero
         silent = ~voted if len(base) != count else np.zeros(count, bool)
@@ -146,9 +146,9 @@ def _classified(
         return winner(t, shown), transformed(t, scores, transform)
     bound = 0.5 if positive and not voted.all() else 0.0
     if voted[1] or len(base) == 2:
-        return where_above(t, t.take(scores, 1, 1, 2), bound, 1, 0), transformed(t, scores, transform)
+        return second_above(t, t.take(scores, 1, 1, 2), bound), transformed(t, scores, transform)
     only = t.take(scores, 1, 0, 1)
-    return where_above(t, only, bound, 1, 0), of_two(t, only, transform, not positive)
+    return second_above(t, only, bound), of_two(t, only, transform, not positive)
 
 
 def _based(t: Builder, scores: Tensor, base: np.ndarray, voted: np.ndarray) -> Tensor:
