@@ -28,7 +28,7 @@ def main() -> dict[str, object]:
         CPU used while nothing runs; peak: most memory that this process alone ever held; new: for each further input
         the seconds of its first run and of later ones, and the number of kernels that were compiled for it.
     """
-    runtime_name, path, threads, *files = sys.argv[1:]
+    runtime_name, path, threads, *files = _arguments()
     start = time.perf_counter()
     runtime = importlib.import_module(runtime_name)
     feeds = _load(files[0])
@@ -41,6 +41,13 @@ def main() -> dict[str, object]:
     found["imported"] = [name for name in ("numba", "onnx") if name in sys.modules]
     found |= {"later": _median(session, feeds), "idle": _idle_share(), "peak": _peak_bytes()}
     return found | {"new": [_new_size(session, _load(file)) for file in files[1:]]}
+
+
+def _arguments() -> list[str]:
+    arguments = sys.argv[1:]
+    if len(arguments) < 4:
+        raise SystemExit(f"usage: {' '.join(__doc__.split('`')[1].split())}")
+    return arguments
 
 
 def _load(file: str) -> dict[str, object]:
