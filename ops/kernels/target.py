@@ -1,7 +1,7 @@
-"""The CPU that kernels are compiled for, and the blocking parameters that follow from it.
+"""The CPU that kernels are compiled for; `blocking` has the parameters that follow from it.
 
 Importable without numba: a process that only loads finished objects needs the name and features for the store's
-key and the tile sizes for planning. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` override the host's, as in numba.
+key and for planning. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` override the host's, as in numba.
 """
 
 from __future__ import annotations
@@ -34,16 +34,6 @@ class Target:
     def has(self, feature: str) -> bool:
         """Whether an LLVM feature such as ``avx2`` is switched on."""
         return f"+{feature}" in self.features.split(",")
-
-    @property
-    def gemm_rows(self) -> int:
-        """MR of the GEMM register tile: accumulators MR x 2 vectors, two vectors of B and one broadcast must fit."""
-        return 12 if self.registers >= 32 else 6
-
-    @property
-    def gemm_cols(self) -> int:
-        """NR of the GEMM register tile, float32 (two vectors)."""
-        return 2 * self.lanes
 
 
 @lru_cache(maxsize=1)
