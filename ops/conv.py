@@ -199,9 +199,27 @@ def conv_transpose(
     size = tuple(f - b - e for f, b, e in zip(full, begin, end))
     wide = np.float64 if X.dtype == np.float64 else np.float32
     image, weights, bias = (None if x is None else t.cast(x, wide) for x in (X, W, B))
+    apart = group == 1 and kernel == steps and set(dils) == {1} and size == tuple(n * s for n, s in zip(inner, steps))
+    if apart and W.is_constant and prod(W.shape[1:]) <= dense.panel_width(image.dtype.itemsize):
+        return t.cast(_by_pixels(t, image, weights, bias, size), X.dtype)
     if W.is_constant and all(begin[i] >= 0 and end[i] >= 0 for i in range(spatial)):
         return t.cast(_by_phases(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)
     return t.cast(_by_spreading(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)
+
+
+def _by_pixels(t: Builder, X: Tensor, W: Tensor, B: Tensor | None, size: tuple[int, ...]) -> Tensor:
+    """Windows as large as the strides do not meet: a product for each pixel, whose channels are then put side by side.
+
+    For so few output channels that one panel holds all of a window.
+    """
+    channels, outputs, *kernel = W.shape
+    ones, spatial, window = (1,) * len(kernel), len(kernel), prod(kernel)
+    filters = t.reshape(t.transpose(W, (*range(2, W.rank), 1, 0)), (window * outputs, channels, *ones))
+    bias = None if B is None else t.concat([B] * window, 0)
+    y = _conv(t, X, filters, bias, ones, ones, (0,) * spatial, 1, X.shape[2:])
+    y = t.reshape(y, (X.shape[0], *kernel, outputs, *X.shape[2:]))
+    inward = [axis for i in range(spatial) for axis in (2 + spatial + i, 1 + i)]
+    return t.reshape(t.transpose(y, (0, 1 + spatial, *inward)), (X.shape[0], outputs, *size))
 
 
 def _by_phases(
