@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -281,11 +282,18 @@ def _inferred(proto):
     try:
         return shape_inference.infer_shapes(light, strict_mode=True).graph
     except shape_inference.InferenceError as error:
-        if "op_type:Constant" in str(error):  # constants are the importer's matter; onnx rejects some in its own functions
+        # constants are the importer's matter; onnx rejects some in its own functions
+        if "op_type:Constant" in str(error) or _lacks_types_only(str(error)):
             return shape_inference.infer_shapes(light).graph
         raise InvalidModel(f"shape inference: {str(error).strip()}") from error
     except (checker.ValidationError, RuntimeError, ValueError):  # onnx itself failed; that says nothing of the model
         return light.graph
+
+
+def _lacks_types_only(errors: str) -> bool:
+    """Whether inference complains of nothing but values without a type: of much in ai.onnx.ml, onnx does not say what it makes."""
+    found = re.findall(r"\[\w+Error\]([^\[]*)", errors.partition("Inference error(s)")[2])
+    return bool(found) and all("expected to have type but instead is null" in one for one in found)
 
 
 def _import_domains(owner, nodes: Iterable, opsets: Opsets) -> None:
