@@ -183,6 +183,11 @@ class Tracer(Builder):
             try:
                 made = row.lower(self, *inputs, **self._attributes(row.lower, node))
                 return made if isinstance(made, tuple) else (made,)
+            except TypeError as error:
+                problem = _misfit(row.lower, inputs, node.attributes)
+                if problem is None:
+                    raise
+                raise OperatorError(problem) from error
             except Declined:
                 del self.primitives[mark:]
         body = fallback.function_body(node, inputs, {**self.opsets, node.domain: version}) if native and row is None else None
@@ -326,3 +331,12 @@ def _parameters(function: Callable) -> frozenset[str] | None:
     """The names of a function's parameters; None if it takes any."""
     parameters = inspect.signature(function).parameters
     return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else frozenset(parameters)
+
+
+def _misfit(function: Callable, inputs: list[Value | None], attributes: Mapping[str, object]) -> str | None:
+    """Why a lowering cannot be called with these (an operator without a schema is not checked before); None: it can."""
+    try:
+        inspect.signature(function).bind(None, *inputs, **attributes)
+    except TypeError as error:
+        return str(error)
+    return None

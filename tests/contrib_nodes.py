@@ -33,7 +33,7 @@ def bits(dtype: type, *shape: int) -> Array:
 
 def node_model(
     name: str, inputs: Sequence[Array | None], outputs: Sequence[type | None], constant: Sequence[int] = (),
-    domain: str = MICROSOFT, opset: int = 17, attributes: dict[str, object] | None = None,
+    domain: str = MICROSOFT, onnx_opset: int = 17, attributes: dict[str, object] | None = None,
 ) -> ModelProto:  # fmt: skip
     """A model of one node. Inputs: None is absent. Outputs: a type each, None is absent."""
     names = [f"x{i}" if x is not None else "" for i, x in enumerate(inputs)]
@@ -51,25 +51,25 @@ def node_model(
         if label
     ]
     graph = helper.make_graph([node], "one", infos, results, weights)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
+    imports = [helper.make_opsetid("", onnx_opset), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
 def run(
     name: str, inputs: Sequence[Array | None], outputs: Sequence[type | None] = (np.float32,), constant: Sequence[int] = (),
-    domain: str = MICROSOFT, opset: int = 17, **attributes: object,
+    domain: str = MICROSOFT, onnx_opset: int = 17, **attributes: object,
 ) -> list[Array]:  # fmt: skip
     """The node's outputs on jitrt."""
-    model = node_model(name, inputs, outputs, constant, domain, opset, attributes)
+    model = node_model(name, inputs, outputs, constant, domain, onnx_opset, attributes)
     return jitrt.InferenceSession(model.SerializeToString()).run(None, _feeds(inputs, constant))
 
 
 def run_both(
     name: str, inputs: Sequence[Array | None], outputs: Sequence[type | None] = (np.float32,), constant: Sequence[int] = (),
-    domain: str = MICROSOFT, opset: int = 17, **attributes: object,
+    domain: str = MICROSOFT, onnx_opset: int = 17, **attributes: object,
 ) -> tuple[list[Array], list[Array]]:  # fmt: skip
     """The node's outputs on jitrt and on onnxruntime."""
-    content = node_model(name, inputs, outputs, constant, domain, opset, attributes).SerializeToString()
+    content = node_model(name, inputs, outputs, constant, domain, onnx_opset, attributes).SerializeToString()
     feeds = _feeds(inputs, constant)
     return jitrt.InferenceSession(content).run(None, feeds), peer(content).run(None, feeds)
 

@@ -81,10 +81,10 @@ def test_a_fused_gemm_is_onnxruntimes(activation: str, parameters: dict[str, flo
 def test_normalisations_of_old_opsets_are_onnxruntimes(dtype: type) -> None:
     x, scale, bias = (v.astype(dtype) for v in (X, f32(17), BIAS))
     stash = [dtype, np.float32, np.float32]
-    assert_same_node("LayerNormalization", [x, scale, bias], stash, domain="", opset=13)
+    assert_same_node("LayerNormalization", [x, scale, bias], stash, domain="", onnx_opset=13)
     assert_same_node("SimplifiedLayerNormalization", [x, scale], stash[:2], domain="", epsilon=0.1)
     scale = np.stack([scale] * 5)
-    assert_same_node("LayerNormalization", [x, scale], stash[:1], domain="", opset=12, axis=-2)
+    assert_same_node("LayerNormalization", [x, scale], stash[:1], domain="", onnx_opset=12, axis=-2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -230,6 +230,19 @@ def test_types_that_an_operator_does_not_have_are_an_error_of_that_node() -> Non
     feeds["x0"] = np.array(["a", "b", "c"], object)
     with pytest.raises(jitrt.Fail, match=r"sum.*not available for these types"):
         session.run(None, feeds)
+
+
+def test_a_missing_attribute_or_input_is_an_error_of_that_node() -> None:
+    for name, inputs, missing in (
+        ("FusedGemm", [f32(2, 3)], "'B'"),
+        ("RotaryEmbedding", [X], "position_ids"),
+        ("GroupNorm", [X, BIAS, BIAS], "groups"),
+    ):
+        model = node_model(name, inputs, [np.float32])
+        model.graph.node[0].name = "turn"
+        session = jitrt.InferenceSession(model.SerializeToString())
+        with pytest.raises(jitrt.Fail, match=f"turn.*missing a required.*{missing}"):
+            session.run(None, {f"x{i}": x for i, x in enumerate(inputs)})
 
 
 def test_a_model_of_the_domain_needs_no_import_of_it() -> None:
