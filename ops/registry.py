@@ -21,10 +21,12 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from .builder import OperatorError
 
 Lowering = Callable[..., object]
+L = TypeVar("L", bound=Lowering)
 MICROSOFT = "com.microsoft"
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter",
@@ -57,17 +59,17 @@ class Row:
 _rows: dict[tuple[str, str], list[Row]] = {}
 
 
-def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE) -> Callable[[Lowering], Lowering]:
+def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE) -> Callable[[L], L]:
     """Register the decorated function as the operator's meaning from opset `since` on."""
 
-    def register(function: Lowering) -> Lowering:
+    def register(function: L) -> L:
         _add(Row(domain, name, since, function, takes))
         return function
 
     return register
 
 
-def contrib(name: str, takes: Takes = Takes.NATIVE) -> Callable[[Lowering], Lowering]:
+def contrib(name: str, takes: Takes = Takes.NATIVE) -> Callable[[L], L]:
     """`op` of the domain com.microsoft, whose operators have one version."""
     return op(name, domain=MICROSOFT, takes=takes)
 
