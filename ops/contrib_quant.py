@@ -46,10 +46,12 @@ def dequantize(t: Builder, x, x_scale, x_zero_point=None, *, axis=1):
 
 # -- element by element
 def _binary(name: str, text: str) -> None:
-    @contrib(name)
     def lower(t, A, A_scale, A_zero_point, B, B_scale, B_zero_point, C_scale, C_zero_point=None):
         y = t.map(text, real(t, A, A_scale, A_zero_point), real(t, B, B_scale, B_zero_point))
         return quantised(t, y, C_scale, C_zero_point, A.dtype)
+
+    lower.__doc__ = f"{text} of real numbers."
+    contrib(name)(lower)
 
 
 _binary("QLinearAdd", "a + b")
