@@ -12,6 +12,9 @@ from .ml_scores import ml_op
 from .primitives import Fold, Tensor
 from .registry import Takes, check_types
 
+# what onnxruntime begins a maximum with: a row of minus infinity alone is divided by it
+_LOWEST = float(np.finfo(np.float32).min)
+
 
 def _per_feature(t: Builder, values: Sequence[float], x: Tensor, dtype: np.dtype, what: str) -> Tensor:
     """One value in all, or one for each index of the last dimension."""
@@ -43,7 +46,7 @@ def normalizer(t: Builder, X: Tensor, *, norm="MAX") -> Tensor:
     if x.size == 0:
         return x
     if norm == "MAX":
-        by = t.reduce(Fold.MAXNUM, x, [-1])
+        by = t.map(f"at_least(a, {_LOWEST!r})", t.reduce(Fold.MAXNUM, x, [-1]))
     elif norm == "L1":
         by = t.reduce(Fold.ADD, t.map("absolute(a)", x), [-1])
     else:
@@ -125,7 +128,7 @@ def one_hot_encoder(t: Builder, X: Tensor, *, cats_int64s=None, cats_strings=Non
         x = values[0] if strings else values[0].astype(np.int64)
         index = np.array([places.get(v, -1) for v in x.ravel().tolist()], np.int64)
         if not zeros and (index < 0).any():
-            raise OperatorError(f"{x.ravel()[np.argmin(index)]!r} is none of the categories")
+            raise OperatorError(f"{x.ravel().tolist()[np.argmin(index)]!r} is none of the categories")
         made = np.zeros((index.size, len(categories)), np.float32)
         known = np.flatnonzero(index >= 0)
         made[known, index[known]] = 1

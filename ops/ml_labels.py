@@ -171,13 +171,14 @@ def cast_map(t: Builder, X: Opaque, *, cast_to="TO_FLOAT", map_form="DENSE", max
 
 @ml_op("ZipMap", takes=Takes.VALUES)
 def zip_map(t: Builder, X: Tensor, *, classlabels_int64s=None, classlabels_strings=None) -> Opaque:
-    """One map a row: its elements by the labels of their columns."""
+    """One map a row: its elements by the labels of their columns, in the order of the labels."""
     labels = _exactly_one("labels", classlabels_int64s, classlabels_strings)
+    keys, order = sorted(labels), sorted(range(len(labels)), key=labels.__getitem__)
 
     def zipped(given: list[np.ndarray]) -> list[list[dict]]:
         x = np.atleast_2d(given[0])
         if x.shape[-1] != len(labels):
             raise OperatorError(f"{x.shape[-1]} columns have {len(labels)} labels")
-        return [[dict(zip(labels, row)) for row in x.tolist()]]
+        return [[dict(zip(keys, row)) for row in x[:, order].tolist()]]
 
     return t.host(zipped, (X,), [None], _HOST)[0]
