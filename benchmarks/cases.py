@@ -93,6 +93,9 @@ def _patterns() -> list[Case]:
         Case("20 elementwise ops 64x256x1024", "pattern", partial(micro.chain, 64, 256, 1024), 5.0),
         Case("300 tiny ops", "pattern", partial(micro.tiny_nodes, 300), 1.0),
         Case("one node, 4 numbers", "pattern", micro.one_node, longest=20e-6),
+        Case("500 trees of depth 8, 10000x30", "pattern", partial(micro.forest, 500, 8, 10_000, 30), 1.0),
+        Case("100 trees of depth 8, 3 classes, 1000x30", "pattern", partial(micro.forest, 100, 8, 1000, 30, 3), 1.0),
+        Case("500 trees of depth 8, one row", "pattern", partial(micro.forest, 500, 8, 1, 30)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Models of a single operator or of one pattern: matrix products, convolution layers, normalisation, chains."""
+"""Models of a single operator or of one pattern: matrix products, convolution layers, normalisation, chains, forests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from . import layers
 
@@ -92,3 +92,36 @@ def tiny_nodes(count: int) -> tuple[onnx.ModelProto, Feeds]:
 def one_node() -> tuple[onnx.ModelProto, Feeds]:
     """A single Add on four numbers: what is left is the overhead of `run`."""
     return build("(float[4] x) => (float[4] y) { y = Add (x, x) }"), {"x": normal(4)}
+
+
+def forest(trees: int, depth: int, rows: int, features: int, classes: int = 0) -> tuple[onnx.ModelProto, Feeds]:
+    """Full trees of random thresholds: a regressor's, or a classifier's whose leaves speak of every class."""
+    rng, inner, nodes = np.random.default_rng(0), 2**depth - 1, 2 ** (depth + 1) - 1
+    number = np.arange(nodes)
+    branches = number < inner
+    attributes = {
+        "nodes_treeids": np.repeat(np.arange(trees), nodes).tolist(),
+        "nodes_nodeids": np.tile(number, trees).tolist(),
+        "nodes_modes": ["BRANCH_LEQ" if branch else "LEAF" for branch in branches] * trees,
+        "nodes_featureids": rng.integers(0, features, trees * nodes).tolist(),
+        "nodes_values": rng.standard_normal(trees * nodes).astype(np.float32).tolist(),
+        "nodes_truenodeids": np.tile(np.where(branches, 2 * number + 1, 0), trees).tolist(),
+        "nodes_falsenodeids": np.tile(np.where(branches, 2 * number + 2, 0), trees).tolist(),
+    }
+    said = max(classes, 1)
+    leaves = np.repeat(number[inner:], said)
+    votes = {
+        "treeids": np.repeat(np.arange(trees), len(leaves)).tolist(),
+        "nodeids": np.tile(leaves, trees).tolist(),
+        "ids": np.tile(np.arange(said), trees * (nodes - inner)).tolist(),
+        "weights": (rng.random(trees * len(leaves)) / trees).astype(np.float32).tolist(),
+    }
+    kind, votes_of, names = ("Classifier", "class", ["label", "y"]) if classes else ("Regressor", "target", ["y"])
+    sizes = {"classlabels_int64s": list(range(classes))} if classes else {"n_targets": 1}
+    attributes |= {f"{votes_of}_{name}": values for name, values in votes.items()} | sizes
+    node = helper.make_node(f"TreeEnsemble{kind}", ["x"], names, domain="ai.onnx.ml", **attributes)
+    types = {"label": TensorProto.INT64, "y": TensorProto.FLOAT}
+    outputs = [helper.make_tensor_value_info(name, types[name], None) for name in names]
+    graph = helper.make_graph([node], "forest", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, features])], outputs)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9), {"x": normal(rows, features)}
