@@ -1,19 +1,23 @@
 """com.microsoft: weights of 2, 4 or 8 bits with a scale for every block of a row: MatMulNBits, GatherBlockQuantized.
 
-Constant weights of products become float32 before the plan is made, once a session; tables that are gathered from stay as
-they are, and the rows that were gathered are unpacked.
+Weights stay packed: `kernels/nbits` unpacks them in registers, and of a table the rows that were gathered are unpacked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from .builder import Builder, OperatorError, axis_index
 from .cast import widened
+from .evaluate import memory_name
+from .kernels import nbits
+from .kernels.gemm import Matrix
 from .matmul import matmul
-from .primitives import Shape, Tensor
+from .primitives import LaunchContext, Shape, Tensor
 from .quant import spread
 from .registry import Takes, contrib
 from .weights import content
@@ -30,8 +34,10 @@ def unpacked(t: Builder, x: Tensor, bits: int) -> Tensor:
     return t.reshape(parts, (*x.shape[:-1], x.shape[-1] * (8 // bits)))
 
 
-def _once(t: Builder, parts: Sequence[Tensor | None], shape: Shape, key: object, make: Callable) -> Tensor:
-    """``make(builder, *parts)``, float32; of a large constant and others it is computed once a session."""
+def _once(
+    t: Builder, parts: Sequence[Tensor | None], shape: Shape, key: object, make: Callable, dtype: type = np.float32
+) -> Tensor:
+    """``make(builder, *parts)``; of a large constant and others it is computed once a session."""
     weight = None if parts[0] is None else parts[0].weight
     if weight is None or not all(x is None or x.is_constant for x in parts):
         return make(t, *parts)
@@ -41,8 +47,8 @@ def _once(t: Builder, parts: Sequence[Tensor | None], shape: Shape, key: object,
         alone = Builder()
         return make(alone, *(None if x is None else alone.constant(content(x)) for x in contents)).constant
 
-    made = weight.computed((key, *map(id, contents)), compute, np.dtype(np.float32), shape)
-    return Tensor(np.float32, shape, weight=made)
+    made = weight.computed((key, *map(id, contents)), compute, np.dtype(dtype), shape)
+    return Tensor(dtype, shape, weight=made)
 
 
 # -- products
@@ -58,28 +64,94 @@ def matmul_nbits(
         y = t.constant(np.zeros((*A.shape[:-1], N), A.dtype))
         return y if bias is None else t.map("a + b", y, bias)
     blocks = -(-K // block_size)
-    if B.size * 8 != N * blocks * block_size * bits or scales.size != N * blocks:
-        raise OperatorError(f"{B.size} bytes and {scales.size} scales do not fit {N} x {K} values in blocks of {block_size}")
-
-    def dequantised(t: Builder, B: Tensor, scales: Tensor, zeros: Tensor | None, groups: Tensor | None) -> Tensor:
-        scales = t.cast(t.reshape(scales, (N, blocks)), np.float32)
-        if zeros is None:
-            zeros = t.constant(1 << (bits - 1), np.float32)
-        elif zeros.dtype == np.uint8:
-            zeros = t.take(unpacked(t, t.reshape(zeros, (N, zeros.size // N)), bits), 1, 0, blocks)
-        zeros = t.cast(zeros if zeros.rank == 0 else t.reshape(zeros, (N, blocks)), np.float32)
-        values = t.cast(unpacked(t, t.reshape(B, (N, B.size // N)), bits), np.float32)
-        if groups is None:
-            each = [x if x.rank == 0 else t.unsqueeze(x, [2]) for x in (zeros, scales)]
-            wide = t.map("(a - b) * c", t.reshape(values, (N, blocks, block_size)), *each)
-            return t.take(t.reshape(wide, (N, blocks * block_size)), 1, 0, K)
-        each = [x if x.rank == 0 else t.op("Gather", x, groups, axis=1) for x in (zeros, scales)]
-        return t.map("(a - b) * c", t.take(values, 1, 0, K), *each)
-
-    key = ("nbits", bits, block_size, K, N)
-    weights = _once(t, (B, scales, zero_points, g_idx), (N, K), key, dequantised)
-    y = matmul(t, widened(t, A), t.transpose(weights, (1, 0)))
+    if B.size * 8 != N * blocks * block_size * bits or scales.size != N * blocks or A.shape[-1] != K:
+        raise OperatorError(
+            f"{B.size} bytes and {scales.size} scales do not fit {N} x {K} values in blocks of {block_size}, or {list(A.shape)}"
+        )
+    rows = _Rows(bits, block_size, blocks, N, K)
+    packed, wide = t.reshape(B, (N, B.size // N)), widened(t, A)
+    each = rows.scales(t, scales), None if zero_points is None else rows.zeros(t, zero_points)
+    y = rows.grouped_product(t, wide, packed, *each, g_idx) if g_idx is not None else rows.product(t, wide, packed, *each)
     return t.cast(y if bias is None else t.map("a + b", y, widened(t, bias)), A.dtype)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """N rows of K elements of `bits` bits, each in `blocks` blocks."""
+
+    bits: int
+    block: int
+    blocks: int
+    count: int
+    length: int
+
+    def scales(self, t: Builder, x: Tensor) -> Tensor:
+        """float32[N, blocks]."""
+        shape = (self.count, self.blocks)
+        return _once(t, (x,), shape, "scales", lambda t, x: t.cast(t.reshape(x, shape), np.float32))
+
+    def zeros(self, t: Builder, x: Tensor) -> Tensor:
+        """Zero points [N, blocks], uint8 or float32."""
+        shape = (self.count, self.blocks)
+        if x.dtype != np.uint8:
+            return self.scales(t, x)
+
+        def apart(t: Builder, x: Tensor) -> Tensor:
+            return t.take(unpacked(t, t.reshape(x, (self.count, x.size // self.count)), self.bits), 1, 0, self.blocks)
+
+        return _once(t, (x,), shape, ("zeros", self.bits), apart, np.uint8)
+
+    def product(self, t: Builder, x: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
+        """x[..., K] by all rows, on `kernels/nbits`."""
+        rows, phases = prod(x.shape[:-1]), 8 // self.bits
+        whole = self.blocks * self.block
+        x2 = t.pad(t.reshape(x, (rows, self.length)), (0, 0), (0, whole - self.length))
+        many = rows >= nbits.MANY_ROWS
+        taken = x2 if many else t.transpose(t.reshape(x2, (rows, whole // phases, phases)), (0, 2, 1))
+        kind = "none" if zeros is None else memory_name(zeros.dtype)
+
+        def launch(c: LaunchContext) -> list:
+            addresses = [1 if v is None else v.address for v in c.inputs[1:]]
+            weights = nbits.Weights(self.bits, self.block, self.blocks, self.count, kind, *addresses)
+            label = f"{rows}x{self.length}x{self.count} of {self.bits} bits"
+            source, y = c.inputs[0], c.outputs[0]
+            if not many:
+                return nbits.multiply(source.address, weights, y.address, rows, c.threads, label)
+            matrices = (Matrix(v.address, (1, *v.shape), (0, *v.strides)) for v in (source, y))
+            return nbits.unpacked_product(next(matrices), weights, next(matrices), c.alloc, c.threads, label)
+
+        def reference(values: list[np.ndarray | None]) -> list[np.ndarray]:
+            given = [None if v is None else t.constant(v) for v in values[1:]]
+            whole_rows = self.values(Builder(), *given).constant
+            x = values[0] if many else values[0].transpose(0, 2, 1).reshape(rows, whole)
+            return [x[:, : self.length] @ whole_rows.T]
+
+        inputs = (taken, packed, scales, zeros)
+        (y,) = t.kernel(
+            "nbits", inputs, [(np.dtype(np.float32), (rows, self.count))], launch,
+            orders=tuple(None if v is None else tuple(range(v.rank)) for v in inputs), output_orders=((0, 1),),
+            flops=2 * rows * self.count * self.length, reference=reference,
+        )  # fmt: skip
+        return t.reshape(y, (*x.shape[:-1], self.count))
+
+    def values(self, t: Builder, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
+        """float32[N, K]."""
+        wide = t.cast(unpacked(t, packed, self.bits), np.float32)
+        wide = t.reshape(wide, (self.count, self.blocks, self.block))
+        middle = t.constant(1 << (self.bits - 1), np.float32)
+        offset = middle if zeros is None else t.unsqueeze(t.cast(zeros, np.float32), [2])
+        made = t.map("(a - b) * c", wide, offset, t.unsqueeze(scales, [2]))
+        return t.take(t.reshape(made, (self.count, self.blocks * self.block)), 1, 0, self.length)
+
+    def grouped_product(
+        self, t: Builder, x: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor | None, groups: Tensor
+    ) -> Tensor:
+        """x[..., K] by all rows, of which element k belongs to block groups[k]."""
+        wide = t.take(t.cast(unpacked(t, packed, self.bits), np.float32), 1, 0, self.length)
+        middle = t.constant(1 << (self.bits - 1), np.float32)
+        offset = middle if zeros is None else t.op("Gather", t.cast(zeros, np.float32), groups, axis=1)
+        values = t.map("(a - b) * c", wide, offset, t.op("Gather", scales, groups, axis=1))
+        return matmul(t, x, t.transpose(values, (1, 0)))
 
 
 # -- tables

@@ -24,7 +24,7 @@ def assert_within_a_step(name: str, inputs: list, dtype: type, constant: tuple[i
     assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
     off = abs(got.astype(int) - expected.astype(int))
     assert off.max(initial=0) <= 1
-    assert off.mean() < 0.1
+    assert off.mean() < 0.05
 
 
 # -- element by element, rows, images
@@ -33,17 +33,18 @@ def test_elementwise_operators_are_within_a_step(dtype: type) -> None:
     def zero(value: int) -> Array:
         return np.array(value, dtype)
 
+    # scales without common factors: halves, which both round as their last digit falls, are rare
     x, y = bits(dtype, 2, 3, 17), bits(dtype, 17)
-    assert_within_a_step("QLinearAdd", [x, scalar(0.1), zero(3), y, scalar(0.05), zero(7), scalar(0.2), zero(4)], dtype)
-    assert_within_a_step("QLinearMul", [x, scalar(0.1), zero(3), y, scalar(0.05), zero(7), scalar(0.9), zero(4)], dtype)
-    assert_within_a_step("QLinearAdd", [x, scalar(0.1), zero(0), x[:, :1], scalar(0.3), zero(7), scalar(0.2), zero(4)], dtype)
-    assert_within_a_step("QLinearSigmoid", [x, scalar(0.1), zero(3), scalar(1 / 256), zero(0)], dtype)
-    assert_within_a_step("QLinearLeakyRelu", [x, scalar(0.1), zero(3), scalar(0.12), zero(9)], dtype, alpha=0.3)
+    assert_within_a_step("QLinearAdd", [x, scalar(0.1037), zero(3), y, scalar(0.0531), zero(7), scalar(0.2113), zero(4)], dtype)
+    assert_within_a_step("QLinearMul", [x, scalar(0.1037), zero(3), y, scalar(0.0531), zero(7), scalar(0.9), zero(4)], dtype)
+    assert_within_a_step("QLinearAdd", [x, scalar(0.1037), zero(0), x[:, :1], scalar(0.3), zero(7), scalar(0.2113), zero(4)], dtype)
+    assert_within_a_step("QLinearSigmoid", [x, scalar(0.1037), zero(3), scalar(1 / 256), zero(0)], dtype)
+    assert_within_a_step("QLinearLeakyRelu", [x, scalar(0.1037), zero(3), scalar(0.12), zero(9)], dtype, alpha=0.3)
     chosen, other = rng.integers(0, 2, (2, 3, 17)).astype(bool), bits(dtype, 2, 3, 17)
-    both = [chosen, x, scalar(0.1), zero(3), other, scalar(0.12), zero(9), scalar(0.15), zero(2)]
+    both = [chosen, x, scalar(0.1037), zero(3), other, scalar(0.12), zero(9), scalar(0.15), zero(2)]
     assert_within_a_step("QLinearWhere", both, dtype)
-    triples = [x, scalar(0.1), zero(3), x[:, :2], scalar(0.12), zero(9)]
-    assert_within_a_step("QLinearConcat", [scalar(0.2), zero(1), *triples], dtype, axis=1)
+    triples = [x, scalar(0.1037), zero(3), x[:, :2], scalar(0.12), zero(9)]
+    assert_within_a_step("QLinearConcat", [scalar(0.2113), zero(1), *triples], dtype, axis=1)
 
 
 @pytest.mark.parametrize("dtype", BYTES)
@@ -160,12 +161,13 @@ def test_products_with_weights_of_few_bits_are_onnxruntimes(k: int, block: int, 
     parts = weights_of(9, k, block, width, zeros)
     how = {"K": k, "N": 9, "block_size": block, "bits": width}
     given = tuple(i + 1 for i, x in enumerate(parts) if x is not None)
-    x = f32(2, 3, k)
     if zeros == "float" and width == 8:  # not in onnxruntime
+        x = f32(2, 3, k)
         values = (parts[0].reshape(9, -1).astype(FLOAT) - np.repeat(parts[2], block, 1)) * np.repeat(parts[1], block, 1)
         assert_close(run("MatMulNBits", [x, *parts], constant=given, **how), [x @ values[:, :k].T], atol=1e-2)
         return
-    for constant in (given, ()):
+    for constant, rows in ((given, 1), (given, 3), ((), 5), (given, 11)):  # up to a tile, and from `nbits.MANY_ROWS` on
+        x = f32(2, rows, k)
         got, expected = run_both("MatMulNBits", [x, *parts, None, f32(9)], constant=constant, **how)
         assert_close(got, expected, rtol=1e-5, atol=2e-5 * abs(expected[0]).max())
 
@@ -187,24 +189,40 @@ def test_an_optional_weight_that_is_not_there_gives_the_bias() -> None:
     np.testing.assert_array_equal(y, np.broadcast_to(inputs[5], (3, 16)))
 
 
-def test_large_weights_of_few_bits_become_floats_once_a_session() -> None:
+@pytest.mark.parametrize("rows", [4, 19])
+@pytest.mark.parametrize("zeros", ["none", "packed", "float"])
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_products_of_few_and_of_many_rows_are_right_to_the_last_column(width: int, zeros: str, rows: int) -> None:
+    n, k, block = 37, 300, 128
+    packed, scales, points = weights_of(n, k, block, width, zeros)
+    shifts = np.arange(0, 8, width)
+
+    def apart(x: Array) -> Array:
+        return ((x[..., None] >> shifts) & ((1 << width) - 1)).reshape(n, -1).astype(np.float64)
+
+    middle = np.full(scales.shape, 1 << (width - 1))
+    offsets = {"none": lambda: middle, "packed": lambda: apart(points)[:, : scales.shape[1]], "float": lambda: points}[zeros]()
+    values = (apart(packed) - np.repeat(offsets, block, 1)) * np.repeat(scales, block, 1).astype(np.float64)
+    x = f32(rows, k)
+    inputs = [x, packed, scales, points]
+    constant = tuple(i for i in (1, 2, 3) if inputs[i] is not None)
+    (y,) = run("MatMulNBits", inputs, constant=constant, K=k, N=n, block_size=block, bits=width)
+    bound = 3e-6 * abs(x).astype(np.float64) @ abs(values[:, :k].T)
+    assert (abs(y - x.astype(np.float64) @ values[:, :k].T) <= bound).all()
+
+
+def test_plans_share_weights_of_few_bits_as_they_are() -> None:
     parts = weights_of(512, 1024, 32, 4, "packed")
     how = {"K": 1024, "N": 512, "block_size": 32, "bits": 4}
     model = node_model("MatMulNBits", [f32(2, 1024), *parts], [FLOAT], (1, 2, 3), attributes=how)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "rows"
     session = jitrt.InferenceSession(model.SerializeToString())
-    x = f32(5, 1024)
-    low, high = parts[0] & 15, parts[0] >> 4
-    values = np.stack([low, high], -1).reshape(512, 32, 32).astype(np.float64)
-    zeros = np.stack([parts[2] & 15, parts[2] >> 4], -1).reshape(512, 32, 1)
-    expected = x.astype(np.float64) @ ((values - zeros) * parts[1][..., None]).reshape(512, 1024).T
-    for rows in (1, 5, 2):
-        (y,) = session.run(None, {"x0": x[:rows]})
-        np.testing.assert_allclose(y, expected[:rows], rtol=1e-4, atol=1e-3)
-    plans = [session.get_plan({"x0": x[:rows]}) for rows in (1, 5)]
-    shared = [{c.__array_interface__["data"][0] for c in plan.constants if c.nbytes > 1 << 20} for plan in plans]
-    assert len(shared[0]) == 1
-    assert shared[0] == shared[1]
+    for rows in (1, 30):
+        session.run(None, {"x0": f32(rows, 1024)})
+    plans = [session.get_plan({"x0": f32(rows, 1024)}) for rows in (1, 30)]
+    held = [{c.__array_interface__["data"][0]: c.nbytes for c in plan.constants if c.nbytes > 1 << 15} for plan in plans]
+    assert held[0] == held[1]
+    assert sum(held[0].values()) == parts[0].nbytes + parts[1].nbytes
 
 
 # -- tables of few bits
