@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from ..ops.convchoice import Choose, expected
 from ..ops.primitives import Expand, Host, Join, Layout, Slice, Tensor, Trace
 from . import loops
 from .drafts import Announce, Drafts
@@ -25,22 +26,25 @@ from .weights import Weights
 Nodes = tuple[str, ...]
 
 
-def make_plan(trace: Trace, threads: int, weights: Weights, announce: Announce = lambda kernels: None) -> Plan:
+def make_plan(
+    trace: Trace, threads: int, weights: Weights, announce: Announce = lambda kernels: None, choose: Choose = expected
+) -> Plan:
     """The plan of a trace for a number of threads.
 
     Args:
         weights: constants are packed into it.
         announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
+        choose: the algorithm of each convolution.
     """
     trace = simplify(trace)
-    plan = _Planner(trace, threads, weights, announce).plan()
+    plan = _Planner(trace, threads, weights, announce, choose).plan()
     weights.complete(threads)
     return plan
 
 
 class _Planner:
-    def __init__(self, trace: Trace, threads: int, weights: Weights, announce: Announce) -> None:
-        self.trace, self.weights = trace, weights
+    def __init__(self, trace: Trace, threads: int, weights: Weights, announce: Announce, choose: Choose) -> None:
+        self.trace, self.weights, self.choose = trace, weights, choose
         self.units = group(trace)
         self.drafts = Drafts(threads, announce)
         self.places = Places(trace, self.units, self.drafts)
@@ -113,7 +117,7 @@ class _Planner:
         orders = [*kernel.orders, *[None] * (len(kernel.inputs) - len(kernel.orders))]
         inputs = [self.places.operand(x, order, nodes) for x, order in zip(kernel.inputs, orders)]
         tail = Tail(call, i, self._escaping(i), self.places, nodes)
-        launches = kernel.launch(CallContext(tail, inputs, self.weights))
+        launches = kernel.launch(CallContext(tail, inputs, self.weights, self.choose))
         if any(prod(x.shape) for x in kernel.outputs):
             for made in launches:
                 self.drafts.launch(made, nodes, kernel.name, kernel.errors)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from math import prod
 
+from ..ops.convchoice import Choose
 from ..ops.primitives import Expand, Kernel, Layout, Map, Operand, Tensor
 from . import loops
 from .drafts import Drafts
@@ -162,8 +163,8 @@ class Tail:
 class CallContext:
     """`primitives.LaunchContext` for one call."""
 
-    def __init__(self, tail: Tail, inputs: Sequence[Operand | None], weights: Weights) -> None:
-        self._tail, self._weights = tail, weights
+    def __init__(self, tail: Tail, inputs: Sequence[Operand | None], weights: Weights, choose: Choose) -> None:
+        self._tail, self._weights, self.choose = tail, weights, choose
         self.inputs, self.outputs, self.threads = inputs, tail.outputs(), tail.drafts.threads
         self.bias, self.residual, self.low, self.high, self.epilogue = tail.bias, tail.residual, tail.low, tail.high, tail.epilogue
 

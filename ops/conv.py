@@ -1,4 +1,4 @@
-"""Convolution: Conv, ConvInteger, ConvTranspose. Channels-last in memory; `_algorithm` says which kernel computes what."""
+"""Convolution: Conv, ConvInteger, ConvTranspose. Channels-last in memory; `_possible` says which kernels compute a layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
+from .convchoice import ConvLayer, is_winograd, winograd_name
 from .kernels import conv as dense
 from .kernels import convtranspose as transposed
 from .kernels import depthwise as light
@@ -77,37 +78,64 @@ def _kernel_order(X: Tensor, W: Tensor, begin: Sequence[int], size: tuple[int, .
     return (*units, *(i for i in range(len(size)) if i not in units))
 
 
-def _algorithm(
+def _possible(
     X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], order: tuple[int, ...], group: int, size: tuple[int, ...],
     threads: int,
+) -> list[str]:  # fmt: skip
+    """Names of the algorithms that compute a layer; first the one that is expected to be the fastest.
+
+    Depthwise for groups of one channel; Winograd for 3 x 3 where it is expected to win; else direct.
+    """
+    if _is_depthwise(W, group):
+        return ["depthwise"]
+    filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
+    steps, dils, _ = geometry
+    names = ["direct, rows folded"] if dense.foldable(filters, group) and W.is_constant else []
+    names.append("direct")
+    plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.is_constant
+    if plain and fast.fits(X.shape[1], W.shape[0], *size):
+        names += [winograd_name(tile) for tile in fast.TILES]
+        # chosen as for one image, so that another batch size finds the filters packed, and each image the same result
+        if best := fast.best_tile(X.shape[1], W.shape[0], *size, threads):
+            names.sort(key=lambda name: name != winograd_name(best))
+    return names
+
+
+def _algorithm(
+    name: str, W: Tensor, geometry: tuple[Sequence[int], ...], order: tuple[int, ...], group: int,
 ) -> _Algorithm:  # fmt: skip
-    """Depthwise for groups of one channel; Winograd for 3 x 3 where it is expected to win; else direct."""
+    """One of the `_possible` algorithms."""
     steps, dils, begin = ([of[i] for i in order] for of in geometry)
     filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
-    if _is_depthwise(W, group):
+    if name == "depthwise":
         return _Algorithm(
-            "depthwise", lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
+            name, lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
             lambda d, x, w, y, **rest: light.depthwise(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
-    plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.is_constant
-    # chosen as for one image, so that another batch size finds the filters packed, and each image the same result
-    tile = fast.best_tile(X.shape[1], W.shape[0], *size, threads) if plain else 0
-    if tile:
+    if is_winograd(name):
+        tile = next(tile for tile in fast.TILES if name == winograd_name(tile))
         return _Algorithm(
-            f"winograd {tile}x{tile}", fast.winograd_packing(W.shape[:2], tile),
-            lambda at: fast.WinogradWeights(W.shape[:2], tile, at),
+            name, fast.winograd_packing(W.shape[:2], tile), lambda at: fast.WinogradWeights(W.shape[:2], tile, at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
         )  # fmt: skip
-    if dense.foldable(filters, group) and W.is_constant:
+    if name == "direct, rows folded":
         return _Algorithm(
-            "direct, rows folded", dense.folded_packing(filters, W.dtype),
+            name, dense.folded_packing(filters, W.dtype),
             lambda at: dense.PackedWeights((*filters[:2], 1, *filters[2:]), 1, at, folded=True),
             lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
     return _Algorithm(
-        "direct", dense.weights_packing(W.shape, W.dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
+        name, dense.weights_packing(W.shape, W.dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
         lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
     )  # fmt: skip
+
+
+def _layer(X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], group: int, size: tuple[int, ...]) -> ConvLayer:
+    """The layer, for the rule that chooses; borders behind the image are as wide as its last filter place needs."""
+    steps, dils, begin = geometry
+    needed = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(size, steps, W.shape[2:], dils)]
+    end = (max(0, n - have - b) for n, have, b in zip(needed, X.shape[2:], begin))
+    return ConvLayer(X.dtype.name, X.shape[1:], W.shape, tuple(steps), tuple(dils), (*begin, *end), group)
 
 
 def _conv(
@@ -118,8 +146,10 @@ def _conv(
     packed = None if W.is_constant else _packed_at_run_time(t, W, group)
 
     def launch(x: LaunchContext) -> list:
-        order = _kernel_order(X, W, begin, size)
-        way = _algorithm(X, W, (steps, dils, begin), order, group, size, x.threads)
+        order, geometry = _kernel_order(X, W, begin, size), (steps, dils, begin)
+        names = _possible(X, W, geometry, order, group, size, x.threads)
+        name = x.choose(_layer(X, W, geometry, group, size), names) if len(names) > 1 else names[0]
+        way = _algorithm(name, W, geometry, order, group)
         address = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
         return way.launch(
             evaluate.memory_name(X.dtype), _image(x.inputs[0], order), way.weights(address), _image(x.outputs[0], order),

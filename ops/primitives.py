@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from .convchoice import ConvLayer
     from .kernels.image import Opaque as Address
     from .kernels.launch import Launch
     from .kernels.packing import Packing
@@ -273,6 +274,9 @@ class LaunchContext(Protocol):
 
         A `Packing` is made when the plan is complete, by all threads; a function at once.
         """
+
+    def choose(self, layer: ConvLayer, names: Sequence[str]) -> str:
+        """Which of several algorithms computes a convolution; the first one is expected to be the fastest."""
 
 
 class Tail(enum.Enum):

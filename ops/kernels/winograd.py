@@ -91,16 +91,24 @@ def _filter_values(tile: int) -> np.ndarray:
     return np.array([*rows, [0, 0, 1]])
 
 
+TILES = (2, 4, 6)
+
+
+def fits(channels: int, outputs: int, height: int, width: int) -> bool:
+    """Whether `winograd` computes a 3 x 3 convolution with this output size: for whole vectors of channels."""
+    lanes = target.current().lanes
+    return not (channels % lanes or outputs % lanes) and min(channels, outputs, height, width) > 0
+
+
 def best_tile(channels: int, outputs: int, height: int, width: int, threads: int = 1) -> int:
     """m of the Winograd form expected to be faster than `conv` for a 3 x 3 convolution with this output size; 0 for none.
 
     In cycles of one core: the products at the register tile's speed or at that of reading the transformed filters from
     memory, whichever is slower, and the transforms at the speed of the caches; against the direct products, likewise.
     """
-    lanes = target.current().lanes
-    if channels % lanes or outputs % lanes or min(channels, outputs, height, width) == 0:
+    if not fits(channels, outputs, height, width):
         return 0
-    per_step, pairs = 2 * lanes, channels * outputs  # multiply-adds in a cycle
+    per_step, pairs = 2 * target.current().lanes, channels * outputs  # multiply-adds in a cycle
     best, cost = 0, 0.9 * max(9 * height * width * pairs / per_step, 9 * pairs * 4 / _MEMORY)
     for tile in (4, 2):
         products, tiles = (tile + 2) ** 2, -(-height // tile) * -(-width // tile)
