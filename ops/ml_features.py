@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .builder import Builder, OperatorError
-from .ml_scores import ml_op
+from .ml_scores import Places, ml_op
 from .primitives import Fold, Tensor
 from .registry import Takes, check_types
 
@@ -118,21 +118,22 @@ def one_hot_encoder(t: Builder, X: Tensor, *, cats_int64s=None, cats_strings=Non
     categories = cats_strings if strings else cats_int64s
     if not categories:
         raise OperatorError(f"there are no categories for an input of {'strings' if strings else X.dtype}")
-    shape = (*X.shape, len(categories))
-    if not strings and zeros:
-        x = t.unsqueeze(t.cast(X, np.int64), [X.rank])
-        return t.cast(t.map("a == b", x, t.constant(categories, np.int64), dtype=bool), np.float32)
-    places = {category: i for i, category in enumerate(categories)}
+    x = X if strings else t.cast(X, np.int64)
+    if strings or not zeros:
+        x, categories = _numbered(t, x, categories, bool(zeros)), range(len(categories))
+    marks = t.map("a == b", t.unsqueeze(x, [x.rank]), t.constant(categories, np.int64), dtype=bool)
+    return t.cast(marks, np.float32)
 
-    def encode(values: list[np.ndarray]) -> list[np.ndarray]:
-        x = values[0] if strings else values[0].astype(np.int64)
-        index = np.array([places.get(v, -1) for v in x.ravel().tolist()], np.int64)
+
+def _numbered(t: Builder, x: Tensor, categories: Sequence[object], zeros: bool) -> Tensor:
+    """The place of each element among the categories; -1, or an error, for one that is none of them."""
+    places = Places(reversed([(category, i) for i, category in enumerate(categories)]), -1)
+
+    def number(given: list[np.ndarray]) -> list[np.ndarray]:
+        index = places.of(given[0], np.int64)
         if not zeros and (index < 0).any():
-            raise OperatorError(f"{x.ravel().tolist()[np.argmin(index)]!r} is none of the categories")
-        made = np.zeros((index.size, len(categories)), np.float32)
-        known = np.flatnonzero(index >= 0)
-        made[known, index[known]] = 1
-        return [made.reshape(shape)]
+            raise OperatorError(f"{given[0].ravel().tolist()[np.argmin(index)]!r} is none of the categories")
+        return [index]
 
-    reason = "strings live on the host" if strings else "an unknown category is an error"
-    return t.host(encode, (X,), [(np.dtype(np.float32), shape)], reason)[0]
+    reason = "strings live on the host" if zeros else "an unknown category is an error"
+    return t.host(number, (x,), [(np.dtype(np.int64), x.shape)], reason)[0]

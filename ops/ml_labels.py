@@ -12,10 +12,11 @@ import numpy as np
 from . import evaluate
 from .builder import Builder, OperatorError
 from .kernels import lookup
-from .ml_scores import labelled, ml_op
+from .ml_scores import Places, labelled, ml_op
 from .primitives import LaunchContext, Opaque, Tensor
 from .registry import Takes
 
+_SMALL_TABLE = 1024
 _HOST = "strings and maps live on the host"
 
 
@@ -25,15 +26,24 @@ def _translated(t: Builder, x: Tensor, keys: np.ndarray, values: np.ndarray, def
         raise OperatorError(f"{len(keys)} keys have {len(values)} values")
     if (x.dtype.kind == "O") != (keys.dtype.kind == "O"):
         raise OperatorError(f"keys of {keys.dtype} do not fit an input of {x.dtype}")
-    table = np.append(values, np.array([default], values.dtype))
     if x.dtype.kind != "O":
-        return labelled(t, *_looked_up(t, x, keys, table))
-    places = {key: i for i, key in reversed([*enumerate(keys.tolist())])}
+        table = np.append(values, np.array([default], values.dtype))
+        return labelled(t, *(_indexed(t, x, keys, table) or _looked_up(t, x, keys, table)))
+    found = Places(reversed([*zip(keys.tolist(), values.tolist())]), default)
+    return t.host(lambda given: [found.of(given[0], values.dtype)], (x,), [(values.dtype, x.shape)], _HOST)[0]
 
-    def translate(given: list[np.ndarray]) -> list[np.ndarray]:
-        return [table[[places.get(v, -1) for v in given[0].ravel().tolist()]].reshape(x.shape)]
 
-    return t.host(translate, (x,), [(values.dtype, x.shape)], _HOST)[0]
+def _indexed(t: Builder, x: Tensor, keys: np.ndarray, table: np.ndarray) -> tuple[Tensor, np.ndarray] | None:
+    """(place of each element, table of the places) where integer keys lie close together; else None."""
+    if x.dtype.kind != "i" or not keys.size:
+        return None
+    low, high = int(keys.min()), int(keys.max())
+    if high - low > 4 * keys.size + _SMALL_TABLE or max(-low, high) >= 1 << 53:  # what a text holds exactly
+        return None
+    spread = np.full(high - low + 2, table[-1], table.dtype)
+    spread[keys[::-1].astype(np.int64) - low] = table[-2::-1]  # of equal keys the first counts
+    text = f"select((a >= {low}) & (a <= {high}), a - {low}, {high - low + 1})"
+    return t.map(text, t.cast(x, np.int64)), spread
 
 
 def _looked_up(t: Builder, x: Tensor, keys: np.ndarray, table: np.ndarray) -> tuple[Tensor, np.ndarray]:
@@ -56,7 +66,7 @@ def _looked_up(t: Builder, x: Tensor, keys: np.ndarray, table: np.ndarray) -> tu
     return places, ordered
 
 
-def _exactly_one(what: str, numbers: Sequence[int] | None, strings: Sequence[str] | None) -> Sequence[object]:
+def _exactly_one(what: str, numbers: Sequence[int] | None, strings: Sequence[str] | None) -> Sequence:
     if bool(numbers) == bool(strings):
         raise OperatorError(f"the {what} must be numbers or texts, and not both")
     return numbers or strings or ()

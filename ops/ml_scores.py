@@ -5,7 +5,7 @@ Where ONNX says little (which label wins, what a single score becomes), onnxrunt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -82,6 +82,9 @@ def _probit(t: Builder, p: Tensor) -> Tensor:
 
 def winner(t: Builder, scores: Tensor) -> Tensor:
     """int64[rows]: the class with the greatest score, the first of equal ones."""
+    if scores.shape[1] == 2:
+        first, second = (t.reshape(t.take(scores, 1, i, i + 1), (scores.shape[0],)) for i in range(2))
+        return t.map("to_i64(b > a)", first, second, dtype=np.int64)
     return t.reduce(Fold.ARGMAX, scores, [1], keepdims=False)
 
 
@@ -101,6 +104,24 @@ def labels_of(ints: Sequence[int] | None, strings: Sequence[str] | None) -> np.n
     if not ints:
         raise OperatorError("the classifier has no labels")
     return np.array(ints, np.int64)
+
+
+class Places(dict):
+    """What stands for each key of a table, and for all other keys."""
+
+    def __init__(self, pairs: Iterable[tuple[object, object]], default: object) -> None:
+        super().__init__(pairs)
+        self.default = default
+
+    def __missing__(self, key: object) -> object:
+        return self.default
+
+    def of(self, x: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+        """An array of what stands for the elements of x."""
+        found = map(self.__getitem__, x.ravel().tolist())
+        if np.dtype(dtype).kind == "O":
+            return np.array(list(found), object).reshape(x.shape)
+        return np.fromiter(found, dtype, x.size).reshape(x.shape)
 
 
 def labelled(t: Builder, index: Tensor, labels: np.ndarray) -> Tensor:

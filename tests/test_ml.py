@@ -145,11 +145,17 @@ def test_labels_and_categories_go_both_ways() -> None:
     check(model("CategoryMapper", [numbers], [STRING], 1, default_string="?", **pairs), [numbers])
 
 
-def test_a_table_is_found_by_bisection_in_a_long_list() -> None:
-    rng = np.random.default_rng(0)
-    keys = rng.permutation(5000)[:3000] - 2500
-    x = rng.integers(-3000, 3000, (70, 101))
-    check(model("LabelEncoder", [x], [INT64], 2, keys_int64s=keys.tolist(), values_int64s=list(range(3000))), [x])
+@pytest.mark.parametrize("step", [1, 3, 10**7])
+@pytest.mark.parametrize("count", [1, 2, 63, 3000])
+def test_long_tables_are_looked_up_whether_their_keys_are_close_or_far(count: int, step: int) -> None:
+    rng = np.random.default_rng(count)
+    keys = (rng.permutation(count) - count // 2) * step
+    x = (rng.integers(-count, count + 1, (70, 31))) * step
+    x[0, :9] = [2**62, -(2**62), 2**63 - 1, -(2**63), 1, -1, 0, keys.min() - 1, keys.max() + 1]
+    tables = {"values_int64s": list(range(count)), "default_int64": -5}
+    check(model("LabelEncoder", [x], [INT64], 2, keys_int64s=keys.tolist(), **tables), [x])
+    floats = x.astype(np.float32)
+    check(model("LabelEncoder", [floats], [INT64], 2, keys_floats=keys.astype(np.float32).tolist(), **tables), [floats])
 
 
 # -- maps

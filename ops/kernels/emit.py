@@ -199,6 +199,12 @@ class E:
         """`yes` where the mask is set, else `no`, both of this value's type."""
         return self.of(self.b.select(mask.v, self._pair(yes).v, self._pair(no).v))
 
+    def choose(self, mask: E, yes: E, no: E) -> E:
+        """`select` that is never made a branch, as LLVM makes of one whose mask compares what was just loaded."""
+        chosen = self.b.select(mask.v, yes.v, no.v)
+        chosen.set_metadata("unpredictable", self.b.module.add_metadata([]))
+        return self.of(chosen)
+
     def isnan(self) -> E:
         """b1: whether each lane is NaN (never for integers)."""
         return self.of(self.b.fcmp_unordered("uno", self.v, self.v), "b1") if is_float(self.t) else self.cast("b1").like(0)

@@ -107,16 +107,10 @@ def _step(dtype: str, missing: bool) -> Callable:
         second = value <= read(at, dtype)
         if missing:
             second = second | (value.isnan() & (offset & 1).cast("b1"))
-        return _either(second, child + record_size(dtype), child)
+        # the outcome is a coin's: a branch would be guessed wrong half of the time
+        return child.choose(second, child + record_size(dtype), child)
 
     return simd.lift(step, "step")
-
-
-def _either(mask, yes, no):
-    """``mask.select(...)`` that stays one: LLVM would branch on a comparison with memory, and guess wrong half of the time."""
-    chosen = mask.b.select(mask.v, yes.v, no.v)
-    chosen.set_metadata("unpredictable", mask.b.module.add_metadata([]))
-    return yes.of(chosen)
 
 
 def _walks(dtype: str, missing: bool, lanes: int, trees: int) -> Callable:

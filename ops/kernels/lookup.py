@@ -30,24 +30,23 @@ def factory(dtype: str) -> Callable:
 
     size, wide = SIZES[dtype], "f64" if dtype[0] == "f" else "i64"
     load, load_key, widen, store = simd.load(dtype, 0), simd.load(wide, 0), simd.to(wide), simd.store("i64")
+    # the first argument is what scalars are converted to
+    choose = simd.lift(lambda no, yes, mask: no.choose(mask.cast("b1"), yes, no), "choose")
 
     def kernel(args, task, scratch):
-        known = args[4]
+        keys, known = args[1], args[4]
         first = task * args[6]
         for i in range(first, min(first + args[6], args[3])):
             value = widen(load(args[0] + i * size))
-            low, high = 0, known
-            while low < high:
-                middle = (low + high) // 2
-                if load_key(args[1] + 8 * middle) < value:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low < known and load_key(args[1] + 8 * low) == value:
-                store(args[2] + 8 * i, low)
-            elif value != value:
-                store(args[2] + 8 * i, args[5])
-            else:
-                store(args[2] + 8 * i, known)
+            # the first key that is not below the value, without a branch, so that the loads of several searches overlap
+            at, count = keys, known
+            while count > 1:
+                half = count >> 1
+                at = choose(at, at + 8 * half, load_key(at + 8 * (half - 1)) < value)
+                count -= half
+            place = known
+            if count == 1:
+                place = choose(known, (at - keys) >> 3, load_key(at) == value)
+            store(args[2] + 8 * i, choose(place, args[5], value != value))
 
     return kernel
