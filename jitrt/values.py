@@ -118,7 +118,7 @@ def _fit(name: str, kind: TensorType, array: np.ndarray, sizes: Mapping[str, int
             array = array.astype(object)
         if array.dtype.newbyteorder("=") != kind.dtype:
             raise InvalidArgument(f"input {name!r}: unexpected data type: got {_given(array.dtype)}, expected {type_text(kind)}")
-    if array.dtype.kind == "O" and not all(type(text) is str for text in array.flat):
+    if array.dtype.kind == "O" and not {str}.issuperset(map(type, array.ravel().tolist())):
         array = np.array([t.decode() if isinstance(t, bytes) else str(t) for t in array.flat], object).reshape(array.shape)
     shape = kind.shape
     if shape is not None and shape != array.shape:
