@@ -27,7 +27,7 @@ class Way(enum.Enum):
 _MEANING = {
     Way.NATIVE: "compiled; dtypes or attributes that the lowering declines go the way of *reference*",
     Way.IMPORT: "gone before anything runs: the value is a constant of the graph",
-    Way.PYTHON: "texts, maps, sequences, optionals and control flow: Python moves values between compiled parts, bodies have plans of their own",
+    Way.PYTHON: "texts, maps, sequences, control flow: Python moves values between compiled parts, bodies have plans of their own",
     Way.BODY: "no row of its own: the definition that ONNX publishes is inlined, and compiled as far as its operators are",
     Way.HOST: "a step of the plan calls the implementation in `onnx.reference` on numpy arrays",
     Way.NONE: "neither a row, nor a body, nor an implementation in `onnx.reference`",
