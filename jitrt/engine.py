@@ -29,7 +29,11 @@ from .fusion.rewrite import rewrite
 from .fusion.trace import Specialise, Traced, trace
 from .fusion.weights import Weights, pack_ahead, with_weights
 from .log import log
+from .measure import Measured, rule
 from .memory import Slabs
+from .ops.convchoice import Choose, expected
+from .ops.kernels.spec import KernelSpec
+from .options import SessionOptions
 from .pool import Pool, pool
 from .progress import ProgressLine
 from .store import Store, store
@@ -58,11 +62,16 @@ class Entry:
 class Shared:
     """What all programs of a session have in common."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, threads: int, choose: Choose = expected) -> None:
+        self.threads, self.choose = threads, choose
         self.weights = Weights(allocate=Slabs().allocate)
         self.pool: Pool = pool(threads)
         self.store: Store = store()
+
+    def announce(self, kernels: list[KernelSpec]) -> None:
+        """These kernels will be needed; while algorithms are measured, nothing else is to compile."""
+        if not isinstance(self.choose, Measured):
+            self.store.announce(kernels)
 
 
 class Program:
@@ -158,7 +167,8 @@ class Program:
             where[name] = unique.setdefault(id(value), len(unique))
         distinct = {id(v): v for v in traced.trace.outputs}
         traced.trace.outputs = list(distinct.values())
-        plan = make_plan(traced.trace, self.shared.threads, self.shared.weights, self.shared.store.announce)
+        shared = self.shared
+        plan = make_plan(traced.trace, shared.threads, shared.weights, shared.announce, shared.choose)
         return replace(plan, guards=guards(self.read, feeds)), traced, where
 
     def _runner(self, body: Graph):
@@ -181,10 +191,10 @@ def _collector_paused() -> Iterator[None]:
 class Engine:
     """A session's engine: rewrites the graph once, then runs programs of it."""
 
-    def __init__(self, graph: Graph, threads: int, options: object = None) -> None:
+    def __init__(self, graph: Graph, threads: int, options: SessionOptions | None = None) -> None:
         self.graph = with_weights(rewrite(graph))
         log("graph", lambda: str(self.graph))
-        self.shared = Shared(threads)
+        self.shared = Shared(threads, rule(options or SessionOptions(), threads))
         pack_ahead(self.graph, self.shared.weights, threads)
         self.program = Program(self.graph, self.shared)
 

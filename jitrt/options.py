@@ -40,6 +40,12 @@ class ExecutionOrder(enum.IntEnum):
 
 
 _MAX_KEY, _MAX_VALUE = 1024, 8192
+CONV_ALGORITHM, CONV_WINOGRAD6 = "jitrt.conv_algorithm", "jitrt.conv_winograd6"
+# configuration entries that are jitrt's own: their values, the default first
+ENTRIES = {
+    CONV_ALGORITHM: ("auto", "direct", "winograd2", "winograd4", "winograd6", "measure"),
+    CONV_WINOGRAD6: ("0", "1"),
+}
 
 
 class _Options:
@@ -96,8 +102,13 @@ class SessionOptions(_Options):
         enable_profiling, profile_file_prefix: write a Chrome trace of every run; `InferenceSession.end_profiling`
             closes it and returns its name.
 
-    The others are accepted as in onnxruntime. The configuration entry
-    ``session.model_external_initializers_file_folder_path`` is the folder of external data.
+    The others are accepted as in onnxruntime. Configuration entries that mean something:
+
+    - ``session.model_external_initializers_file_folder_path``: the folder of external data.
+    - ``jitrt.conv_algorithm``: how convolutions are computed. ``auto``: as a cost model expects to be fastest. ``direct``,
+      ``winograd2``, ``winograd4``, ``winograd6``: that way, or directly where it is not possible. ``measure``: what is
+      possible for a layer is timed when its shape is first met, and kept beside the compiled kernels.
+    - ``jitrt.conv_winograd6``: ``1`` lets ``measure`` try F(6x6, 3x3) too, whose errors are larger (docs/performance.md).
     """
 
     _defaults: Mapping[str, object] = {
@@ -134,8 +145,21 @@ class SessionOptions(_Options):
         return {**self.__dict__, "_files": {name: bytes(content) for name, content in self._files.items()}}
 
     def add_session_config_entry(self, key: str, value: str) -> None:
-        """Set a configuration entry."""
+        """Set a configuration entry. Keys that are nobody's are kept and mean nothing, as in onnxruntime.
+
+        Raises:
+            InvalidArgument: the key begins with ``jitrt.`` and is unknown, or does not take the value.
+        """
+        if isinstance(key, str) and key.startswith("jitrt."):
+            if key not in ENTRIES:
+                raise InvalidArgument(f"there is no configuration entry {key!r}; there are {', '.join(ENTRIES)}")
+            if value not in ENTRIES[key]:
+                raise InvalidArgument(f"the configuration entry {key!r} takes {', '.join(ENTRIES[key])}, got {value!r}")
         self._add(key, value)
+
+    def _own(self, key: str) -> str:
+        """The value of one of `ENTRIES`."""
+        return self._entries.get(key, ENTRIES[key][0])
 
     def get_session_config_entry(self, key: str) -> str:
         """Get a configuration entry.

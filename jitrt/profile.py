@@ -15,6 +15,8 @@ from .display import Svg, bars, table, timeline
 from .executor import Executor
 from .fusion.plan import HostStep, Plan
 
+Span = tuple[int, int, float, float]  # step, thread, start and end in seconds from the start of the run
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -43,15 +45,12 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """Median times of a plan's steps over some runs, and every span of the last run.
-
-    `spans`: (step, thread, start, end) in seconds from the start of the run.
-    """
+    """Median times of a plan's steps over some runs, and every span of the last run."""
 
     plan: Plan
     steps: tuple[StepTime, ...]
     run_seconds: float
-    spans: tuple[tuple[int, int, float, float], ...]
+    spans: tuple[Span, ...]
 
     def slowest(self) -> list[StepTime]:
         """The steps, slowest first."""
@@ -104,21 +103,26 @@ class Profile:
         return json.dumps({"traceEvents": events})
 
 
+def timed(executor: Executor, inputs: Sequence[object], host: dict[int, float]) -> tuple[float, list[Span]]:
+    """Run once: the time of the run, and when which thread was at which native step; `host` gets the others' times."""
+    rate = _cycles_per_second()
+    record = np.zeros((max(len(executor.plan.steps), 1), executor.pool.threads, 2), np.int64)
+    started = time.perf_counter()
+    executor.run(inputs, record.ctypes.data, host)
+    return time.perf_counter() - started, _spans(record, rate)
+
+
 def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10) -> Profile:
     """Run `repeat` times with a timeline and take each step's median."""
-    plan, threads = executor.plan, executor.pool.threads
+    plan = executor.plan
     executor.run(inputs)
-    rate = _cycles_per_second()
     durations: list[list[float]] = [[] for _ in plan.steps]
     runs: list[float] = []
-    spans: list[tuple[int, int, float, float]] = []
+    spans: list[Span] = []
     for _ in range(max(repeat, 1)):
-        record = np.zeros((max(len(plan.steps), 1), threads, 2), np.int64)
         host: dict[int, float] = {}
-        started = time.perf_counter()
-        executor.run(inputs, record.ctypes.data, host)
-        runs.append(time.perf_counter() - started)
-        spans = _spans(record, rate)
+        whole, spans = timed(executor, inputs, host)
+        runs.append(whole)
         for i, seconds in enumerate(_durations(spans, len(plan.steps))):
             durations[i].append(host.get(i, seconds))
     medians = [statistics.median(d) for d in durations]
@@ -134,7 +138,7 @@ def _step(plan: Plan, i: int, seconds: float, total: float) -> StepTime:
     return StepTime(i, step.kernel.name, step.nodes, step.shape, seconds, seconds / total, step.flops / per, step.bytes / per)
 
 
-def _durations(spans: Sequence[tuple[int, int, float, float]], steps: int) -> list[float]:
+def _durations(spans: Sequence[Span], steps: int) -> list[float]:
     """Per step, from the first thread's start to the last one's end; 0 for a step that no thread ran."""
     first, last = [float("inf")] * steps, [0.0] * steps
     for step, _, start, end in spans:
@@ -142,7 +146,7 @@ def _durations(spans: Sequence[tuple[int, int, float, float]], steps: int) -> li
     return [max(b - a, 0.0) for a, b in zip(first, last)]
 
 
-def _spans(record: np.ndarray, rate: float) -> list[tuple[int, int, float, float]]:
+def _spans(record: np.ndarray, rate: float) -> list[Span]:
     used = record[record > 0]
     first = used.min() if used.size else 0
     steps, threads = record.shape[:2]

@@ -13,9 +13,10 @@ DELAY = 0.5  # seconds
 
 
 class ProgressLine:
-    """Call it with (done, of how many, name of what comes next); ``done == total`` ends it."""
+    """Call it with (done, of how many, name of what comes next); ``done == total`` ends it. `work`: what is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: str = "compiling kernel") -> None:
+        self.work = work
         self.started = time.perf_counter()
         self.width = 0
 
@@ -23,7 +24,7 @@ class ProgressLine:
         """Show how far the work is."""
         if not _wanted() or (done < total and time.perf_counter() - self.started < DELAY):
             return
-        text = f"jitrt: compiling kernel {done + 1} of {total}: {name}" if done < total else ""
+        text = f"jitrt: {self.work} {done + 1} of {total}: {name}" if done < total else ""
         if text or self.width:
             print("\r" + text.ljust(self.width) + ("" if text else "\r"), end="", file=sys.stderr, flush=True)
         self.width = len(text)

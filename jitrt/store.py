@@ -1,9 +1,9 @@
 """The kernel store: object code by key, in memory, on disk, or compiled now.
 
 The directory is ``JITRT_CACHE_DIR``, else the platform's user cache; mode 0700. One file an entry: a JSON line (key,
-name, checksum) and the object code. Files are written under another name and renamed. A damaged or foreign entry is
-ignored and written again; a directory that cannot be used costs time only. What was not used for longest goes when the
-directory outgrows its limit.
+name, checksum) and the object code; what else is worth keeping (`Store.read`, `Store.write`) lies beside them. Files are
+written under another name and renamed. A damaged or foreign entry is ignored and written again; a directory that cannot
+be used costs time only. What was not used for longest goes when the directory outgrows its limit.
 """
 
 from __future__ import annotations
@@ -94,48 +94,57 @@ class Store:
 
     def _read(self, spec: KernelSpec) -> bytes | None:
         """The object code of a sound entry of this user's."""
-        if self.directory is None:
-            return None
         try:
-            with open(self._path(spec), "rb", opener=_open_regular) as file:
-                info = os.fstat(file.fileno())
-                if not _is_private(info):
-                    return None
-                head = json.loads(file.readline())
-                code = file.read()
+            line, _, code = (self.read(self._path(spec).name) or b"").partition(b"\n")
+            head = json.loads(line)
             if head["sha256"] != _checksum(head, code) or head["key"] != spec.key:
                 return None
-            self._note_use(spec, info)
+            self._note_use(spec)
             return code
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
-    def _note_use(self, spec: KernelSpec, info: os.stat_result) -> None:
+    def _note_use(self, spec: KernelSpec) -> None:
         """An entry's modification time says when it was last used, to the hour."""
-        if time.time() - info.st_mtime > 3600:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if time.time() - self._path(spec).stat().st_mtime > 3600:
                 os.utime(self._path(spec))
 
     def _write(self, spec: KernelSpec, code: bytes) -> None:
-        if not self._writable():
-            return
         head: dict[str, object] = {"key": spec.key, "name": spec.name}
         head["sha256"] = _checksum(head, code)
         content = json.dumps(head).encode() + b"\n" + code
+        if self.directory is not None and self.write(f"{spec.key}{_SUFFIX}", content, spec.name):
+            self._bound(len(content))
+
+    def read(self, name: str) -> bytes | None:
+        """What a file of the directory holds; None if it is not there, or not this user's alone to write."""
+        if self.directory is None:
+            return None
         try:
-            handle, name = tempfile.mkstemp(dir=self.directory, suffix=_PART)
+            with open(self.directory / name, "rb", opener=_open_regular) as file:
+                return file.read() if _is_private(os.fstat(file.fileno())) else None
+        except OSError:
+            return None
+
+    def write(self, name: str, content: bytes, title: str = "") -> bool:
+        """Make or replace a file of the directory, whole or not at all; whether it is there now. `title`: for people."""
+        if not self._writable():
+            return False
+        try:
+            handle, part = tempfile.mkstemp(dir=self.directory, suffix=_PART)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(content)
-                os.replace(name, self._path(spec))
+                os.replace(part, self.directory / name)
             except OSError:
-                os.unlink(name)
+                os.unlink(part)
                 raise
         except OSError as error:
             reason = str(error)
-            log("compile", lambda: f"cannot keep {spec.name}: {reason}")
-            return
-        self._bound(len(content))
+            log("compile", lambda: f"cannot keep {title or name}: {reason}")
+            return False
+        return True
 
     def _writable(self) -> bool:
         if self._usable is None:

@@ -61,6 +61,19 @@ def test_configuration_entries_are_two_short_strings():
             getattr(options, add)("key", 1)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [("jitrt.conv_algorithm", "fast", "auto, direct"), ("jitrt.conv_algorithm", "", "auto, direct"),
+     ("jitrt.conv_winograd6", "yes", "0, 1"), ("jitrt.conv_algoritm", "auto", "jitrt.conv_algorithm")],
+)  # fmt: skip
+def test_own_configuration_entries_are_checked(key, value, hint):
+    options = jitrt.SessionOptions()
+    with pytest.raises(jitrt.InvalidArgument, match=hint):
+        options.add_session_config_entry(key, value)
+    options.add_session_config_entry("jitrt.conv_algorithm", "measure")
+    assert options.get_session_config_entry("jitrt.conv_algorithm") == "measure"
+
+
 def test_free_dimensions_are_fixed_by_name_and_by_denotation():
     made = onnx.ModelProto.FromString(MODEL)
     made.graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"

@@ -1,0 +1,135 @@
+"""Which algorithm computes a convolution: as the session's options say, or the fastest on this machine, measured.
+
+A layer is measured when its shape is first met, by a model of its own (`trial_model`): all threads read memory, so that
+the layer's filters come from there as they do in a network, whose other layers have used the caches; its input is
+written, as the layer before does; then it runs, and its time counts alone. No process measures what another one has
+(`timings`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .executor import Executor
+from .fusion.graph import Graph, Node
+from .fusion.planner import make_plan
+from .fusion.trace import trace
+from .fusion.weights import Weights
+from .log import log
+from .ops.convchoice import Choose, ConvLayer, expected, wherever_possible, winograd_name, without_winograd
+from .options import CONV_ALGORITHM, CONV_WINOGRAD6, SessionOptions
+from .pool import pool
+from .profile import timed
+from .progress import ProgressLine
+from .store import Store, store
+from .timings import Timings
+
+ROUNDS, SECONDS = 5, 1.0  # runs of each algorithm; the time after which two are enough
+_SWEEP = (1024, 8192)  # float32 values that are read before each run: 32 MB
+_OPSET, _CONV = 13, "convolution"
+_alone = threading.Lock()  # two measurements at the same time would disturb each other
+
+
+def rule(options: SessionOptions, threads: int) -> Choose:
+    """The rule that the options ask for."""
+    asked = options._own(CONV_ALGORITHM)
+    if asked == "measure":
+        return Measured(store(), threads, options._own(CONV_WINOGRAD6) == "1")
+    if asked.startswith("winograd"):
+        return wherever_possible(winograd_name(int(asked.removeprefix("winograd"))))
+    return without_winograd if asked == "direct" else expected
+
+
+class Measured:
+    """The rule that takes the algorithm with the shortest time; what has none yet is measured now.
+
+    Args:
+        store: where kernels and times are kept.
+        winograd6: whether F(6 x 6, 3 x 3) may be taken.
+    """
+
+    def __init__(self, store: Store, threads: int, winograd6: bool = False) -> None:
+        self.store, self.threads, self.winograd6 = store, threads, winograd6
+        self.timings = Timings(store)
+
+    def __call__(self, layer: ConvLayer, names: Sequence[str]) -> str:
+        """The fastest of these algorithms."""
+        allowed = [name for name in names if self.winograd6 or name != winograd_name(6)]
+        if len(allowed) == 1:
+            return allowed[0]
+        key = f"{layer}, threads {self.threads}"
+        with _alone:
+            times = self.timings.get(key)
+            if not times.keys() >= set(allowed):
+                times = measure(layer, allowed, self.store, self.threads)
+                self.timings.add(key, times)
+        best = min(allowed, key=times.__getitem__)
+        log("compile", lambda: f"{key}: {best}; " + ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in times.items()))
+        return best
+
+
+def measure(layer: ConvLayer, names: Sequence[str], store: Store, threads: int) -> dict[str, float]:
+    """Seconds of each algorithm: the least of some runs, which alternate."""
+    graph, feeds = trial_model(layer)
+    trials = [_Trial.of(graph, feeds, name, store, threads) for name in names]
+    for trial in trials:
+        trial.seconds()
+    line, total, started = ProgressLine("measuring run"), ROUNDS * len(trials), time.perf_counter()
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(ROUNDS):
+        if turn >= 2 and time.perf_counter() - started > SECONDS:
+            break
+        for i, trial in enumerate(trials):
+            line(turn * len(trials) + i, total, f"{trial.name}, {layer}")
+            times[trial.name].append(trial.seconds())
+    line(total, total, "")
+    return {name: min(runs) for name, runs in times.items()}
+
+
+def trial_model(layer: ConvLayer) -> tuple[Graph, dict[str, np.ndarray]]:
+    """A model that runs the layer on a channels-last image, after its caches have been swept; and its inputs."""
+    rng, rank, dtype = np.random.default_rng(0), len(layer.image) + 1, np.dtype(layer.dtype)
+    c, *size = layer.image
+    filters = rng.standard_normal(layer.filters, np.float32) / np.float32(np.sqrt(np.prod(layer.filters[1:])))
+    attributes = {
+        "strides": list(layer.strides), "dilations": list(layer.dilations), "pads": list(layer.pads), "group": layer.groups,
+    }  # fmt: skip
+    nodes = [
+        Node("ReduceMax", ["memory"], ["swept"], {"axes": [1]}, "sweep"),
+        Node("Relu", ["x"], ["image"], {}, "before"),
+        Node("Transpose", ["image"], ["turned"], {"perm": [0, rank - 1, *range(1, rank - 1)]}, "view"),
+        Node("Conv", ["turned", "filters"], ["y"], attributes, _CONV),
+        Node("Transpose", ["y"], ["result"], {"perm": [0, *range(2, rank), 1]}, "view back"),
+    ]
+    graph = Graph(["memory", "x"], ["swept", "result"], nodes, {"filters": filters.astype(dtype)}, opsets={"": _OPSET})
+    image = rng.standard_normal((1, *size, c), np.float32).astype(dtype)
+    return graph, {"memory": np.ones(_SWEEP, np.float32), "x": image}
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One algorithm, ready to run."""
+
+    name: str
+    executor: Executor
+    inputs: list[np.ndarray]
+    steps: frozenset[int]  # those of the convolution
+
+    @staticmethod
+    def of(graph: Graph, feeds: dict[str, np.ndarray], name: str, store: Store, threads: int) -> _Trial:
+        traced = trace(graph, feeds, graph.outputs)
+        plan = make_plan(traced.trace, threads, Weights(), choose=wherever_possible(name))
+        steps = frozenset(i for i, step in enumerate(plan.steps) if _CONV in step.nodes)
+        executor = Executor(plan, store, pool(threads), ProgressLine())
+        return _Trial(name, executor, [feeds[name] for name in graph.inputs], steps)
+
+    def seconds(self) -> float:
+        """From the start of the convolution's first step to the end of its last one."""
+        _, spans = timed(self.executor, self.inputs, {})
+        own = [(start, end) for step, _, start, end in spans if step in self.steps]
+        return max(end for _, end in own) - min(start for start, _ in own)

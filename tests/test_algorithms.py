@@ -1,0 +1,210 @@
+"""Algorithms of convolutions: as the session's options say, or as measured and kept."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import ModelProto, numpy_helper, parser
+
+import jitrt
+from jitrt import measure, progress, timings
+from jitrt.measure import Measured
+from jitrt.ops.convchoice import ConvLayer
+from jitrt.ops.kernels import spec
+from jitrt.store import Store, store
+
+RNG = np.random.default_rng(0)
+LAYER = ConvLayer("float32", (16, 9, 10), (16, 16, 3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1)
+NAMES = ["winograd 4x4", "direct", "winograd 2x2", "winograd 6x6"]
+TIMES = {"winograd 4x4": 3e-3, "direct": 2e-3, "winograd 2x2": 1.5e-3, "winograd 6x6": 1e-3}
+
+
+def model(filters: tuple[int, ...] = (64, 64, 3, 3), attributes: str = "pads = [1, 1, 1, 1]") -> ModelProto:
+    """A convolution with an activation; filters are scaled so that outputs are of order one."""
+    made = parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["": 20]>
+        layer (float[N, C, H, W] x) => (float[N, {filters[0]}, P, Q] y) {{
+            c = Conv <{attributes}> (x, w)
+            y = Relu (c)
+        }}""")
+    w = RNG.standard_normal(filters, np.float32) / np.float32(np.prod(filters[1:]) ** 0.5)
+    made.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    return made
+
+
+def session(made: ModelProto, **entries: str) -> jitrt.InferenceSession:
+    """A session of two threads with configuration entries ``jitrt.<name>``."""
+    options = jitrt.SessionOptions(intra_op_num_threads=2)
+    for name, value in entries.items():
+        options.add_session_config_entry(f"jitrt.{name}", value)
+    return jitrt.InferenceSession(made, options)
+
+
+def algorithms(made: jitrt.InferenceSession, x: np.ndarray) -> set[str]:
+    """The algorithms that a plan names."""
+    shapes = [step.shape for step in made.get_plan({"x": x}).steps]
+    return {name for name in (*NAMES, "direct, rows folded", "depthwise") if any(s.startswith(f"{name} 6") for s in shapes)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [("direct", "direct"), ("winograd2", "winograd 2x2"), ("winograd4", "winograd 4x4"), ("winograd6", "winograd 6x6")],
+)
+def test_an_algorithm_that_is_asked_for_is_taken(asked, taken):
+    made, x = model(), RNG.standard_normal((1, 64, 30, 29), np.float32)
+    ours = session(made, conv_algorithm=asked)
+    (expected,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(ours.run(None, {"x": x})[0], expected, rtol=1e-4, atol=2e-5 if taken != "winograd 6x6" else 1e-4)
+    assert algorithms(ours, x) == {taken}
+
+
+@pytest.mark.parametrize(
+    ("filters", "attributes", "taken"),
+    [
+        ((64, 64, 3, 3), "strides = [2, 2]", "direct"),
+        ((64, 64, 3, 3), "dilations = [2, 2]", "direct"),
+        ((63, 64, 3, 3), "group = 1", "direct"),
+        ((64, 1, 3, 3), "group = 64", "depthwise"),
+    ],
+)
+def test_layers_without_winograd_are_computed_directly(filters, attributes, taken):
+    x = RNG.standard_normal((1, 64, 12, 13), np.float32)
+    assert algorithms(session(model(filters, attributes), conv_algorithm="winograd4"), x) == {taken}
+
+
+def test_without_a_choice_the_cost_model_chooses():
+    made, x = model(), RNG.standard_normal((1, 64, 30, 29), np.float32)
+    plans = [session(made, **entries).get_plan({"x": x}) for entries in ({}, {"conv_algorithm": "auto"})]
+    assert str(plans[0]) == str(plans[1])
+    assert any("winograd 4x4" in step.shape for step in plans[0].steps)
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch) -> list[tuple[ConvLayer, list[str]]]:
+    """Sessions keep times in a folder of the test's; nothing is timed: what would have been is in this list."""
+    asked: list[tuple[ConvLayer, list[str]]] = []
+
+    def times(layer, names, store, threads):
+        asked.append((layer, list(names)))
+        return {name: TIMES[name] for name in names}
+
+    monkeypatch.setattr(measure, "measure", times)
+    monkeypatch.setattr(measure, "store", lambda: Store(tmp_path))
+    return asked
+
+
+def test_a_layer_is_measured_once_and_other_sessions_and_batches_take_the_same(measured):
+    made, x = model(), RNG.standard_normal((3, 64, 20, 20), np.float32)
+    for _ in range(2):
+        ours = session(made, conv_algorithm="measure")
+        (expected,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+        np.testing.assert_allclose(ours.run(None, {"x": x})[0], expected, rtol=1e-4, atol=2e-5)
+        assert algorithms(ours, x) == algorithms(ours, x[:1]) == {"winograd 2x2"}
+        assert len(ours._engine.shared.weights._places) == 1
+    ((layer, names),) = measured
+    assert layer.image == (64, 20, 20)
+    assert sorted(names) == ["direct", "winograd 2x2", "winograd 4x4"]
+    session(made, conv_algorithm="measure").run(None, {"x": x[:, :, :9]})
+    assert len(measured) == 2
+
+
+def test_the_largest_tile_is_measured_only_if_it_is_allowed(measured):
+    made, x = model(), RNG.standard_normal((1, 64, 20, 20), np.float32)
+    assert algorithms(session(made, conv_algorithm="measure", conv_winograd6="1"), x) == {"winograd 6x6"}
+    assert algorithms(session(made, conv_algorithm="measure", conv_winograd6="0"), x) == {"winograd 2x2"}
+    assert len(measured) == 1  # the others' times were known
+
+
+def test_layers_of_one_algorithm_are_not_measured(measured):
+    made, x = model((64, 64, 1, 1), "strides = [2, 2]"), RNG.standard_normal((1, 64, 12, 13), np.float32)
+    assert algorithms(session(made, conv_algorithm="measure"), x) == {"direct"}
+    assert measured == []
+
+
+def test_every_algorithm_is_timed_and_the_line_shows_how_far(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setenv("JITRT_PROGRESS", "1")
+    monkeypatch.setattr(measure, "_SWEEP", (2, 8))
+    times = measure.measure(LAYER, NAMES, store(), 2)
+    assert times.keys() == set(NAMES)
+    assert all(0 < seconds < 1 for seconds in times.values())
+    shown = capsys.readouterr().err
+    assert "jitrt: measuring run 1 of 20: winograd 4x4, float32 16x9x10" in shown
+    assert "jitrt: measuring run 20 of 20" in shown
+    assert shown.endswith("\r")
+
+
+def test_the_trial_is_the_layer_alone():
+    """Nothing but the layer is between its input and its output: no step changes the order of an image."""
+    graph, feeds = measure.trial_model(LAYER)
+    trial = measure._Trial.of(graph, feeds, "direct", store(), 1)
+    nodes = [step.nodes for step in trial.executor.plan.steps]
+    assert nodes[:2] == [("sweep",), ("before",)]
+    assert set(nodes[2:]) == {("convolution",)}
+    assert len(trial.steps) == len(nodes) - 2
+
+
+@pytest.fixture
+def kept(measured, tmp_path):
+    """The file of one layer's times."""
+    assert Measured(Store(tmp_path), 2)(LAYER, NAMES) == "winograd 2x2"
+    return tmp_path / timings.FILE
+
+
+def test_times_are_kept_for_the_layer_the_threads_and_the_machine(kept, measured, monkeypatch):
+    assert kept.stat().st_mode & 0o077 == 0
+    assert Measured(Store(kept.parent), 2)(LAYER, NAMES) == "winograd 2x2"
+    assert len(measured) == 1
+    Measured(Store(kept.parent), 1)(LAYER, NAMES)
+    assert len(measured) == 2
+    monkeypatch.setattr(timings, "environment", lambda: spec.environment() + "another compiler")
+    Measured(Store(kept.parent), 2)(LAYER, NAMES)
+    assert len(measured) == 3
+    machines = json.loads(kept.read_bytes())
+    assert [len(layers) for layers in machines.values()] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"[1]", b'{"a": 1}', b'{"a": {"b": 1}}', b'{"a": {"b": {"direct": "fast"}}}', b'{"a": {"b": {"c": NaN}}}',
+     b"\xff\xfe", b"[" * 100_000],
+)  # fmt: skip
+def test_a_damaged_file_is_measured_again_and_replaced(kept, measured, content):
+    kept.write_bytes(content)
+    assert Measured(Store(kept.parent), 2)(LAYER, NAMES) == "winograd 2x2"
+    assert len(measured) == 2
+    assert Measured(Store(kept.parent), 2)(LAYER, NAMES) == "winograd 2x2"
+    assert len(measured) == 2
+
+
+def test_a_file_that_others_may_write_is_not_believed(kept, measured):
+    kept.chmod(0o666)
+    Measured(Store(kept.parent), 2)(LAYER, NAMES)
+    assert len(measured) == 2
+
+
+def test_without_a_folder_times_are_the_sessions_own(measured):
+    rule = Measured(Store(None), 2)
+    assert rule(LAYER, NAMES) == rule(LAYER, NAMES) == "winograd 2x2"
+    assert len(measured) == 1
+
+
+def test_two_processes_times_are_both_kept(kept):
+    others = Measured(Store(kept.parent), 2)
+    others(LAYER, NAMES)
+    new = [ConvLayer("float32", (16, 9, n), LAYER.filters, (1, 1), (1, 1), LAYER.pads, 1) for n in (3, 4)]
+    Measured(Store(kept.parent), 2)(new[0], NAMES)
+    others(new[1], NAMES)
+    (layers,) = json.loads(kept.read_bytes()).values()
+    assert len(layers) == 3
+
+
+def test_the_file_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(timings, "_MOST_LAYERS", 3)
+    for i in range(5):
+        timings.Timings(Store(tmp_path)).add(f"layer {i}", {"direct": 1.0})
+    (layers,) = json.loads((tmp_path / timings.FILE).read_bytes()).values()
+    assert list(layers) == ["layer 2", "layer 3", "layer 4"]
