@@ -95,9 +95,10 @@ class Node:
     def subgraphs(self) -> Iterator[Graph]:
         """The graphs among the attributes."""
         for value in self.attributes.values():
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, Graph):
-                    yield one
+            if isinstance(value, Graph):
+                yield value
+            elif isinstance(value, list) and value and isinstance(value[0], Graph):  # a list is of one kind, and may be long
+                yield from value
 
 
 @dataclass

@@ -288,13 +288,19 @@ class _Importer:
         return self.graph(proto, opsets, scope.body(own))
 
 
+def _texts(raw: list[bytes]) -> list[str]:
+    """Texts, equal ones as one object: a forest states the kind of each node."""
+    known = {one: text(one) for one in set(raw)}
+    return [known[one] for one in raw]
+
+
 _READERS = {
     1: lambda a: a.f,
     2: lambda a: a.i,
     3: lambda a: text(a.s),
     6: lambda a: list(a.floats),
     7: lambda a: list(a.ints),
-    8: lambda a: [text(s) for s in a.strings],
+    8: lambda a: _texts(list(a.strings)),
     13: lambda a: value_type(a.tp),
     14: lambda a: [value_type(t) for t in a.type_protos],
 }
