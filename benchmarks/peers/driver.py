@@ -84,7 +84,7 @@ class Sitting:
         found = {name: Measured() for name in self.runtimes}
         children: dict[str, Child] = {}
         with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as folder:
-            request = _write(Path(folder), model, feeds) | {"threads": self.threads}
+            request = write_request(Path(folder), model, feeds) | {"threads": self.threads}
             try:
                 for name, python in self.runtimes.items():
                     self._load(name, python, request, children, found[name])
@@ -135,7 +135,7 @@ class Sitting:
             found[other].waited += time.perf_counter() - start
 
 
-def _write(folder: Path, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, object]:
+def write_request(folder: Path, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, object]:
     """A model and its inputs as files, and what a request says of them."""
     paths = {"model": str(folder / "model.onnx"), "feeds": str(folder / "feeds.npz")}
     Path(paths["model"]).write_bytes(model.SerializeToString())
