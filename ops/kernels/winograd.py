@@ -205,13 +205,11 @@ def _planes(alloc: Alloc, products: int, tiles: int, channels: int) -> Image:
 
 
 def _chunk(channels: int, strip: _Strip, images: int, threads: int) -> tuple[int, int]:
-    """Channels of one task and how many chunks there are; a row of tiles is not divided."""
-    lanes = target.current().lanes
-    vectors, strips = channels // lanes, images * strip.rows
-    wanted = max(1, min(4 * threads, strips * strip.cols * channels * strip.products * 4 // _TASK_BYTES))
-    pieces = max(1, min(vectors, -(-wanted // strips)))
-    each = -(-vectors // pieces)
-    return each * lanes, -(-vectors // each)
+    """Columns of tiles of one task and how many chunks a row of tiles has; a task takes all channels, which lie in a row."""
+    rows = images * strip.rows
+    wanted = max(1, min(4 * threads, rows * strip.cols * channels * strip.products * 4 // _TASK_BYTES))
+    each = -(-strip.cols // min(strip.cols, -(-wanted // rows)))
+    return each, -(-strip.cols // each)
 
 
 def _input_launch(x: Image, v: Image, strip: _Strip, pads: Sequence[int], threads: int, label: str) -> Launch:
@@ -239,7 +237,7 @@ def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Strip, fi
 
 
 def input_factory(tile: int) -> Callable:
-    """The kernel that transforms patches. Task = (image, row of tiles, chunk of channels)."""
+    """The kernel that transforms patches. Task = (image, row of tiles, chunk of its columns)."""
     from . import simd, window
 
     lanes, patch_size = target.current().lanes, tile + 2
@@ -256,15 +254,15 @@ def input_factory(tile: int) -> Callable:
 
     def kernel(args, task, scratch):
         c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
-        c0, outer = task % chunks * chunk, task // chunks
+        first_col, outer = task % chunks * chunk, task // chunks
         top, n = outer % rows * tile - args[10], outer // rows
         patch = scratch + 64
-        for col in range(cols):
+        for col in range(first_col, min(cols, first_col + chunk)):
             left = col * tile - args[11]
             x = args[0] + n * args[2] + top * args[3] + left * args[4]
             v = args[1] + (outer * cols + col) * args[6]
             inside = top >= 0 and left >= 0 and top + patch_size <= h and left + patch_size <= w
-            for first in range(c0, min(c, c0 + chunk), lanes):
+            for first in range(0, c, lanes):
                 at, row, pixel = x + first * 4, args[3], args[4]
                 if not inside:
                     for i in range(patch_size):
@@ -280,7 +278,7 @@ def input_factory(tile: int) -> Callable:
 
 
 def output_factory(tile: int) -> Callable:
-    """The kernel that makes outputs. Task = (image, row of tiles, chunk of channels)."""
+    """The kernel that makes outputs. Task = (image, row of tiles, chunk of its columns)."""
     from . import simd, window
 
     lanes = target.current().lanes
@@ -300,14 +298,15 @@ def output_factory(tile: int) -> Callable:
 
     def kernel(args, task, scratch):
         o, height, width, rows, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
-        c0, outer = task % chunks * chunk, task // chunks
+        first_col, outer = task % chunks * chunk, task // chunks
         top, n = (args[23] + outer % rows) * tile, outer // rows
         block = scratch + 64
         low, high = splat(number(args[4])), splat(number(args[5]))
-        for col in range(cols):
+        after = min(cols, first_col + chunk)
+        for col in range(first_col, after):
             left = col * tile
             m = args[0] + (outer * cols + col) * args[9]
-            for first in range(c0, min(o, c0 + chunk), lanes):
+            for first in range(0, o, lanes):
                 transform(args, m + first * 4, args[8], block)
                 y = args[1] + n * args[10] + top * args[11] + left * args[12] + first * 4
                 r = args[2] + n * args[13] + top * args[14] + left * args[15] + first * 4
@@ -320,10 +319,10 @@ def output_factory(tile: int) -> Callable:
                         if args[2] != 0:
                             value = value + load(r + i * args[14] + j * args[15])
                         store(y + i * args[11] + j * args[12], at_most(at_least(value, low), high))
-        if args[6] != 0:
-            where = words(scratch)
-            where[0], where[1], where[2] = n, 0, top * width
-            where[3], where[4], where[5] = min(tile, height - top) * width, c0, min(chunk, o - c0)
+        for i in range(min(tile, height - top) if args[6] != 0 else 0):
+            where, begin = words(scratch), first_col * tile
+            where[0], where[1], where[2] = n, 0, (top + i) * width + begin
+            where[3], where[4], where[5] = min(width, after * tile) - begin, 0, o
             call_kernel(args[6], args[7], 0, scratch)
 
     return kernel
