@@ -5,9 +5,9 @@ tiles, C]; as many matrix products M[i] = V[i] U[i] with the transformed filters
 M[:, tile] is transformed back to m x m outputs. All are vectorised over channels. Patches that hang over the border are
 put together in scratch.
 
-m = 4 takes a quarter of the multiplications, at 1.6 times the error of direct summation; m = 2 takes 4 / 9, with filters
-half as large and about the error of direct summation, for images of few pixels; m = 6 takes a fifth, at 7 times the error, and is
-never chosen by itself.
+m = 4 takes a quarter of the multiplications, at two to five times the error of direct summation, more with more channels;
+m = 2 takes 4 / 9, with filters half as large and up to twice the error, for images of few pixels; m = 6 takes a fifth, at
+10 to 20 times the error, and is never chosen by itself. `python -m benchmarks.errors` gives these figures.
 
 For stride 1, dilation 1, one group, float32, whole vectors of channels; `best_tile` says when which one wins.
 """
