@@ -60,15 +60,15 @@ class Forest:
     """A forest in the kernel's form (see `kernels.forest.walk`).
 
     Attributes:
-        features: how many a row must have at least. targets: how many the leaves speak of at least.
+        columns: the features that any node compares.
     """
 
     dtype: np.dtype
     records: np.ndarray
     trees: np.ndarray
     votes: np.ndarray
+    columns: np.ndarray
     count: int
-    features: int
     missing: bool
     single: bool
 
@@ -86,7 +86,8 @@ def pack(nodes: Nodes, votes: Votes, dtype: np.dtype, features: int, targets: in
     counts = np.bincount(votes.leaves, minlength=len(nodes.modes))
     leaf = nodes.modes == LEAF
     single = bool(targets == 1 and (counts[leaf] == 1).all())
-    records = _records(nodes, placed, places, dtype, features)
+    columns = np.unique(nodes.features[nodes.modes != LEAF])
+    records = _records(nodes, placed, places, dtype, columns)
     shown, table = _votes(votes, counts, leaf, single, dtype)
     at_leaf = leaf[placed]
     records["threshold"][at_leaf] = shown[placed[at_leaf]]
@@ -95,7 +96,7 @@ def pack(nodes: Nodes, votes: Votes, dtype: np.dtype, features: int, targets: in
     levels[:, 0] *= records.itemsize
     trees[:] = levels[np.minimum(np.arange(len(trees)), len(nodes.roots) - 1)]
     return Forest(
-        np.dtype(dtype), records.view(np.uint8).reshape(-1), trees, table, len(nodes.roots), features,
+        np.dtype(dtype), records.view(np.uint8).reshape(-1), trees, table, columns, len(nodes.roots),
         bool(nodes.missing[~leaf].any()), single,
     )  # fmt: skip
 
@@ -222,14 +223,14 @@ def _depths(nodes: Nodes) -> tuple[np.ndarray, np.ndarray]:
 
 
 # -- the arrays
-def _records(nodes: Nodes, placed: np.ndarray, children: np.ndarray, dtype: np.dtype, features: int) -> np.ndarray:
+def _records(nodes: Nodes, placed: np.ndarray, children: np.ndarray, dtype: np.dtype, columns: np.ndarray) -> np.ndarray:
     name, size = f"f{8 * dtype.itemsize}", kernels.record_size(f"f{8 * dtype.itemsize}")
     if len(placed) * size >= 1 << 32:
         raise OperatorError("the forest has more nodes than 32-bit offsets reach")
     records = np.zeros(len(placed), [("threshold", dtype), ("feature", np.uint32), ("child", np.uint32)])
     leaf = (nodes.modes == LEAF)[placed]
     records["threshold"] = nodes.thresholds[placed]
-    feature = np.where(leaf, features, nodes.features[placed]) * kernels.feature_offset(name, 1)
+    feature = np.where(leaf, len(columns), np.searchsorted(columns, nodes.features[placed])) * kernels.feature_offset(name, 1)
     records["feature"] = feature + (nodes.missing[placed] & ~leaf)
     records["child"] = np.where(leaf, np.arange(len(placed)), children[placed]) * size
     return records
@@ -279,7 +280,7 @@ def of_tables(
         way[~leaf] = names.find(tree[~leaf], np.asarray(targets, np.int64)[~leaf], "a branch leads to")
         ways.append(way)
     passes = np.asarray(missing, bool) if missing else np.zeros(count, bool)
-    roots = np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]]) if count else own
+    roots = np.sort(np.unique(tree, return_index=True)[1])
     return Nodes(kind, np.asarray(features, np.int64), thresholds, *ways, passes, roots), names
 
 

@@ -199,12 +199,12 @@ def _walk(t: Builder, x: Tensor, about: object, make: Callable, targets: int, ag
     def launch(c: LaunchContext) -> list:
         places = [v.address for v in (c.inputs[0], c.outputs[0], *c.inputs[1:])]
         return kernels.walk(
-            name, *places, x.shape[0], features, made.count, targets, fold, made.missing, made.single, c.threads
+            name, *places, x.shape[0], features, len(made.columns), made.count, targets, fold, made.missing, made.single, c.threads
         )  # fmt: skip
 
-    inputs = (x, *(t.constant(v) for v in (made.records, made.trees, made.votes)))
+    inputs = (x, *(t.constant(v) for v in (made.records, made.trees, made.votes, made.columns)))
     (scores,) = t.kernel(
-        "forest", inputs, [(x.dtype, (x.shape[0], targets))], launch, orders=((0, 1), (0,), (0, 1), (0,)),
+        "forest", inputs, [(x.dtype, (x.shape[0], targets))], launch, orders=((0, 1), (0,), (0, 1), (0,), (0,)),
     )  # fmt: skip
     if aggregate == "AVERAGE":
         return t.map(f"a / {float(made.count)!r}", scores)

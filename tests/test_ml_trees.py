@@ -40,6 +40,18 @@ def test_any_number_of_rows_and_trees_is_walked() -> None:
             check(_regressor(trees, x), [x])
 
 
+def test_trees_may_compare_few_of_many_features_or_none() -> None:
+    x = rows(20, 700)
+    check(_regressor(Trees(3, 4, 700, lambda tree: [0], MODES, missing=True), x), [x])
+    check(_regressor(Trees(3, 0, 700, lambda tree: [0]), x), [x])
+
+
+def test_deep_ragged_trees_end_where_all_their_rows_have_ended() -> None:
+    trees = Trees(9, 40, 6, lambda tree: [0, 1], ragged=0.47)
+    x = rows(100, 6)
+    check(_regressor(trees, x, targets=2), [x])
+
+
 @pytest.mark.parametrize("aggregate", ["SUM", "AVERAGE", "MIN", "MAX"])
 @pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO"])
 def test_aggregates_and_transforms_of_a_regressor(aggregate: str, transform: str) -> None:

@@ -2,7 +2,7 @@
 
 A node is a record {threshold, byte offset of its feature, place of its first child}. The second child lies after the
 first: the next place is ``child + size * (x <= threshold)``, without a branch. A leaf compares with the NaN that stands
-behind a row's features, and is its own first child, so a walk takes as many steps as the tree is deep, wherever it
+behind a row's numbers, and is its own first child, so a walk takes as many steps as the tree is deep, wherever it
 ends. Eight walks go on together, eight rows through one tree, or one row through eight trees: their loads overlap.
 
 Task = a block of rows, stored by groups of eight with the same feature of all next to each other (L2). For each tree, whose
@@ -35,23 +35,24 @@ def feature_offset(dtype: str, feature: int) -> int:
 
 
 def walk(
-    dtype: str, x: Opaque, out: Opaque, records: Opaque, trees: Opaque, votes: Opaque, rows: int, features: int, count: int,
-    targets: int, fold: str, missing: bool, single: bool, threads: int,
+    dtype: str, x: Opaque, out: Opaque, records: Opaque, trees: Opaque, votes: Opaque, columns: Opaque, rows: int, features: int,
+    used: int, count: int, targets: int, fold: str, missing: bool, single: bool, threads: int,
 ) -> list[Launch]:  # fmt: skip
     """out[i, k]: what the leaves of row i say of target k, folded; NaN for a minimum or maximum of nothing. All dense.
 
     Args:
         trees: int64[count rounded up to eight, 3]: place of the root, steps to the nearest leaf and to the farthest.
         votes: where a leaf's `threshold` (as an int32) counts bytes from: {number, -}, then {target, weight} as often.
+        columns: int64[used]: which of a row's features the records mean by 0, 1 ...; `used` itself is the NaN.
         fold: add, minimum or maximum. missing: some records lead NaN to the second child (bit 0 of the feature's offset).
         single: every leaf says one thing of the one target; its `threshold` is that.
     """
     if rows * targets == 0:
         return []
-    row_bytes = (features + 1) * SIZES[dtype]
+    row_bytes = (used + 1) * SIZES[dtype]
     fair = -(-rows // (4 * threads))
     block = max(LANES, min(_BLOCK_BYTES // row_bytes, _MOST_ROWS, fair) // LANES * LANES)
-    args = (x, out, records, trees, votes, rows, features, count, targets, block)
+    args = (x, out, records, trees, votes, rows, features, count, targets, block, columns, used)
     kernel = handwritten("forest", "forest:factory", dtype=dtype, fold=fold, missing=missing, single=single)
     scratch = LANES * 8 + block * row_bytes
     return [Launch(kernel, args, -(-rows // block), scratch, f"{count} trees, {rows} rows", 0, rows * (row_bytes + 4 * targets))]
@@ -68,11 +69,11 @@ def factory(dtype: str, fold: str, missing: bool, single: bool) -> Callable:
     start = 0.0 if fold == "add" else float("nan")
 
     def kernel(args, task, scratch):
-        rows, features, count, targets, block = args[5], args[6], args[7], args[8], args[9]
+        rows, count, targets, block = args[5], args[7], args[8], args[9]
         first = task * block
         here = min(block, rows - first)
-        out, packed, group = args[1] + first * targets * size, scratch + 64, (features + 1) * LANES * size
-        pack(args[0] + first * features * size, packed, here, features)
+        out, packed, group = args[1] + first * targets * size, scratch + 64, (args[11] + 1) * LANES * size
+        pack(args[0] + first * args[6] * size, packed, here, args[6], args[10], args[11])
         for i in range(here * targets):
             store(out + i * size, start)
         whole, found = here // LANES, words(scratch)
@@ -157,22 +158,26 @@ def _walks(dtype: str, missing: bool, lanes: int, trees: int) -> Callable:
 
 
 def _pack(dtype: str) -> Callable:
-    """``pack(x, packed, rows, features)``: groups of eight rows, feature by feature, and a NaN; the last row fills up."""
+    """``pack(x, packed, rows, features, columns, used)``: groups of eight rows, column by column, and a NaN.
+
+    The last row fills up the last group.
+    """
     from . import simd
     from .subroutine import subroutine
 
-    size, load, store = SIZES[dtype], simd.load(dtype, 0), simd.store(dtype)
+    size, load, store, words = SIZES[dtype], simd.load(dtype, 0), simd.store(dtype), simd.block
     nan = float("nan")
 
     @subroutine
-    def pack(x, packed, rows, features):
+    def pack(x, packed, rows, features, columns, used):
+        column = words(columns)
         for first in range(0, rows, LANES):
-            to = packed + first * (features + 1) * size
+            to = packed + first * (used + 1) * size
             for i in range(LANES):
                 row = x + min(first + i, rows - 1) * features * size
-                for j in range(features):
-                    store(to + (j * LANES + i) * size, load(row + j * size))
-                store(to + (features * LANES + i) * size, nan)
+                for j in range(used):
+                    store(to + (j * LANES + i) * size, load(row + column[j] * size))
+                store(to + (used * LANES + i) * size, nan)
 
     return pack
 
