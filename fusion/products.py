@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..ops.primitives import Kernel, Map, Move, Slice, Tensor, Trace
-from .edit import Editor, literal, use_counts
+from .edit import Editor, use_counts
+from .scales import scaled
 from .tidy import prune
-
-_SCALES = {"a * b": lambda a, b: a * b, "a / b": lambda a, b: a / b}
 
 
 def hoist_scales(trace: Trace) -> Trace:
@@ -57,13 +56,5 @@ def _unscaled(x: Tensor | None, uses: dict[int, int]) -> tuple[float, Tensor, li
     while x is not None and isinstance(x.source, Move) and uses.get(id(x)) == 1 and not isinstance(x.source.how, Slice):
         moves.append(x.source)
         x = x.source.input
-    scaling = x.source if x is not None else None
-    if not isinstance(scaling, Map) or scaling.text not in _SCALES or uses.get(id(x)) != 1:
-        return None
-    value, number = scaling.inputs[0], literal(scaling.inputs[1])
-    if number is None and scaling.text == "a * b":
-        value, number = scaling.inputs[1], literal(scaling.inputs[0])
-    if number is None or value.shape != x.shape or value.dtype != x.dtype:
-        return None
-    factor = _SCALES[scaling.text](1.0, float(number)) if number else 0.0
-    return (factor, value, moves[::-1]) if 2.0**-20 < abs(factor) < 2.0**20 else None
+    found = scaled(x.source) if x is not None and uses.get(id(x)) == 1 else None
+    return None if found is None else (found[1], found[0], moves[::-1])

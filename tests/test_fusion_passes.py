@@ -9,6 +9,7 @@ import pytest
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import interpret
 from jitrt.fusion.products import hoist_scales
+from jitrt.fusion.scales import merge_scales
 from jitrt.fusion.simplify import PASSES, simplify
 from jitrt.fusion.tidy import compose_moves, prune, share
 from jitrt.fusion.trace import trace
@@ -47,6 +48,18 @@ CASES = {
         "(float[2] x) => (float[2] y) { a = Exp (x) b = Exp (x) y = Add (a, b) }",
         ["a: float32[2] = exp(x)", "b: float32[2] = exp(x)", "y: float32[2] = a + b"],
         ["a: float32[2] = exp(x)", "y: float32[2] = a + a"],
+    ),
+    merge_scales: (
+        "(float[2] x) => (float[2] y, float[2] z, float[2] u) <float s = {3.0}, float t = {0.5}, float e = {8.0}>"
+        "{ a = Div (x, s) b = Mul (t, a) y = Mul (b, s) c = Div (x, e) z = Exp (c) d = Div (y, s) u = Mul (d, e) }",
+        [
+            "a: float32[2] = x / 3.0", "b: float32[2] = 0.5 * a", "y: float32[2] = b * 3.0", "c: float32[2] = x * 0.125",
+            "z: float32[2] = exp(c)", "d: float32[2] = y / 3.0", "u: float32[2] = d * 8.0",
+        ],
+        [
+            "y: float32[2] = x * 0.5", "c: float32[2] = x * 0.125", "z: float32[2] = exp(c)",
+            "u: float32[2] = y * 2.6666667",
+        ],
     ),
     hoist_scales: (
         "(float[2,3,4] q, float[2,5,4] k) => (float[2,3,5] y) <float s = {0.5}>"
