@@ -232,6 +232,8 @@ def _culprit(levels: list[Level]) -> int:
 
 def one_stride(layout: Layout, shape: Dims, dims: Dims) -> int | None:
     """The stride of a group of dimensions taken as one; None if they have no common one."""
+    if any(shape[d] == 0 for d in dims):  # nothing is walked
+        return layout.strides[dims[-1]]
     levels = _collapse([(shape[d], [layout.strides[d]]) for d in dims if shape[d] != 1])
     return None if len(levels) > 1 else levels[0][1][0] if levels else 0
 

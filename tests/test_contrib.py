@@ -198,6 +198,25 @@ def test_repeated_ngrams_are_blocked_as_in_onnxruntime(length: int, size: int) -
     np.testing.assert_array_equal(got[0], expected[0])
 
 
+# -- nothing
+@pytest.mark.parametrize(("batch", "sequence"), [(0, 3), (2, 0)])
+def test_no_sequences_and_no_tokens_are_nothing(batch: int, sequence: int) -> None:
+    x, ids = f32(batch, sequence, 8), np.zeros((batch, sequence), np.int32)
+    assert_same_node("Attention", [x, f32(8, 24), f32(24)], [np.float32, np.float32], num_heads=2)
+    assert_same_node("MultiHeadAttention", [x, f32(batch, 4, 8), f32(batch, 4, 8)], num_heads=2)
+    assert_same_node("RotaryEmbedding", [x, ids.astype(np.int64), f32(9, 2), f32(9, 2)])
+    assert_same_node("SkipLayerNormalization", [x, x, f32(8)])
+    inputs = [ids, None, f32(5, 8), f32(9, 8), None, f32(8), f32(8), ids]
+    assert_same_node("EmbedLayerNormalization", inputs, [np.float32, np.int32])
+    assert_same_node("FusedMatMul", [x, f32(batch, 8, 3)])
+    assert_same_node("MatMulNBits", [f32(batch, sequence, 16), bits(np.uint8, 3, 1, 8), f32(3, 1)], K=16, N=3, block_size=16)
+    assert_same_node("DynamicQuantizeMatMul", [x, bits(np.uint8, 8, 3), f32()])
+    assert_same_node("NGramRepeatBlock", [ids.astype(np.int64), f32(batch, 5)], ngram_size=2)
+    table = [bits(np.uint8, 6, 16), ids.astype(np.int64), f32(6, 2)]
+    assert_same_node("GatherBlockQuantized", table, constant=(0, 2), block_size=16)
+    assert_same_node("CropAndResize", [IMAGES, f32(0, 4), i32(), i32(3, 2)])
+
+
 # -- the domain
 def test_lowerings_take_what_the_published_schemas_state() -> None:
     from onnxruntime.capi import onnxruntime_pybind11_state as state

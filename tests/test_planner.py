@@ -211,3 +211,12 @@ def test_a_sum_lies_where_the_term_lay_that_nobody_needs_later(case):
     plan = engine.plan(feeds)
     buffers = {r.buffer for s in plan.steps for r in s.args if isinstance(r, Ref) and r.buffer.space is Space.ARENA}
     assert (sum(b.nbytes == shape[0] * 29 * 23 * 4 for b in buffers) == 1) == in_place
+
+
+@pytest.mark.parametrize("shape", ["2, 0, 4", "0, 2, 4"])
+def test_a_product_of_no_rows_with_work_after_it_is_planned(shape: str) -> None:
+    plan = planned(
+        f"(float[{shape}] a, float[4, 3] b) => (int32[B, M, 3] y) {{ p = MatMul (a, b) t = Tanh (p) y = Cast <to = 6> (t) }}",
+        b=(4, 3),
+    )
+    assert not copies(plan)
