@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -38,12 +39,13 @@ LAYERS = (
     Layer(144, 144, 56, 3, 1, 144), Layer(672, 672, 14, 5, 1, 672),
 )  # fmt: skip
 PRODUCT, SOFTMAX, CHAIN = (512, 512, 512), (4096, 1024), (64, 256, 256)
-TURN, TURNS = 0.1, 5  # seconds of a turn, and how many each target has on a model
+TURN, TURNS = 0.1, 10  # seconds of a turn, and how many each target has on a model
 TEXT = (
     "GFLOP/s of the shortest run, of the same models compiled for three CPUs: this one, one with AVX2 and FMA (8 float32 a",
-    "register), and any x86-64 (4, and no FMA). Convolutions read and write channels-last, as within a network; their FLOPs are",
-    "those of the direct way, so that Winograd counts as faster, not as less work. Softmax counts five operations an element, a",
-    "chain one for each operator. onnxruntime has no option that restricts it likewise: jitrt is measured alone.",
+    "register), and any x86-64 (4, and no FMA). Ratios are medians over turns, so they need not be those of the shortest runs.",
+    "Convolutions read and write channels-last, as within a network; their FLOPs are those of the direct way, so that Winograd",
+    "counts as faster, not as less work. Softmax counts five operations an element, a chain one for each operator. onnxruntime",
+    "has no option that restricts it likewise: jitrt is measured alone.",
 )
 
 
@@ -96,8 +98,8 @@ def possible() -> dict[str, Mapping[str, str]]:
     return found
 
 
-def measure(case: Case, children: Mapping[str, Child], threads: int) -> dict[str, float]:
-    """Seconds of the shortest run for each target, which take turns.
+def measure(case: Case, children: Mapping[str, Child], threads: int) -> dict[str, list[float]]:
+    """For each target the seconds of the shortest run in each of its turns.
 
     Raises:
         ChildError: a process fails or dies.
@@ -109,8 +111,8 @@ def measure(case: Case, children: Mapping[str, Child], threads: int) -> dict[str
             child.ask(request | {"do": "load", "results": str(Path(folder) / "results.npz")}, LOAD_LIMIT)
         for _ in range(TURNS):
             for name, child in children.items():
-                times[name] += child.ask({"do": "run", "seconds": TURN, "least": 2}, RUN_LIMIT)["times"]
-    return {name: min(runs) for name, runs in times.items()}
+                times[name].append(min(child.ask({"do": "run", "seconds": TURN, "least": 2}, RUN_LIMIT)["times"]))
+    return times
 
 
 def main() -> int:
@@ -140,11 +142,12 @@ def main() -> int:
     return 0
 
 
-def _cells(case: Case, found: Mapping[str, float]) -> list[str]:
+def _cells(case: Case, found: Mapping[str, list[float]]) -> list[str]:
     """A row: the rates, then the others' by the first one's."""
     first, *others = found.values()
-    rates = [f"{case.flops / seconds / 1e9:.1f}" for seconds in found.values()]
-    return [case.name, *rates, *(f"{first / seconds:.2f}" for seconds in others)]
+    rates = [f"{case.flops / min(turns) / 1e9:.1f}" for turns in found.values()]
+    ratios = [statistics.median(a / b for a, b in zip(first, turns, strict=True)) for turns in others]
+    return [case.name, *rates, *(f"{ratio:.2f}" for ratio in ratios)]
 
 
 if __name__ == "__main__":

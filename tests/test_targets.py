@@ -22,7 +22,8 @@ def test_a_layers_model_changes_no_order_of_an_image(layer):
     assert set(names) <= {"pad_copy", "conv", "depthwise", "winograd_input", "winograd_output"}
 
 
-def test_targets_are_measured_in_processes_of_their_own():
+def test_targets_are_measured_in_processes_of_their_own(monkeypatch):
+    monkeypatch.setattr(targets, "TURN", 0.0)
     case = targets.Case("small", *micro.softmax(3, 37), 5 * 3 * 37)
     possible = targets.possible()
     names = dict.fromkeys((next(iter(possible)), list(possible)[-1]))
@@ -33,6 +34,10 @@ def test_targets_are_measured_in_processes_of_their_own():
         for child in children.values():
             child.stop()
     assert next(iter(found)) == "native"
-    assert all(0 < seconds < 1 for seconds in found.values())
-    cells = targets._cells(case, found)
-    assert len(cells) == 1 + len(found) + len(found) - 1
+    assert all(len(turns) == targets.TURNS and min(turns) > 0 for turns in found.values())
+
+
+def test_a_row_has_the_best_rates_and_the_usual_ratios():
+    case = targets.Case("any", *micro.one_node(), 10**9)
+    found = {"native": [1.0, 2.0, 4.0], "half as fast": [2.0, 4.0, 0.5]}
+    assert targets._cells(case, found) == ["any", "1.0", "2.0", "0.50"]
