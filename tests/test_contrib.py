@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from math import erf
 
+import ml_dtypes
 import numpy as np
 import pytest
 from contrib_nodes import MICROSOFT, assert_close, assert_same_node, bits, f32, i32, node_model, rng, run, run_both
@@ -196,6 +197,30 @@ def test_unique_values_keep_their_order(values: list[int]) -> None:
 def test_repeated_ngrams_are_blocked_as_in_onnxruntime(length: int, size: int) -> None:
     got, expected = run_both("NGramRepeatBlock", [rng.integers(0, 4, (3, length)), f32(3, 11)], ngram_size=size)
     np.testing.assert_array_equal(got[0], expected[0])
+
+
+# -- types that onnxruntime's CPU kernels do not have
+HALF = [
+    ("Gelu", [f32(3, 9)], {}), ("BiasGelu", [f32(3, 9), f32(9)], {}), ("FastGelu", [f32(3, 9), f32(9)], {}),
+    ("BiasSplitGelu", [f32(2, 3, 8), f32(8)], {}), ("FusedMatMul", [f32(3, 4), f32(4, 5)], {"alpha": 0.5}),
+    ("FusedConv", [f32(1, 2, 5, 5), f32(3, 2, 3, 3), f32(3)], {"activation": "Relu"}),
+    ("GroupNorm", [f32(2, 3, 4, 6), f32(6), f32(6)], {"groups": 2, "activation": 1}),
+    ("Attention", [f32(2, 5, 12), f32(12, 36), f32(36), i32(3, 5)], {"num_heads": 3}),
+    ("MultiHeadAttention", [f32(2, 5, 12)] * 3, {"num_heads": 3}),
+    ("MatMulNBits", [f32(3, 32), bits(np.uint8, 4, 2, 8), f32(4, 2)], {"K": 32, "N": 4, "block_size": 16}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("case", range(len(HALF)), ids=[name for name, *_ in HALF])
+def test_half_types_are_computed_in_float32(case: int, dtype: type) -> None:
+    name, inputs, attributes = HALF[case]
+    halves = [x.astype(dtype) if x.dtype == np.float32 else x for x in inputs]
+    (got,) = run(name, halves, [dtype], **attributes)
+    (expected,) = run(name, [x.astype(np.float32) if x.dtype == dtype else x for x in halves], **attributes)
+    assert got.dtype == dtype
+    # what is rounded twice, a projection and the result, is off by two halves of the last place
+    assert abs(got.astype(np.float32) - expected).max() <= 2 * float(ml_dtypes.finfo(dtype).eps) * abs(expected).max()
 
 
 # -- nothing
