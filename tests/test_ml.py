@@ -308,6 +308,23 @@ def test_string_normalizer_keeps_empty_texts_and_accents() -> None:
             check(_texts("StringNormalizer", "", x, **attributes), [x])
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, object])
+@pytest.mark.parametrize("mode", ["TF", "IDF", "TFIDF"])
+def test_n_grams_are_counted_with_and_without_gaps(mode: str, dtype: type) -> None:
+    pool = [2, 3, 5, 4, 5, 6, 7, 8, 6, 7, 2, 3, 5, 6, 7, 2, 2, 2]
+    pools = {"pool_strings": [str(v) for v in pool]} if dtype is object else {"pool_int64s": pool}
+    fixed = {"ngram_counts": [0, 4, 12], "ngram_indexes": [3, 1, 0, 2, 6, 5, 4, 7, 9, 8], "mode": mode, **pools}
+    for shape in ((12,), (3, 40), (2, 1)):
+        x = np.random.default_rng(0).integers(1, 9, shape).astype(str if dtype is object else dtype).astype(dtype)
+        for skip, (least, most), weights in itertools.product((0, 3), ((1, 1), (1, 2), (2, 3)), ({}, {"weights": _numbers(10)})):
+            lengths = {"max_skip_count": skip, "min_gram_length": least, "max_gram_length": most}
+            node = helper.make_node("TfIdfVectorizer", ["x0"], ["y"], **fixed, **lengths, **weights)
+            info = helper.make_tensor_value_info("x0", element(x), shape)
+            graph = helper.make_graph([node], "grams", [info], [helper.make_tensor_value_info("y", FLOAT, None)])
+            made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+            check(made, [x])
+
+
 # -- a pipeline, as skl2onnx writes it
 def test_a_pipeline_of_mixed_columns_runs_natively_but_for_its_texts() -> None:
     ml, nan = {"domain": "ai.onnx.ml"}, float("nan")
