@@ -26,10 +26,11 @@ from .options import CONV_ALGORITHM, CONV_WINOGRAD6, SessionOptions
 from .pool import pool
 from .profile import timed
 from .progress import ProgressLine
-from .store import Store, store
+from .store import Progress, Store, store
 from .timings import Timings
 
-ROUNDS, SECONDS = 5, 1.0  # runs of each algorithm; the time after which two are enough
+ROUNDS, FEWEST, SECONDS = 10, 3, 0.6  # runs of each algorithm; how many are enough when they have taken so long
+_TIE = 1.03  # times of algorithms that differ by less say nothing: the cost model decides
 _SWEEP = (1024, 8192)  # float32 values that are read before each run: 32 MB
 _OPSET, _CONV = 13, "convolution"
 _alone = threading.Lock()  # two measurements at the same time would disturb each other
@@ -46,7 +47,7 @@ def rule(options: SessionOptions, threads: int) -> Choose:
 
 
 class Measured:
-    """The rule that takes the algorithm with the shortest time; what has none yet is measured now.
+    """The rule that takes the fastest algorithm; what has no time yet is measured now.
 
     Args:
         store: where kernels and times are kept.
@@ -55,10 +56,10 @@ class Measured:
 
     def __init__(self, store: Store, threads: int, winograd6: bool = False) -> None:
         self.store, self.threads, self.winograd6 = store, threads, winograd6
-        self.timings = Timings(store)
+        self.timings, self.line = Timings(store), ProgressLine("measuring run")
 
     def __call__(self, layer: ConvLayer, names: Sequence[str]) -> str:
-        """The fastest of these algorithms."""
+        """The fastest of these algorithms; of those that are as good as that the first."""
         allowed = [name for name in names if self.winograd6 or name != winograd_name(6)]
         if len(allowed) == 1:
             return allowed[0]
@@ -66,28 +67,32 @@ class Measured:
         with _alone:
             times = self.timings.get(key)
             if not times.keys() >= set(allowed):
-                times = measure(layer, allowed, self.store, self.threads)
+                times = measure(layer, allowed, self.store, self.threads, self.line)
                 self.timings.add(key, times)
-        best = min(allowed, key=times.__getitem__)
+        shortest = min(times[name] for name in allowed)
+        best = next(name for name in allowed if times[name] < _TIE * shortest)
         log("compile", lambda: f"{key}: {best}; " + ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in times.items()))
         return best
 
 
-def measure(layer: ConvLayer, names: Sequence[str], store: Store, threads: int) -> dict[str, float]:
-    """Seconds of each algorithm: the least of some runs, which alternate."""
+def measure(layer: ConvLayer, names: Sequence[str], store: Store, threads: int, progress: Progress) -> dict[str, float]:
+    """Seconds of each algorithm: the least of some runs, which alternate; the first one of each does not count."""
     graph, feeds = trial_model(layer)
-    trials = [_Trial.of(graph, feeds, name, store, threads) for name in names]
-    for trial in trials:
-        trial.seconds()
-    line, total, started = ProgressLine("measuring run"), ROUNDS * len(trials), time.perf_counter()
+    trials: list[_Trial] = []
+    total = (1 + ROUNDS) * len(names)
+    for i, name in enumerate(names):
+        progress(i, total, f"{name}, {layer}")
+        trials.append(_Trial.of(graph, feeds, name, store, threads))
+        trials[-1].seconds()
     times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(ROUNDS):
-        if turn >= 2 and time.perf_counter() - started > SECONDS:
+    started = time.perf_counter()
+    for turn in range(1, 1 + ROUNDS):
+        if turn > FEWEST and time.perf_counter() - started > SECONDS:
             break
         for i, trial in enumerate(trials):
-            line(turn * len(trials) + i, total, f"{trial.name}, {layer}")
+            progress(turn * len(trials) + i, total, f"{trial.name}, {layer}")
             times[trial.name].append(trial.seconds())
-    line(total, total, "")
+    progress(total, total, "")
     return {name: min(runs) for name, runs in times.items()}
 
 

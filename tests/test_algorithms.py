@@ -87,7 +87,7 @@ def measured(tmp_path, monkeypatch) -> list[tuple[ConvLayer, list[str]]]:
     """Sessions keep times in a folder of the test's; nothing is timed: what would have been is in this list."""
     asked: list[tuple[ConvLayer, list[str]]] = []
 
-    def times(layer, names, store, threads):
+    def times(layer, names, store, threads, progress):
         asked.append((layer, list(names)))
         return {name: TIMES[name] for name in names}
 
@@ -118,6 +118,12 @@ def test_the_largest_tile_is_measured_only_if_it_is_allowed(measured):
     assert len(measured) == 1  # the others' times were known
 
 
+def test_of_times_that_hardly_differ_the_cost_models_favourite_is_taken(measured, monkeypatch, tmp_path):
+    monkeypatch.setitem(TIMES, "winograd 4x4", 1.02 * TIMES["winograd 2x2"])
+    assert Measured(Store(tmp_path), 2)(LAYER, NAMES) == "winograd 4x4"
+    assert Measured(Store(tmp_path), 2)(LAYER, NAMES[::-1]) == "winograd 2x2"
+
+
 def test_layers_of_one_algorithm_are_not_measured(measured):
     made, x = model((64, 64, 1, 1), "strides = [2, 2]"), RNG.standard_normal((1, 64, 12, 13), np.float32)
     assert algorithms(session(made, conv_algorithm="measure"), x) == {"direct"}
@@ -128,12 +134,12 @@ def test_every_algorithm_is_timed_and_the_line_shows_how_far(capsys, monkeypatch
     monkeypatch.setattr(progress, "DELAY", 0.0)
     monkeypatch.setenv("JITRT_PROGRESS", "1")
     monkeypatch.setattr(measure, "_SWEEP", (2, 8))
-    times = measure.measure(LAYER, NAMES, store(), 2)
+    times = measure.measure(LAYER, NAMES, store(), 2, progress.ProgressLine("measuring run"))
     assert times.keys() == set(NAMES)
     assert all(0 < seconds < 1 for seconds in times.values())
     shown = capsys.readouterr().err
-    assert "jitrt: measuring run 1 of 20: winograd 4x4, float32 16x9x10" in shown
-    assert "jitrt: measuring run 20 of 20" in shown
+    assert "jitrt: measuring run 1 of 44: winograd 4x4, float32 16x9x10" in shown
+    assert "jitrt: measuring run 44 of 44" in shown
     assert shown.endswith("\r")
 
 
