@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from jitrt.ops.kernels import compiler, loader
+from jitrt.ops.kernels.launch import Address, Block
 from jitrt.ops.kernels.spec import KernelSpec
 
 _ABI = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -52,11 +53,17 @@ class Memory:
         return array.ctypes.data
 
 
-def block(args: tuple) -> np.ndarray:
-    """An argument block: floats as the bits of a float64, everything else as int64."""
+def block(args: tuple, nested: list[np.ndarray] | None = None) -> np.ndarray:
+    """An argument block: floats as the bits of a float64, everything else as int64; `nested` keeps the blocks in it."""
     words = np.zeros(max(1, len(args)), np.int64)
     for i, value in enumerate(args):
-        words[i] = np.float64(value).view(np.int64) if isinstance(value, float) else int(value)
+        if isinstance(value, Block):
+            nested.append(block(value.args, nested))
+            words[i] = nested[-1].ctypes.data
+        elif isinstance(value, Address):
+            words[i] = address_of(value.kernel)
+        else:
+            words[i] = np.float64(value).view(np.int64) if isinstance(value, float) else int(value)
     return words
 
 
@@ -65,7 +72,8 @@ class Replay:
 
     def __init__(self, launches: list, threads: int = 2) -> None:
         self.threads = threads
-        self._blocks = [block(launch.args) for launch in launches]
+        self._nested: list[np.ndarray] = []
+        self._blocks = [block(launch.args, self._nested) for launch in launches]
         table = [[address_of(launch.kernel), words.ctypes.data, launch.tasks] for launch, words in zip(launches, self._blocks)]
         self._table = np.array(table or [[0, 0, 0]], np.int64)
         self._count = len(table)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..ops.kernels.launch import Address, Block
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
@@ -44,20 +45,6 @@ class Ref:
 
     buffer: Buffer
     offset: int = 0
-
-
-@dataclass(frozen=True)
-class Block:
-    """The address of a nested argument block (the arguments of an epilogue)."""
-
-    args: tuple[Arg, ...]
-
-
-@dataclass(frozen=True)
-class Address:
-    """The address of a compiled kernel (an epilogue that a contraction calls)."""
-
-    kernel: KernelSpec
 
 
 # a float becomes the bits of a float64; everything else an int64

@@ -1,8 +1,9 @@
 """Depthwise convolution: one filter per channel, vectorised over channels of a channels-last image.
 
-Inside the image a register tile is 2 rows of 4 output pixels of one vector of channels, its taps unrolled: the rows and
-columns that its outputs share are loaded once. At the borders and for other windows, 4 pixels of a row, 2 of a column or
-one pixel with their taps in loops; taps outside the image are skipped, not multiplied by zero: no padded copy is made.
+Inside the image a register tile is 2 rows of 4 output pixels, or 8 of a row, of one vector of channels, with its taps
+unrolled: a small kernel for each window and stride (`depthwisetile`). At the borders and for other windows, 4 pixels of a
+row, 2 of a column or one pixel with their taps in loops; taps outside the image are skipped, not multiplied by zero: no
+padded copy is made.
 Order of loops: task = (image, output depth and rows, chunk of channels); strips of columns; rows, by twos; tiles; vectors
 of the chunk; taps. Chunk and strip are such that the window's input rows stay in L1 from one pair of rows to the next,
 and those of the next pair are fetched meanwhile.
@@ -16,17 +17,15 @@ from math import prod
 
 import numpy as np
 
-from . import target
+from . import depthwisetile, target
 from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
-from .launch import Launch
+from .launch import Address, Block, Launch
 from .padcopy import pad_copy
 from .spec import handwritten
 
 _L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip
 _STRIP = 8  # output columns of the narrowest strip
 _TASK_FLOPS = 200_000  # a task costs the executor about a microsecond
-# widths and strides of windows whose taps are unrolled; others loop
-_UNROLLED = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,22 @@ def depthwise(
     args = (x3.address, y3.address, weights.address, bias, extra.address if extra else 0, float(low), float(high),
             address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
             c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
-            strip)  # fmt: skip
-    unrolled = (weights.kernel[2], steps[2]) if dils[2] == 1 else (0, 0)
-    width, stride = unrolled if unrolled in _UNROLLED else (0, 0)
-    square = width > 0 and weights.kernel == (1, width, width) and (steps[1], dils[1]) == (stride, 1)
-    kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype, width=width, stride=stride, square=int(square))
+            strip, *_unrolled(dtype, weights.kernel, steps, dils, (x3, y3, r3), (low, high)))  # fmt: skip
+    kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype)
     moved = size * (n * c * (x3.pixels + y3.pixels)) + filters
-    return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 0, label, flops, moved), *last]
+    return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 128, label, flops, moved), *last]
+
+
+def _unrolled(
+    dtype: str, kernel: tuple[int, ...], steps: tuple[int, ...], dils: tuple[int, ...], images: tuple[Image, Image, Image],
+    clip: tuple[float, float],
+) -> tuple[object, ...]:  # fmt: skip
+    """Rows and columns of the unrolled tile for this window, its kernel and argument block; all 0 if it has none."""
+    spec = depthwisetile.spec(dtype, kernel[1:], steps[1:]) if kernel[0] == dils[1] == dils[2] == 1 else None
+    if spec is None:
+        return (0, 0, 0, 0)
+    strides = [step for image in images for step in image.strides[3:]]
+    return (*depthwisetile.shape(kernel[1:]), Address(spec), Block((*strides, *map(float, clip))))
 
 
 def _blocking(
@@ -181,18 +189,17 @@ def native_input(dtype: str, x: Image, launches: list[Launch], alloc: Alloc, thr
     return copy
 
 
-def factory(dtype: str, width: int, stride: int, square: int) -> Callable:
+def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, output depth, block of rows, chunk of channels), the chunk running fastest.
 
-    The `width` and stride of a window's rows are compiled in, for dilation 1 (width 0: any); `square`: all of its taps.
+    Scratch: 64 bytes for the epilogue's block, as many for the unrolled tile's.
     """
     from . import simd
 
     lanes = target.current().lanes * (4 if dtype == "f64" else 8) // 8
     size, weight = SIZES[dtype], 8 if dtype == "f64" else 4
-    inner = _inner(dtype, lanes, width, stride) if square else None
-    four, part = _tile(dtype, lanes, 4, 2, width, stride), _tile(dtype, lanes, 4, 0, width, stride)
-    two, one, edge = _tile(dtype, lanes, 2, 4, 0, 0), _tile(dtype, lanes, 1, 4, 0, 0), _tile(dtype, lanes, 1, 0, 0, 0)
+    four, part = _tile(dtype, lanes, 4, 2), _tile(dtype, lanes, 4, 0)
+    two, one, edge = _tile(dtype, lanes, 2, 4), _tile(dtype, lanes, 1, 4), _tile(dtype, lanes, 1, 0)
     words, call_kernel = simd.block, simd.call_kernel
 
     def kernel(args, task, scratch):
@@ -225,29 +232,33 @@ def factory(dtype: str, width: int, stride: int, square: int) -> Callable:
             r = args[4] + n * args[17] + depth * args[18] + row * args[19] + c0 * size if args[4] != 0 else 0
             nd, nh, col, high = d1 - d0, h1 - h0, begin, 1
             # two rows with every tap inside the image
-            if stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
+            if args[45] != 1 and stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
                 high = 2
+            whole = h0 == 0 and h1 == kh and high == args[45]
+            broad = args[46] if whole and after - inside >= args[46] else 4
             while col < end:
                 w0, w1, pixels = 0, kw, 1
                 if col < inside or col >= after:
                     at_w = col * sw - bw
                     w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
-                elif after - inside >= 4:
-                    pixels, col = 4, min(col, min(end, after) - 4)
+                elif after - inside >= broad:
+                    pixels, col = broad, min(col, min(end, after) - broad)
                 xt, ft, yt = x + (col * sw - bw + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
                 rt = r + col * args[20] if r != 0 else 0
-                if high == 2 and pixels == 1:
+                if whole and pixels == args[46]:
+                    tile = words(scratch + 64)
+                    tile[0], tile[1], tile[2], tile[3], tile[4], tile[5] = xt, ft, bias, yt, rt, left
+                    call_kernel(args[47], args[48], vectors, scratch)
+                elif high == 2 and pixels == 1:
                     two(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, sh * args[11], args[15], args[19])
                 elif pixels == 1:
                     one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, 0, 0, 0)
-                elif high == 2 and square > 0:
-                    inner(args, xt, ft, bias, yt, rt, vectors)
                 else:
                     for i in range(high):
                         ri = rt + i * args[19] if r != 0 else 0
                         xi, yi = xt + i * sh * args[11], yt + i * args[15]
                         four(args, xi, ft, bias, yi, ri, nd, nh, kw, vectors, across, args[16], args[20])
-                if left > 0:
+                if left > 0 and not (whole and pixels == args[46]):
                     xt, ft, yt = xt + rest * size, ft + vectors * vector, yt + rest * size
                     rt = rt + rest * size if r != 0 else 0
                     to = bias + rest * weight if bias != 0 else 0
@@ -273,72 +284,12 @@ def factory(dtype: str, width: int, stride: int, square: int) -> Callable:
     return kernel
 
 
-def _inner(dtype: str, lanes: int, width: int, stride: int) -> Callable:
-    """``inner(args, x, filters, bias, y, residual, count)``: 2 rows of 4 outputs of `count` vectors of channels.
-
-    The window is `width` square with this stride, without dilation; every tap is inside the image. x points at the first
-    tap of the first pixel.
-    """
-    from . import window
-
-    rows, columns = 2, 4
-    weight = "f64" if dtype == "f64" else "f32"
-    tap = lanes * SIZES[weight]
-
-    def body(code, block, x, filters, bias, y, residual, count):
-        line, column, out_line, out, other_line, other = (code.argument(block, i) for i in (11, 12, 15, 16, 19, 20))
-        low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
-        lines = [code.variable(code.unrelated(x + line * i)) for i in range((rows - 1) * stride + width)]
-        taps, start = code.variable(filters), code.variable(bias)
-        outs, others = (code.variable(code.unrelated(z)) for z in (y, residual))
-        # the lines of the next pair of rows hold two vectors: one vector fetches half of them, the next the other half
-        ahead = [code.variable(code.unrelated(x + line * (len(lines) + i * stride))) for i in range(rows)]
-
-        def multiply(sums):
-            for i, at in enumerate(lines):
-                pixels = [code.load(at.get() + column * j) for j in range((columns - 1) * stride + width)]
-                for r in range(rows):
-                    if 0 <= i - r * stride < width:
-                        for k in range(width):
-                            factor = code.load(taps.get() + ((i - r * stride) * width + k) * tap, None, weight)
-                            for j in range(columns):
-                                total = sums[r][j]
-                                total.set(pixels[j * stride + k].fma(factor, total.get()))
-
-        def finish(sums):
-            for r, row in enumerate(sums):
-                for j, total in enumerate(row):
-                    with code.when(residual != 0):
-                        total.set(total.get() + code.load(others.get() + other_line * r + other * j))
-                    code.store(outs.get() + out_line * r + out * j, total.get().at_least(low).at_most(high))
-
-        with code.loop(count):
-            initial = code.variable(low.like(0))
-            with code.when(bias != 0):
-                initial.set(code.load(start.get(), None, weight))
-            sums = [[code.variable(initial.get()) for _ in range(columns)] for _ in range(rows)]
-            multiply(sums)
-            for i in range(stride):
-                for j in range(columns * stride):
-                    code.prefetch(ahead[0].get() + line * i + column * j)
-            finish(sums)
-            now, then = (each.get() + lanes * code.size for each in ahead)
-            ahead[0].set(then)
-            ahead[1].set(now)
-            taps.set(taps.get() + width * width * tap)
-            start.set(start.get() + tap)
-            for each in (*lines, outs, others):
-                each.set(each.get() + lanes * code.size)
-
-    return window.leaf("x filters bias y residual count", dtype, lanes, body)
-
-
-def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: int) -> Callable:
+def _tile(dtype: str, lanes: int, pixels: int, wide: int) -> Callable:
     """``tile(args, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other)``: `pixels` outputs of some channels.
 
     `count` vectors of channels, `wide` at a time while they last, or the first `count` lanes of one vector (wide = 0).
     x and filters point at the first tap of the first pixel; nd, nh, nw count the taps; pixel, out and other are bytes
-    between the pixels of x (unless `stride` is compiled in), y and residual: along a row, or down a column.
+    between the pixels of x, y and residual: along a row, or down a column.
     """
     from . import window
 
@@ -346,24 +297,16 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
 
     def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other):
         argument = [code.argument(block, i) for i in range(44)]
-        column, tap_size = argument[12], code.word(lanes * SIZES[weight])
+        tap_size = code.word(lanes * SIZES[weight])
         vector = tap_size * argument[28] * argument[29] * argument[30]  # bytes of the filters of one vector of channels
         # from one tap to the next: bytes in the image and in the filters
-        across = column if width else column * argument[36]
         steps = [
             (argument[10] * argument[34], tap_size * argument[30] * argument[29]),
             (argument[11] * argument[35], tap_size * argument[30]),
-            (across, tap_size),
+            (argument[12] * argument[36], tap_size),
         ]
         low, high = code.number(argument[5]), code.number(argument[6])
         left, step = None if wide else count, lanes * code.size
-
-        def multiply(sums, at, tap, k):
-            for v, row in enumerate(sums):
-                factor = code.load(tap + tap_size * k + vector * v, None, weight)
-                for i, total in enumerate(row):
-                    here = at + column * (i * stride + k) if width else at + pixel * i
-                    total.set(code.load(here + v * step, left).fma(factor, total.get()))
 
         def group(first, vectors):
             offset, sums = first * step, []
@@ -372,10 +315,11 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int, width: int, stride: in
                 with code.when(bias != 0):
                     initial.set(code.load(bias + tap_size * (first + v), left, weight))
                 sums.append([code.variable(initial.get()) for _ in range(pixels)])
-            counts = [nd, nh] if width else [nd, nh, nw]
-            with code.taps(counts, steps[: len(counts)], (x + offset, filters + vector * first)) as (at, tap):
-                for k in range(width or 1):
-                    multiply(sums, at, tap, k)
+            with code.taps([nd, nh, nw], steps, (x + offset, filters + vector * first)) as (at, tap):
+                for v, row in enumerate(sums):
+                    factor = code.load(tap + vector * v, None, weight)
+                    for i, total in enumerate(row):
+                        total.set(code.load(at + pixel * i + v * step, left).fma(factor, total.get()))
             for v, row in enumerate(sums):
                 for i, total in enumerate(row):
                     here = offset + v * step

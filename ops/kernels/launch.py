@@ -8,11 +8,25 @@ from .spec import KernelSpec
 
 
 @dataclass(frozen=True)
+class Block:
+    """The address of a nested argument block: that of an epilogue, or of a kernel that this one calls."""
+
+    args: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Address:
+    """The address of a compiled kernel that another one calls."""
+
+    kernel: KernelSpec
+
+
+@dataclass(frozen=True)
 class Launch:
     """`tasks` calls of a kernel on one argument block.
 
     Attributes:
-        args: ints, floats (as float64 bits), or addresses that only the planner looks into.
+        args: ints, floats (as float64 bits), a `Block` or `Address`, or addresses that only the planner looks into.
         scratch: bytes of memory that each thread needs.
         label: for people.
         flops, bytes: arithmetic and compulsory memory traffic.
