@@ -18,6 +18,7 @@ K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
 _A_BYTES = 240 << 10  # image rows of one task and K block, if they are what stays in L2
 _B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays in L2
 _L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
+_FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
@@ -48,13 +49,18 @@ class Blocking:
 
 
 def heights() -> tuple[int, ...]:
-    """The tile heights that the kernel has: 28 accumulators and three operands fill 32 registers, 12 and three 16."""
-    return (14, 10, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else (6, 5, 4, 3, 2, 1)
+    """The tile heights that the kernel has: 28 accumulators and three operands fill 32 registers, 12 and three 16.
+
+    Without fused multiply-adds products need registers too: with 8 accumulators none is spilled.
+    """
+    if target.current().registers >= 32:
+        return (14, 10, 8, 7, 6, 4, 2, 1)
+    return _FEW_REGISTERS if target.current().fma else _FEW_REGISTERS[2:]
 
 
 def single_heights() -> tuple[int, ...]:
     """Six tile heights for a panel of one vector; a tile of another height is cut into these."""
-    return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else heights()
+    return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else _FEW_REGISTERS
 
 
 def crosses_rows() -> bool:
