@@ -109,6 +109,7 @@ def folded_packing(shape: Sequence[int], dtype: np.dtype) -> Packing:
     o, c, rows, columns = shape
     turned = weights_packing((o, c, columns, rows), dtype, 1)
     fill, unpack = turned.fill, turned.unpack
+    assert unpack is not None
     return Packing(
         turned.shape, dtype, turned.parts, lambda w, packed, part: fill(w.swapaxes(2, 3), packed, part),
         lambda packed: unpack(packed).swapaxes(2, 3),

@@ -101,14 +101,19 @@ class _Lines:
             place = self.code.scalar(self.places.get() + 8 * j, "i64") if self.each == 1 else self.x_row * (3 * j)
             lead.set(self.code.unrelated(at + place))
 
-    def address(self, row: int, number: int) -> E:
-        """Where element `number` from here is of a row."""
-        within = self.x_row * (row % self.each) if self.each > 1 else 0
-        return self.leads[row // self.each].get() + self.passed.get() + within + number * self.code.size
+    def turn(self, number: int) -> E:
+        """How far the rows were read before a turn of the loop, which reads `number` elements of each.
 
-    def skip(self, number: int) -> None:
-        """Go on by a number of elements."""
-        self.passed.set(self.passed.get() + number * self.code.size)
+        One register counts for all rows; LLVM, if it knew how it moves, would rather move each row's address.
+        """
+        here = self.code.unrelated(self.passed.get())
+        self.passed.set(here + number * self.code.size)
+        return here
+
+    def address(self, row: int, here: E, number: int) -> E:
+        """Where element `number` of the turn is in a row."""
+        within = self.x_row * (row % self.each) if self.each > 1 else 0
+        return self.leads[row // self.each].get() + here + within + number * self.code.size
 
     def forward(self) -> None:
         """Go on to the next tile."""
@@ -128,27 +133,26 @@ def _sums(
     sums = {(i, v): code.variable(common[v]) for i in range(rows) for v in range(wide)}
     panel = code.variable(b)
 
-    def step(number: int) -> None:
-        """K step `number` from where the pointers stand."""
-        at = panel.get() + number * 2 * vector
-        factors = [code.load(at + v * vector) for v in range(wide)]
+    def step(number: int, at: E, here: E) -> None:
+        """K step `number` of a turn that begins at these places of the panel and of the rows."""
+        factors = [code.load(at + (number * 2 + v) * vector) for v in range(wide)]
         for i in range(rows):
-            value = emit.splat(code.scalar(lines.address(i, number), code.kind), code.lanes)
+            value = emit.splat(code.scalar(lines.address(i, here, number), code.kind), code.lanes)
             for v in range(wide):
                 sums[i, v].set(value.fma(factors[v], sums[i, v].get()))
 
     def steps(count: E, number: int) -> None:
         with code.loop(count):
             code.keep_rolled()
+            at, here = code.unrelated(panel.get()), lines.turn(number)
+            panel.set(at + number * 2 * vector)
             for one in range(number):
-                step(one)
+                step(one, at, here)
             if number > 1:
                 with code.when(far.get() < end):
                     for line in range(0, number * FETCHED, _LINE):
                         code.prefetch(far.get() + line, soon=False)
                     far.set(far.get() + number * FETCHED)
-            panel.set(panel.get() + number * 2 * vector)
-            lines.skip(number)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
     parts = _Parts(code, sums, blank, aside)
