@@ -24,6 +24,8 @@ CASES = {
     "four channels without padding": ((1, 4, 16, 15), (24, 4, 2, 2), 1, "strides = [2, 2]"),
     "two channels, uneven padding": ((1, 2, 45, 33), (17, 2, 11, 11), 1, "pads = [2, 5, 3, 0], strides = [4, 4]"),
     "three channels, filters of one column": ((1, 3, 9, 9), (8, 3, 3, 1), 1, "pads = [1, 0, 1, 0], strides = [2, 3]"),
+    "one channel, filters of one column, all columns": ((2, 1, 23, 11), (5, 1, 3, 1), 1, "pads = [1, 0, 1, 0]"),
+    "padded groups of single taps": ((2, 6, 9, 7), (10, 3, 1, 1), 2, "pads = [1, 2, 0, 1]"),
     "patches": ((2, 3, 66, 64), (20, 3, 32, 32), 1, "strides = [32, 32]"),
     "padded groups": ((2, 15, 11, 9), (20, 3, 3, 3), 5, "pads = [1, 1, 1, 1]"),
     "padded groups of many channels": ((1, 64, 15, 17), (96, 32, 3, 3), 2, "pads = [2, 0, 1, 1], strides = [2, 2]"),

@@ -199,7 +199,7 @@ def product(
     seen = Image(x.address, (*y.shape[:1], x.shape[1], *y.shape[2:]),
                  (*x.strides[:2], *(s * t for s, t in zip(x.strides[2:], steps))))  # fmt: skip
     other = residual or y
-    if kernel == [1, 1, 1]:
+    if kernel == [1, 1, 1] and fetch is None:  # what a task fetches is counted in rows
         seen, y, other = merge_rows(seen, y, other)
     lines = y.shape[3:]  # of the image; tiles may go on from one to the next
     if crosses_rows():
