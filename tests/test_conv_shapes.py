@@ -17,6 +17,8 @@ CASES = {
     "width one, padded there": ((1, 6, 11, 1), (9, 6, 3, 3), 1, "pads = [0, 1, 0, 1]"),
     "width one, strided and dilated": ((1, 6, 41, 1), (9, 6, 4, 1), 1, "strides = [3, 1], dilations = [2, 1]"),
     "depthwise": ((2, 20, 37, 1), (20, 1, 5, 1), 20, "pads = [2, 0, 2, 0]"),
+    "depthwise, planes of nothing but padding": ((1, 20, 3, 9, 13), (20, 1, 1, 3, 3), 20, "pads = [1, 1, 1, 2, 1, 1]"),
+    "depthwise, no image": ((0, 5, 3, 9), (5, 1, 3, 3), 5, "pads = [1, 1, 1, 1]"),
     "groups": ((1, 8, 23, 1), (6, 4, 3, 1), 2, "strides = [2, 1]"),
     "volume with length in the middle": ((1, 5, 1, 29, 1), (7, 5, 1, 3, 1), 1, "pads = [0, 1, 0, 0, 1, 0]"),
     "three channels": ((2, 3, 37, 50), (9, 3, 7, 7), 1, "pads = [3, 3, 3, 3], strides = [2, 2]"),

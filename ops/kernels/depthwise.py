@@ -102,6 +102,8 @@ def depthwise(
     Raises:
         ValueError: y is not channels-last and there is an epilogue.
     """
+    if 0 in y.shape:
+        return []
     size, work = SIZES[dtype], "f64" if dtype == "f64" else "f32"
     if weights.multiplier > 1 or not x.channels_last(size):
         shape = (x.shape[0], weights.channels, *x.shape[2:])
@@ -115,8 +117,6 @@ def depthwise(
     x3, y3 = x.volume(), out.volume()
     r3 = (extra or out).volume()
     n, c, od, oh, ow = y3.shape
-    if n * c * od * oh * ow == 0:
-        return []
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     taps = prod(weights.kernel)
     flops = 2 * n * c * od * oh * ow * taps
@@ -234,7 +234,7 @@ def factory(dtype: str) -> Callable:
             # two rows with every tap inside the image
             if args[45] != 1 and stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
                 high = 2
-            whole = h0 == 0 and h1 == kh and high == args[45]
+            whole = nd == kd and nh == kh and high == args[45]
             broad = args[46] if whole and after - inside >= args[46] else 4
             while col < end:
                 w0, w1, pixels = 0, kw, 1
