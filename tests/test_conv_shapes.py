@@ -31,6 +31,7 @@ CASES = {
     "patches": ((2, 3, 66, 64), (20, 3, 32, 32), 1, "strides = [32, 32]"),
     "padded groups": ((2, 15, 11, 9), (20, 3, 3, 3), 5, "pads = [1, 1, 1, 1]"),
     "padded groups of many channels": ((1, 64, 15, 17), (96, 32, 3, 3), 2, "pads = [2, 0, 1, 1], strides = [2, 2]"),
+    "padded groups, planes behind the only one": ((1, 16, 1, 21, 13), (18, 8, 1, 5, 5), 2, "pads = [0, 2, 2, 2, 2, 2]"),
     "padded groups, dilated": ((1, 48, 14, 13), (48, 16, 3, 3), 3, "pads = [2, 2, 2, 2], dilations = [2, 2]"),
     "short rows": ((2, 20, 15, 13), (33, 20, 3, 3), 1, "pads = [1, 1, 1, 1], strides = [2, 2]"),
     "short rows of strided pixels": ((1, 40, 13, 13), (50, 40, 1, 1), 1, "strides = [2, 2]"),
@@ -38,14 +39,17 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_convolution_with_residual_and_activation_agrees(case):
+def test_convolution_with_residual_and_activation_agrees(case, channels_last):
     shape, filters, groups, attributes = CASES[case]
+    given = (0, *range(2, len(shape)), 1) if channels_last else tuple(range(len(shape)))  # order in memory
     rng = np.random.default_rng(0)
     model = parser.parse_model(f"""
         <ir_version: 9, opset_import: ["": 20]>
-        sequence (float[{",".join(map(str, shape))}] x, float r) => (float y, float z) {{
-            c = Conv <group = {groups}, {attributes}> (x, w, b)
+        sequence (float[{",".join(str(shape[d]) for d in given)}] x, float r) => (float y, float z) {{
+            t = Transpose <perm = {np.argsort(given).tolist()}> (x)
+            c = Conv <group = {groups}, {attributes}> (t, w, b)
             y = Relu (c)
             s = Add (c, r)
             z = Tanh (s)
@@ -55,8 +59,9 @@ def test_convolution_with_residual_and_activation_agrees(case):
         "b": rng.standard_normal(filters[0], np.float32),
     }
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
-    feeds = {"x": rng.standard_normal(shape, np.float32)}
-    size = onnx.shape_inference.infer_shapes(model).graph.value_info[0].type.tensor_type.shape
+    feeds = {"x": rng.standard_normal([shape[d] for d in given], np.float32)}
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    size = next(value for value in inferred if value.name == "c").type.tensor_type.shape
     feeds["r"] = rng.standard_normal([d.dim_value for d in size.dim], np.float32)
     model.graph.input[1].type.tensor_type.ClearField("shape")
     for output in model.graph.output:

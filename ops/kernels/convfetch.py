@@ -89,7 +89,7 @@ def of_groups(x: Image, y: Image, groups: int, window: Window, work: str) -> Fet
     """For a grouped convolution of padded planes, channels-last, whose sums are one K block; None: it is no such."""
     size, x3, y3 = SIZES[work], x.volume(), y.volume()
     each = x.shape[1] // groups
-    planes = x3.shape[2] == window.kernel[0] == 1 and not window.begin[0]
+    planes = x3.shape[2] == y3.shape[2] == window.kernel[0] == 1 and not window.begin[0]
     short = each * prod(window.kernel) <= K_STEPS
     if groups == 1 or not planes or not short or not x.channels_last(size) or window.inside(x3, y3):
         return None
