@@ -21,9 +21,9 @@ _L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
-_TASK_FLOPS = 500_000  # a task costs the executor about a microsecond
-_TASKS = 16  # a thread, at most
-_LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
+_TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
+_TASKS = 32  # a thread, at most
+_LATE = 1.0  # of a task, what threads wait for the last one on cores that others use too
 
 
 def panel_width(itemsize: int) -> int:
@@ -176,6 +176,8 @@ def _share(work: _Work) -> tuple[int, int, int, int]:
             if of_tiles > most and row_blocks < tiles and not work.panels_stay(of_panels):
                 continue
             number = work.images * row_blocks * panel_blocks
+            if number > max(2 * work.tasks, work.images * row_blocks):
+                break
             waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
             traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
             late = 0.0 if threads == 1 else _LATE * threads / number

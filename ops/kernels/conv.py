@@ -263,6 +263,25 @@ def factory(dtype: str) -> Callable:
             for v in range(whole, cols):
                 store(y + i * y_row + v * size, load_one(x + i * row_bytes + v * size))
 
+    @subroutine
+    def lay_out(places, first, count, lines, columns, depth_step, line_step, step):
+        # bytes from the image's first pixel to each of `count` pixels from pixel number `first` on
+        pixels, line = words(places), first // columns
+        w, h, d = first % columns, line % lines, line // lines
+        for i in range(count):
+            pixels[i] = d * depth_step + h * line_step + w * step
+            w += 1
+            if w == columns:
+                w, h = 0, h + 1
+                if h == lines:
+                    h, d = 0, d + 1
+
+    @subroutine
+    def finish(kernel, block, scratch, image, pixel, pixels, channel, channels):
+        where = words(scratch)
+        where[0], where[1], where[2], where[3], where[4], where[5] = image, 0, pixel, pixels, channel, channels
+        call_kernel(kernel, block, 0, scratch)
+
     def kernel(args, task, scratch):
         oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
         first, count, second, per_row, taps, part = args[31], args[32], args[33], args[34], args[35], args[36]
@@ -286,19 +305,12 @@ def factory(dtype: str) -> Callable:
         # the place of the task's first tile and first panel; a division costs as much as some K steps
         at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
         depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
-        # the task's pixels [q0, q1), and the bytes to each from the image's first one
+        # the task's pixels [q0, q1)
         skew, lines, columns, after = count * (first - second), args[63], args[64], t1 % per_row
         q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
         q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
-        pixels, line = words(places), q0 // columns
-        w, h, d = q0 % columns, line % lines, line // lines
-        for q in range(q1 - q0):
-            pixels[q] = d * args[10] + h * args[11] + w * args[12]
-            w += 1
-            if w == columns:
-                w, h = 0, h + 1
-                if h == lines:
-                    h, d = 0, d + 1
+        lay_out(places, q0, q1 - q0, lines, columns, args[10], args[11], args[12])
+        line = q0 // columns
         copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
         # without a single tap or channel the blocks still write bias and residual
         for s in range(0, max(1, segments), taps):
@@ -347,8 +359,7 @@ def factory(dtype: str) -> Callable:
                             # a run of tiles of one height in one row
                             height, col, run = first, at * first, min(left, count - at)
                             if at >= count:
-                                height, col = second, count * first + (at - count) * second
-                                run = min(left, per_row - at)
+                                height, col, run = second, at * second + skew, min(left, per_row - at)
                             place, y = places + ((depth * oh + row) * ow + col - q0) * 8, y_line + col * y_col
                             x = image
                             if not crossing:
@@ -388,15 +399,10 @@ def factory(dtype: str) -> Callable:
                                     row, depth = 0, depth + 1
                         next_at, next_row, next_depth = at, row, depth
                         if last and args[7] != 0:
-                            where, begin = words(scratch), begin_at * first
-                            if begin_at > count:
-                                begin = count * first + (begin_at - count) * second
-                            stop = at * first
-                            if at > count:
-                                stop = count * first + (at - count) * second
-                            where[0], where[1], where[2] = n, 0, (begin_depth * oh + begin_row) * ow + begin
-                            where[3], where[4], where[5] = (depth * oh + row) * ow + stop - where[2], c0, cols
-                            call_kernel(args[7], args[8], 0, scratch)
+                            begin = begin_at * first if begin_at <= count else begin_at * second + skew
+                            stop = at * first if at <= count else at * second + skew
+                            pixel = (begin_depth * oh + begin_row) * ow + begin
+                            finish(args[7], args[8], scratch, n, pixel, (depth * oh + row) * ow + stop - pixel, c0, cols)
                         column += width
                         if column >= each:
                             column, group = 0, group + 1

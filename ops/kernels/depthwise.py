@@ -25,7 +25,7 @@ from .spec import handwritten
 
 _L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip
 _STRIP = 8  # output columns of the narrowest strip
-_TASK_FLOPS = 200_000  # a task costs the executor about a microsecond
+_TASK_FLOPS = 100_000  # a task costs the executor about a microsecond
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _blocking(
     chunk = min(vectors, max(2, _L1_ROWS // (narrow * column)))
     chunk = -(-vectors // -(-vectors // chunk) // 2) * 2 if chunk > 1 else 1
     strip = max(_STRIP, (_L1_ROWS // (chunk * column) - weights.kernel[2]) // steps[2] // 4 * 4)
-    tasks = max(1, min(4 * threads, flops // _TASK_FLOPS))
+    tasks = max(1, min(8 * threads, flops // _TASK_FLOPS))
     chunks = -(-vectors // chunk)
     rows = max(1, -(-height * images * chunks // tasks))
     return chunk * lanes, min(height, rows), strip

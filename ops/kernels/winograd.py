@@ -37,7 +37,7 @@ _POINTS = {2: (1.0,), 4: (5 / 8, 25 / 16), 6: (1 / 2, 1.0, 2.0)}
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
 _PACKED_CHANNELS = 64  # whose filters of a panel are transformed at once: in float64, in L2
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
-_TASK_BYTES = 64 << 10  # a task costs the executor about a microsecond
+_TASK_BYTES = 32 << 10  # a task costs the executor about a microsecond
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _planes(alloc: Alloc, products: int, tiles: int, channels: int) -> Image:
 def _chunk(channels: int, strip: _Strip, images: int, threads: int) -> tuple[int, int]:
     """Columns of tiles of one task and how many chunks a row of tiles has; a task takes all channels, which lie in a row."""
     rows = images * strip.rows
-    wanted = max(1, min(4 * threads, rows * strip.cols * channels * strip.products * 4 // _TASK_BYTES))
+    wanted = max(1, min(8 * threads, rows * strip.cols * channels * strip.products * 4 // _TASK_BYTES))
     each = -(-strip.cols // min(strip.cols, -(-wanted // rows)))
     return each, -(-strip.cols // each)
 
