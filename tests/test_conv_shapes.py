@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,7 +24,6 @@ CASES = {
     "width one, strided and dilated": ((1, 6, 41, 1), (9, 6, 4, 1), 1, "strides = [3, 1], dilations = [2, 1]"),
     "depthwise": ((2, 20, 37, 1), (20, 1, 5, 1), 20, "pads = [2, 0, 2, 0]"),
     "depthwise, planes of nothing but padding": ((1, 20, 3, 9, 13), (20, 1, 1, 3, 3), 20, "pads = [1, 1, 1, 2, 1, 1]"),
-    "depthwise, no image": ((0, 5, 3, 9), (5, 1, 3, 3), 5, "pads = [1, 1, 1, 1]"),
     "groups": ((1, 8, 23, 1), (6, 4, 3, 1), 2, "strides = [2, 1]"),
     "volume with length in the middle": ((1, 5, 1, 29, 1), (7, 5, 1, 3, 1), 1, "pads = [0, 1, 0, 0, 1, 0]"),
     "three channels": ((2, 3, 37, 50), (9, 3, 7, 7), 1, "pads = [3, 3, 3, 3], strides = [2, 2]"),
@@ -69,3 +74,54 @@ def test_convolution_with_residual_and_activation_agrees(case, channels_last):
     theirs = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
     for output, expected in zip(jitrt.InferenceSession(model).run(None, feeds), theirs, strict=True):
         np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_depthwise_of_no_image_with_activation_agrees():
+    model = parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 20]>
+        picture (float[0, 5, 3, 9] x, float[5, 1, 3, 3] w) => (float[0, 5, 3, 9] c, float[0, 5, 3, 9] y) {
+            c = Conv <group = 5, pads = [1, 1, 1, 1]> (x, w)
+            y = Tanh (c)
+        }""")
+    results = jitrt.InferenceSession(model).run(None, {"x": np.zeros((0, 5, 3, 9), "f4"), "w": np.ones((5, 1, 3, 3), "f4")})
+    assert [y.shape for y in results] == [(0, 5, 3, 9)] * 2
+
+
+def fenced(values: np.ndarray) -> np.ndarray:
+    """A copy that ends where a page begins that nobody may read."""
+    size = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = np.frombuffer(mmap.mmap(-1, size + mmap.PAGESIZE), np.uint8)
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(pages.ctypes.data + size), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    copy = pages[size - values.nbytes : size].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+def check_reads() -> None:
+    """Convolutions of channels-last images in fenced memory, for a process that may crash."""
+    rng = np.random.default_rng(0)
+    for channels, outputs, groups in ((21, 21, 21), (3, 9, 1), (10, 14, 2), (11, 13, 1)):
+        model = parser.parse_model(f"""
+            <ir_version: 9, opset_import: ["": 20]>
+            picture (float[1, 9, 20, {channels}] x, float[{outputs}] b, float[1, 9, 20, {outputs}] r) => (float y) {{
+                image = Transpose <perm = [0, 3, 1, 2]> (x)
+                c = Conv <group = {groups}, pads = [1, 1, 1, 1]> (image, w, b)
+                residual = Transpose <perm = [0, 3, 1, 2]> (r)
+                y = Add (c, residual)
+            }}""")
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        w = rng.standard_normal((outputs, channels // groups, 3, 3), np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+        shapes = {"x": (1, 9, 20, channels), "b": (outputs,), "r": (1, 9, 20, outputs)}
+        feeds = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+        session = jitrt.InferenceSession(model)
+        (expected,) = session.run(None, feeds)
+        (got,) = session.run(None, {name: fenced(values) for name, values in feeds.items()})
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no mprotect")
+def test_nothing_is_read_behind_image_bias_and_residual():
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_conv_shapes as t; t.check_reads()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ def factory(dtype: str, rows: int, columns: int, down: int, across: int) -> Call
         def vector(lanes_left: E | None) -> None:
             initial = code.variable(clip[0].like(0))
             with code.when(bias != 0):
-                initial.set(code.load(start.get(), None, weight))
+                initial.set(code.load(start.get(), lanes_left, weight))
             sums = [[code.variable(initial.get()) for _ in range(tile[1])] for _ in range(tile[0])]
             for i, at in enumerate(lines):
                 pixels = [code.load(at.get() + steps[1] * j, lanes_left) for j in range((tile[1] - 1) * across + columns)]
