@@ -46,6 +46,10 @@ class Places:
         for i, unit in enumerate(units):
             for x in unit_inputs(unit):
                 last[id(base(x))] = i
+        for i, (join, _) in self.in_join.items():  # whose memory lives as long as what lies in it
+            while id(join.output) in self.in_join:
+                join, _ = self.in_join[id(join.output)]
+            last[id(join.output)] = max(last.get(id(join.output), -1), last.get(i, -1))
         last.update({id(base(x)): NEVER for x in trace.outputs})
         last.update(dict.fromkeys(self.in_join, NEVER))
         return last

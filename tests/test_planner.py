@@ -213,6 +213,15 @@ def test_a_sum_lies_where_the_term_lay_that_nobody_needs_later(case):
     assert (sum(b.nbytes == shape[0] * 29 * 23 * 4 for b in buffers) == 1) == in_place
 
 
+@pytest.mark.parametrize("work", ["z = Tanh (j)", "s = MatMul (x, d) z = Add (s, j)"])
+def test_what_lies_in_a_join_outlives_the_joins_last_reader(work: str) -> None:
+    planned(
+        "(float[6, 8] x, float[8, 8] a, float[8, 8] b, float[16, 8] c, float[8, 16] d) => (float[6, 8] y) {"
+        f" m = MatMul (x, a) k = MatMul (x, b) j = Concat <axis = 1> (m, k) {work} p = MatMul (z, c) y = Mul (m, p) }}",
+        a=(8, 8), b=(8, 8), c=(16, 8), d=(8, 16),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("shape", ["2, 0, 4", "0, 2, 4"])
 def test_a_product_of_no_rows_with_work_after_it_is_planned(shape: str) -> None:
     plan = planned(
