@@ -41,8 +41,8 @@ def _merged(p: Primitive, uses: dict[int, int]) -> tuple[Tensor, float] | None:
 
 
 def scaled(p: Primitive | None) -> tuple[Tensor, float] | None:
-    """The value and the factor of a p that multiplies or divides a value of a floating type by a number."""
-    if not isinstance(p, Map) or p.text not in FACTORS or p.output.dtype.kind != "f":
+    """The value and the factor of a p that multiplies or divides a value by a number; float16 has no room for others."""
+    if not isinstance(p, Map) or p.text not in FACTORS or p.output.dtype not in (np.float32, np.float64):
         return None
     value, number = p.inputs[0], literal(p.inputs[1])
     if number is None and p.text == "a * b":

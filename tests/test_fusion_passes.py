@@ -138,3 +138,11 @@ def test_a_pass_changes_no_value(each) -> None:
         values = [rng.standard_normal(x.shape).astype(np.float32) for x in traced(text).inputs]
         for g, e in zip(interpret(each(traced(text)), values), interpret(traced(text), values), strict=True):
             np.testing.assert_allclose(g, e, rtol=1e-5)
+
+
+def test_factors_of_float16_are_not_merged_for_they_might_leave_its_range() -> None:
+    trace_ = traced(
+        "(float[2] x) => (float16[2] y) <float s = {300.0}>"
+        "{ h = Cast <to = 10> (x) t = Cast <to = 10> (s) a = Mul (h, t) y = Mul (a, t) }"
+    )
+    assert lines(merge_scales(trace_)) == lines(trace_)
