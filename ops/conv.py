@@ -229,8 +229,9 @@ def conv_transpose(
     size = tuple(f - b - e for f, b, e in zip(full, begin, end))
     wide = np.float64 if X.dtype == np.float64 else np.float32
     image, weights, bias = (None if x is None else t.cast(x, wide) for x in (X, W, B))
-    apart = group == 1 and kernel == steps and set(dils) == {1} and size == tuple(n * s for n, s in zip(inner, steps))
-    if apart and W.is_constant and prod(W.shape[1:]) <= dense.panel_width(image.dtype.itemsize):
+    whole = not any(begin) and size == tuple(n * s for n, s in zip(inner, steps))
+    apart = group == 1 and kernel == steps and set(dils) == {1}
+    if apart and whole and W.is_constant and prod(W.shape[1:]) <= dense.panel_width(image.dtype.itemsize):
         return t.cast(_by_pixels(t, image, weights, bias, size), X.dtype)
     if W.is_constant and all(begin[i] >= 0 and end[i] >= 0 for i in range(spatial)):
         return t.cast(_by_phases(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)

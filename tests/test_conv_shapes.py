@@ -87,6 +87,23 @@ def test_depthwise_of_no_image_with_activation_agrees():
     assert [y.shape for y in results] == [(0, 5, 3, 9)] * 2
 
 
+@pytest.mark.parametrize("pads", ["[0, 0, 0, 0]", "[0, 0, 1, 1]", "[1, 0, 0, 1]", "[1, 1, 0, 0]"])
+def test_transposed_windows_that_do_not_meet_are_cropped_where_the_pads_say(pads):
+    extra = [1, 1] if "1" in pads else [0, 0]
+    model = parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["": 20]>
+        picture (float[2, 6, 5, 9] x) => (float y) {{
+            y = ConvTranspose <strides = [2, 2], pads = {pads}, output_padding = {extra}> (x, w, b)
+        }}""")
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((6, 3, 2, 2), np.float32), "b": rng.standard_normal(3, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    feeds = {"x": rng.standard_normal((2, 6, 5, 9), np.float32)}
+    theirs = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
+    np.testing.assert_allclose(jitrt.InferenceSession(model).run(None, feeds)[0], theirs[0], rtol=1e-4, atol=1e-5)
+
+
 def fenced(values: np.ndarray) -> np.ndarray:
     """A copy that ends where a page begins that nobody may read."""
     size = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
