@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from kernel_problems import (
 )
 
 from jitrt.ops.kernels import conv as dense
-from jitrt.ops.kernels import convtranspose, depthwise
+from jitrt.ops.kernels import convtranspose, depthwise, target
 from jitrt.ops.kernels.convtranspose import TransposedWeights
 from jitrt.ops.kernels.padcopy import pad_copy
 from jitrt.ops.kernels.spec import KernelSpec
@@ -308,6 +309,19 @@ def test_other_targets(name, features):
     environment = os.environ | {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_conv_kernels as t; t.check_target()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def check_many_registers() -> None:
+    """`check_target` with the tiles for 32 vector registers, which the compiler spills where there are 16."""
+    found = replace(target.current(), registers=32)
+    target.current = lambda: found
+    check_target()
+
+
+def test_tiles_for_many_registers():
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_conv_kernels as t; t.check_many_registers()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
