@@ -48,7 +48,7 @@ class Entry:
     Attributes:
         inputs: names of the plan's inputs; outputs: for each value that the run yields its place in the plan's.
         rest: the program of what needed values first.
-        fresh: every value is a new array, so none lies on memory of the inputs or of a host step.
+        fresh: every value is a new array of its own: none lies on memory of the inputs, of a host step or of another value.
     """
 
     plan: Plan
@@ -147,7 +147,7 @@ class Program:
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
         inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
-        fresh = rest is None and all(isinstance(out, Tensor) for out in plan.outputs)
+        fresh = rest is None and all(isinstance(out, Tensor) for out in plan.outputs) and len(set(where.values())) == len(outputs)
         return Entry(plan, executor, inputs, where, rest, fresh)
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str]) -> tuple[Plan, Traced, dict[str, int]]:
@@ -218,11 +218,13 @@ class Engine:
 
 def _owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:
     """A run's outputs, copied where they are not the caller's alone (host steps may hand through what they were given)."""
+    seen: set[int] = set()
     for i, value in enumerate(values):
         if type(value) is list:
             values[i] = [np.array(v) if isinstance(v, np.ndarray) else v for v in value]
-        elif type(value) is np.ndarray and _is_shared(value, feeds):
+        elif type(value) is np.ndarray and (id(value) in seen or _is_shared(value, feeds)):
             values[i] = value.copy()
+        seen.add(id(value))
     return values
 
 

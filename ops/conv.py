@@ -227,6 +227,8 @@ def conv_transpose(
     full = [(n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in zip(inner, steps, kernel, dils, extra)]
     begin, end = _transposed_padding(auto_pad, pads, output_shape, full, inner, steps)
     size = tuple(f - b - e for f, b, e in zip(full, begin, end))
+    if min(size) < 0:
+        raise OperatorError(f"pads {[*begin, *end]} take more than there is of an image of {full}")
     wide = np.float64 if X.dtype == np.float64 else np.float32
     image, weights, bias = (None if x is None else t.cast(x, wide) for x in (X, W, B))
     whole = not any(begin) and size == tuple(n * s for n, s in zip(inner, steps))

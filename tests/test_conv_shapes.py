@@ -142,3 +142,14 @@ def test_nothing_is_read_behind_image_bias_and_residual():
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_conv_shapes as t; t.check_reads()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_transposed_convolution_whose_pads_take_more_than_there_is_says_so():
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20]> cropped (float[1, 2, n] x) => (float[1, 3, m] y)'
+        "{ y = ConvTranspose <pads = [3, 3]> (x, w) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((2, 3, 2), np.float32), "w"))
+    session = jitrt.InferenceSession(model.SerializeToString())
+    with pytest.raises(jitrt.NodeFailure, match=r"pads \[3, 3\]"):
+        session.run(None, {"x": np.ones((1, 2, 4), np.float32)})

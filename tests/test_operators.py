@@ -225,6 +225,7 @@ def test_errors_name_the_node_and_what_is_wrong(op: str, inputs: list, attribute
 # -- the vocabulary itself
 def test_every_row_of_the_registry_is_an_operator_that_onnx_knows() -> None:
     known = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
+    known.add(("", "SimplifiedLayerNormalization"))  # onnxruntime saves optimised models with it in this domain
     ours = {(row.domain, row.name) for row in registry.rows() if row.domain in ("", "ai.onnx.ml")}
     assert not ours - known
 

@@ -529,3 +529,14 @@ def test_a_file_that_changed_is_not_mixed_with_what_was_loaded(tmp_path):
     assert session.run(["y"], {"x": x})[0].shape == (2, 160)
     with pytest.raises(jitrt.Fail, match="has changed"):
         session.run(["h"], {"x": x})
+
+
+def test_outputs_of_one_value_are_arrays_of_their_own():
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[4] x) => (float[4] y, float[4] z) { y = Neg (x) z = Identity (y) }'
+    )
+    session = jitrt.InferenceSession(model.SerializeToString())
+    for names in (None, ["y", "z", "y"]):
+        first, *others = session.run(names, {"x": np.ones(4, np.float32)})
+        first[:] = 5
+        assert all((other == -1).all() for other in others)

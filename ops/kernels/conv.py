@@ -1,13 +1,14 @@
 """Convolution, dense or grouped, as products of image rows with packed weights; nothing is unrolled into columns.
 
 Loop order of a task: K blocks; groups of tiles; panels of output channels; tiles of the group. A tile is a register
-block (`convtile`) of T neighbouring pixels of one output row times a panel of two vectors of channels. If the task's
+block (`convtile`) of T neighbouring output pixels times a panel of two vectors of channels. If the task's
 panels fit in L2, groups are small: their image rows stay in L1 while all panels pass by. Otherwise all tiles are one
 group: its image rows stay in L2, each panel is read once. K runs over the filter's taps; the taps of a row and their
 channels are consecutive in memory, one segment, if dilation is 1. A 1 x 1 convolution of stride 1 takes the whole image
 as one row, which makes it a GEMM.
 
-The image must be channels-last and padded; `conv` puts a copying launch in front if it is not.
+The image must be channels-last and padded; if it is not, a copying launch is put in front, or tasks copy what they need
+(`convfetch`).
 """
 
 from __future__ import annotations

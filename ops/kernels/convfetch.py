@@ -100,7 +100,7 @@ def of_groups(x: Image, y: Image, groups: int, window: Window, work: str) -> Fet
 
 
 def of_rows(x: Image, outputs: int, window: Window, work: str) -> Fetch:
-    """For a padded image x of at most FEW channels, channels-last, with 16 bytes and more behind it, and `outputs` rows."""
+    """For a padded image x of at most FEW channels, channels-last, with FEW elements behind it, and `outputs` rows."""
     size, (n, c, _, _, width) = SIZES[work], x.shape
     rows = window.kernel[1]
     shape = (n, rows * c, 1, outputs, width)

@@ -1,6 +1,6 @@
 """The register tile of convolution: T output pixels times one or two vectors of output channels. Imports numba.
 
-The tile multiplies T rows of the image, a constant number of bytes apart, with a panel of packed weights. K runs over
+The tile multiplies T rows, each a pixel's window in the image, with a panel of packed weights. K runs over
 segments (depth, row, column of the filter) of consecutive elements. Accumulators stay in registers over all segments
 of one K block; between blocks they stand in the output. Per K step: the vectors of the panel are loaded once, every
 row's element is broadcast from memory, T times the vectors are multiplied and added.
@@ -34,12 +34,11 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
     y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `count` tiles of `height` rows (one of `pairs` or
     `singles`) of `vectors` (2 or 1) whole vectors; each tile begins where the last one ended.
 
-    args is the block of `conv`; x, b, start, base and y are addresses; row i of the first tile is at x and the number of
-    bytes that word i at `places` holds, or at x and i times those of args[12] if tiles are too high for that many addresses
-    in registers (see `crosses_rows`). `table` is the address of the segments'
-    offsets from x, `length` elements each. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`: what to
-    bring to L2 meanwhile, FETCHED bytes a K step, up to `end`. `blank` and `aside`: as many vectors as the highest tile
-    has, zeros and room.
+    args is the block of `conv`; x, b, start, base and y are addresses. Row i is at x and the bytes that word i at `places`
+    holds, counted on from tile to tile; at x and i times args[12] if tiles are too high for so many addresses in registers
+    (see `crosses_rows`). `table` is the address of the segments' offsets from there, `length` elements each. `start` may
+    be 0 for no values; `clip`: clip what is stored. `ahead`: what to bring to L2 meanwhile, FETCHED bytes a K step, up to
+    `end`. `blank` and `aside`: as many vectors as the highest tile has, zeros and room.
     """
 
     def body(code, block, vectors, height, *values):
