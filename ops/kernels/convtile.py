@@ -23,7 +23,7 @@ from .window import WORD, Code, Variable
 _LINE = 64  # bytes of a cache line
 # K steps of one turn of the loop. Where a core is shared by two hardware threads, each gets half of the instruction
 # slots: what is not a multiply-add or its operand costs time.
-_UNROLL = 4
+_UNROLL = 8
 _PART = 128  # K steps of one part of a sum
 FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
 
