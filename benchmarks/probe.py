@@ -23,10 +23,9 @@ def main() -> dict[str, object]:
 
     Returns:
         seconds: from importing the runtime to the first result; later: median of later runs; imported: which of numba
-        and onnx the process has imported by then; workers: most memory, in bytes, that each process held which this
-        one has started and which still lives after the first result, None if that cannot be known; idle: share of one
-        CPU used while nothing runs; peak: most memory that this process alone ever held; new: for each further input
-        the seconds of its first run and of later ones, and the number of kernels that were compiled for it.
+        and onnx the process has imported by then; idle: share of one CPU used while nothing runs; peak: most memory that
+        this process ever held; new: for each further input the seconds of its first run and of later ones, and the
+        number of kernels that were compiled for it.
     """
     runtime_name, path, threads, *files = _arguments()
     start = time.perf_counter()
@@ -37,8 +36,7 @@ def main() -> dict[str, object]:
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     session.run(None, feeds)
     seconds = time.perf_counter() - start
-    found: dict[str, object] = {"seconds": seconds, "workers": worker_peaks()}  # those of jitrt end five seconds later
-    found["imported"] = [name for name in ("numba", "onnx") if name in sys.modules]
+    found: dict[str, object] = {"seconds": seconds, "imported": [n for n in ("numba", "onnx") if n in sys.modules]}
     found |= {"later": _median(session, feeds), "idle": _idle_share(), "peak": _peak_bytes()}
     return found | {"new": [_new_size(session, _load(file)) for file in files[1:]]}
 
@@ -88,36 +86,14 @@ def _idle_share() -> float:
 
 
 def _peak_bytes() -> int:
-    """Linux: of this program alone. `ru_maxrss` begins there with the peak of the process that started this one."""
-    peak = _peak_of("self")
-    if peak is not None:
-        return peak
+    """Linux: `ru_maxrss` begins there with the peak of the process that started this one, `VmHWM` does not."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def worker_peaks() -> list[int] | None:
-    """Most memory, in bytes, of each living process that this one has started; None but on Linux."""
-    if _peak_of("self") is None:
-        return None
-    started = [folder.name for folder in Path("/proc").glob("[0-9]*") if _field(folder.name, "PPid") == os.getpid()]
-    return [peak for pid in started if (peak := _peak_of(pid)) is not None]
-
-
-def _peak_of(pid: str) -> int | None:
-    peak = _field(pid, "VmHWM")
-    return None if peak is None else peak * 1024
-
-
-def _field(pid: str, name: str) -> int | None:
-    """A number of /proc/PID/status; None if there is no such process or number."""
-    try:
-        lines = Path("/proc", pid, "status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
 if __name__ == "__main__":

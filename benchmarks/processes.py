@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import zoo
+from . import memory, zoo
 from .compare import Show
 
 ROUNDS = 3  # processes of each runtime with a full store
@@ -74,12 +74,14 @@ def measure(subject: Subject, threads: int, show: Show) -> list[Figure]:
 
         with show(f"{subject.title}: a process with an empty store"):
             empty = probe("jitrt", files[0])
+        with show(f"{subject.title}: memory of all processes, empty store"):
+            together = _together(folder, [folder / "model.onnx", threads, files[0]])
         with show(f"{subject.title}: {ROUNDS} processes of each runtime, full store"):
             pairs = [(probe("jitrt", files[0]), probe("onnxruntime", files[0])) for _ in range(ROUNDS)]
         with show(f"{subject.title}: new sizes"):
             news = _new_sizes(probe, files) if subject.new else ([], [])
     full, others = zip(*pairs, strict=True)
-    return [*_starts(subject, empty, full, others), *_sizes(subject, *news), *_costs(subject, empty, full, others)]
+    return [*_starts(subject, empty, full, others), *_sizes(subject, *news), *_costs(subject, empty, full, others, together)]
 
 
 def _prepare(subject: Subject, folder: Path) -> list[Path]:
@@ -92,14 +94,34 @@ def _prepare(subject: Subject, folder: Path) -> list[Path]:
     return files
 
 
+def _together(folder: Path, arguments: list[object]) -> int | None:
+    """Most memory that a program with an empty store and the processes which compile for it hold; None if unknown."""
+    if not memory.available():
+        return None
+    with _start("jitrt", folder / "other store", arguments) as program:
+        peak = memory.watch(program)
+        _result("jitrt", program)
+    return peak
+
+
 def _probe(runtime: str, store: Path, arguments: list[object]) -> dict:
+    with _start(runtime, store, arguments) as program:
+        return _result(runtime, program)
+
+
+def _start(runtime: str, store: Path, arguments: list[object]) -> subprocess.Popen:
     environment = os.environ | {"JITRT_CACHE_DIR": str(store), "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     command = [sys.executable, "-m", "benchmarks.probe", runtime, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{runtime}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def _result(runtime: str, program: subprocess.Popen) -> dict:
+    said, complaint = program.communicate()
+    if program.returncode:
+        raise RuntimeError(f"{runtime}: {complaint.strip().splitlines()[-1] if complaint.strip() else program.returncode}")
+    return json.loads(said.splitlines()[-1])
 
 
 def _new_sizes(probe: Callable[..., dict], files: list[Path]) -> tuple[list[dict], list[dict]]:
@@ -139,7 +161,9 @@ def _sizes(subject: Subject, ours: list[dict], theirs: list[dict]) -> Iterator[F
         yield Figure(f"{subject.title}: first run of {name}", text, f"{other['first'] * 1e3:.0f} ms", promised, kept)
 
 
-def _costs(subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[dict, ...]) -> Iterator[Figure]:
+def _costs(
+    subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[dict, ...], together: int | None
+) -> Iterator[Figure]:
     other = max(each["peak"] for each in others)
 
     def row(what: str, peak: int) -> Figure:
@@ -147,20 +171,12 @@ def _costs(subject: Subject, empty: dict, full: tuple[dict, ...], others: tuple[
         return Figure(f"{subject.title}: peak memory, {what}", text, _megabytes(other), "1.3 times", peak <= 1.3 * other)
 
     yield row("full store", max(each["peak"] for each in full))
-    yield row("empty store (compiling), the program's process alone", empty["peak"])
-    if empty["workers"] is not None:
-        yield _with_workers(subject, empty["peak"], empty["workers"], other)
+    yield row("empty store (compiling), the program's process", empty["peak"])
+    if together is not None:
+        yield row("empty store, with the processes that compile beside it (pages they share counted once)", together)
     share, other_share = _middle(full, "idle"), _middle(others, "idle")
     kept = share <= IDLE_LIMIT
     yield Figure(f"{subject.title}: CPU used in the 2 s after a run", f"{share:.1%}", f"{other_share:.1%}", "none", kept)
-
-
-def _with_workers(subject: Subject, alone: int, workers: list[int], other: int) -> Figure:
-    """The sum of all processes' peaks, which need not be at one time: at most this much was held at once."""
-    total = alone + sum(workers)
-    count = f"{len(workers)} {'process that compiles' if len(workers) == 1 else 'processes that compile'}"
-    text = f"{_megabytes(total)} ({total / other:.2f}), {_megabytes(sum(workers))} of it in {count}"
-    return Figure(f"{subject.title}: peak memory, empty store, with processes that compile beside it", text, _megabytes(other))
 
 
 def _megabytes(count: int) -> str:

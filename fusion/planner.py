@@ -32,14 +32,12 @@ def make_plan(
     """The plan of a trace for a number of threads.
 
     Args:
-        weights: constants are packed into it.
+        weights: has the places of packed constants; they are to be filled (`Weights.complete`) before the plan runs.
         announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
         choose: the algorithm of each convolution.
     """
     trace = simplify(trace)
-    plan = _Planner(trace, threads, weights, announce, choose).plan()
-    weights.complete(threads)
-    return plan
+    return _Planner(trace, threads, weights, announce, choose).plan()
 
 
 class _Planner:

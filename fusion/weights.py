@@ -2,8 +2,8 @@
 
 1. `with_weights` makes a `Weight` of every large constant of a graph. The importer makes those that only products read,
    whose content is still in the file; `pack_ahead` packs them from there.
-2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places,
-   the largest first, by all threads.
+2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places
+   before the plan runs, the largest first, by all threads.
 3. A weight whose packed form holds all its values is then released: its array is gone unless a plan reads it as it is.
    What asks for it later (a value by name, another algorithm for another shape) unpacks it.
 """

@@ -3,7 +3,8 @@
 1. A kernel that is known to be needed waits here (`announce`); a worker takes it while its plan is still being made.
 2. A thread that cannot go on without kernels (`finish`) compiles what no worker has taken, and waits for the rest.
 3. What promises the most work is taken first. Workers start when enough work waits and CPUs are there for them; they
-   end when nothing has come for a while.
+   end when all that was waited for is made, so that their memory is free before the plan's is taken, or when nothing has
+   come for a while.
 4. A worker is never needed: what it does not finish, because it cannot start, fails, is killed or takes too long, is
    compiled by the thread that waits for it.
 """
@@ -50,12 +51,14 @@ class Compiling:
         self.helpers = 0  # threads that have a worker, or start one
         self.waiting: dict[str, KernelSpec] = {}
         self.taken: set[str] = set()  # by workers
+        self.over = False  # nothing more is to be expected soon
         self.changed = threading.Condition()
         self.here = threading.Lock()  # one kernel at a time is compiled in this process
 
     def announce(self, specs: Iterable[KernelSpec]) -> None:
         """These kernels will be needed."""
         with self.changed:
+            self.over = False
             for spec in specs:
                 if spec.key not in self.taken and spec.key not in self.made:
                     self.waiting.setdefault(spec.key, spec)
@@ -80,6 +83,9 @@ class Compiling:
                 self._wait(left)
             else:
                 self._compile(spec)
+        with self.changed:
+            self.over = not self.waiting and not self.taken
+            self.changed.notify_all()
         if progress is not None and specs:
             progress(len(specs), len(specs), "")
 
@@ -150,7 +156,7 @@ class Compiling:
 
     def _next(self) -> KernelSpec | None:
         with self.changed:
-            self.changed.wait_for(lambda: self.waiting, LINGER)
+            self.changed.wait_for(lambda: self.waiting or self.over, LINGER)
             return self._take(self.waiting.values())
 
     def _compile_in(self, worker: Worker, spec: KernelSpec) -> None:

@@ -144,6 +144,7 @@ class Program:
             if isinstance(step, HostStep):
                 log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
         executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine())
+        self.shared.weights.complete(self.shared.threads)  # only now, as the memory that compiling took is free again
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
         inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]

@@ -128,9 +128,11 @@ class _Trial:
     @staticmethod
     def of(graph: Graph, feeds: dict[str, np.ndarray], name: str, store: Store, threads: int) -> _Trial:
         traced = trace(graph, feeds, graph.outputs)
-        plan = make_plan(traced.trace, threads, Weights(), choose=wherever_possible(name))
+        weights = Weights()
+        plan = make_plan(traced.trace, threads, weights, choose=wherever_possible(name))
         steps = frozenset(i for i, step in enumerate(plan.steps) if _CONV in step.nodes)
         executor = Executor(plan, store, pool(threads), ProgressLine())
+        weights.complete(threads)
         return _Trial(name, executor, [feeds[name] for name in graph.inputs], steps)
 
     def seconds(self) -> float:

@@ -104,7 +104,7 @@ def _specification(line: bytes) -> KernelSpec:
 # -- the worker's side
 def serve() -> None:
     """Answer requests from standard input until it ends."""
-    gc.disable()  # a tenth of numba's time; the process does not grow old
+    gc.disable()  # a tenth of numba's time: see `_collect`
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever a kernel's factory prints is no answer
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -113,12 +113,20 @@ def serve() -> None:
         while True:
             answers.write(_answer(_specification(requests.get(timeout=_IDLE))))
             answers.flush()
+            _collect()
 
 
 def _listen(requests: queue.SimpleQueue[bytes]) -> None:
     for line in sys.stdin.buffer:
         requests.put(line)
     os._exit(0)
+
+
+def _collect() -> None:
+    """Free what a kernel's compilation left, without looking through numba's own objects: those are frozen at first."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+    gc.collect()
 
 
 def _answer(spec: KernelSpec) -> bytes:

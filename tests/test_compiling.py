@@ -130,6 +130,17 @@ def test_workers_end_when_nothing_comes_and_start_again(monkeypatch):
         assert record.compiling.workers == []
 
 
+def test_workers_end_as_soon_as_all_that_was_waited_for_is_made(monkeypatch):
+    record = Record(monkeypatch, seconds=0.01)
+    monkeypatch.setattr(compilings, "LINGER", 600.0)
+    record.compiling.announce(KERNELS[:10])
+    assert until(lambda: len(record.there) == 10)  # announced, not waited for: more may come
+    assert record.compiling.helpers == 1
+    record.finish()
+    assert until(lambda: record.compiling.helpers == 0)
+    assert record.stopped == 1
+
+
 def _gone() -> Worker:
     raise WorkerError("no processes today")
 
@@ -216,9 +227,9 @@ def test_a_store_with_a_worker_and_one_without_give_the_same_kernels(tmp_path):
     with_worker, alone = Store(tmp_path / "a", workers=1), Store(tmp_path / "b")
     for store in (with_worker, alone):
         store.announce([REPLAY, HELPER])
+        assert store.compiling.helpers == store.compiling.limit
         store.prepare([REPLAY, HELPER, *KERNELS])
         assert [answer(store, spec) for spec in KERNELS] == list(range(20))
-    assert with_worker.compiling.helpers == 1
     a, b = ({path.name for path in store.directory.iterdir()} for store in (with_worker, alone))
     assert a == b == {f"{spec.key}.jitrt" for spec in [REPLAY, HELPER, *KERNELS]}
 
