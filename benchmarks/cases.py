@@ -48,12 +48,18 @@ def _from_zoo(name: str, **sizes: int) -> tuple[onnx.ModelProto, Feeds]:
     return zoo.build(name), zoo.inputs(name, **sizes)
 
 
+def _large(name: str, image: int) -> tuple[onnx.ModelProto, Feeds]:
+    return zoo.build(name, image=image), zoo.inputs(name, image=image)
+
+
 def _zoo() -> list[Case]:
     least = {"resnet50": 0.8, "bert_base": 0.8, "vgg19": 0.8}
     whole = [Case(name, "zoo", partial(_from_zoo, name), least.get(name)) for name in zoo.NAMES]
     return [
         *whole,
         Case("resnet50, batch 8", "zoo", partial(_from_zoo, "resnet50", batch=8)),
+        Case("mobilenet_v2, batch 8", "zoo", partial(_from_zoo, "mobilenet_v2", batch=8)),
+        Case("mobilenet_v2, 896x896", "zoo", partial(_large, "mobilenet_v2", 896)),
         Case("bert_base, batch 8", "zoo", partial(_from_zoo, "bert_base", batch=8)),
         Case("gpt2, prompt of 128", "zoo", partial(_from_zoo, "gpt2", sequence=128, past_sequence=0)),
     ]

@@ -15,6 +15,7 @@ from ..ops.primitives import Expand, Host, Join, Layout, Slice, Tensor, Trace
 from . import loops
 from .drafts import Announce, Drafts
 from .group import Call, Loop, Unit, base, group
+from .parts import by_images, by_rows
 from .places import Places
 from .plan import HostStep, Plan, Ref
 from .plan import Tensor as PlanTensor
@@ -36,7 +37,7 @@ def make_plan(
         announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
         choose: the algorithm of each convolution.
     """
-    trace = simplify(trace)
+    trace = by_rows(by_images(simplify(trace)))
     return _Planner(trace, threads, weights, announce, choose).plan()
 
 

@@ -24,6 +24,7 @@ from .primitives import (
     Move,
     Movement,
     Opaque,
+    Parts,
     Permute,
     Primitive,
     Reduce,
@@ -215,6 +216,7 @@ class Builder:
         errors: Sequence[str] = (),
         reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None,
         linear: bool = False,
+        parts: Parts | None = None,
     ) -> tuple[Tensor, ...]:
         """A hand-built kernel (see `primitives.Kernel`); gives its output tensors.
 
@@ -226,7 +228,7 @@ class Builder:
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
         kernel = Kernel(
             name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, in_place, matrix, flops, tuple(errors),
-            (self.node_name,), reference, linear,
+            (self.node_name,), reference, linear, parts,
         )  # fmt: skip
         for tensor in made:
             tensor.source = kernel

@@ -17,7 +17,7 @@ from .kernels import depthwise as light
 from .kernels import winograd as fast
 from .kernels.image import Image
 from .kernels.packing import Packing
-from .primitives import LaunchContext, Operand, Tail, Tensor
+from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
 
 
@@ -140,14 +140,18 @@ def _layer(X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], group: int
 
 def _conv(
     t: Builder, X: Tensor, W: Tensor, B: Tensor | None, steps: Sequence[int], dils: Sequence[int], begin: Sequence[int],
-    group: int, size: tuple[int, ...],
+    group: int, size: tuple[int, ...], whole: tuple[int, ...] | None = None,
 ) -> Tensor:  # fmt: skip
-    shape = (X.shape[0], W.shape[0], *size)
+    """`size`: of the output; `whole`: of that which it is a part of, whose algorithm is the part's too."""
+    shape, whole = (X.shape[0], W.shape[0], *size), whole or size
     packed = None if W.is_constant else _packed_at_run_time(t, W, group)
+
+    def part(other: Builder, inputs: Sequence[Tensor | None], first: int, rows: int) -> Tensor:
+        return _conv(other, inputs[0], W, inputs[2], steps, dils, (first, *begin[1:]), group, (rows, *size[1:]), whole)
 
     def launch(x: LaunchContext) -> list:
         order, geometry = _kernel_order(X, W, begin, size), (steps, dils, begin)
-        names = _possible(X, W, geometry, order, group, size, x.threads)
+        names = _possible(X, W, geometry, order, group, whole, x.threads)
         name = x.choose(_layer(X, W, geometry, group, size), names) if len(names) > 1 else names[0]
         way = _algorithm(name, W, geometry, order, group)
         address = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
@@ -161,6 +165,7 @@ def _conv(
         output_orders=(_channels_last(len(shape)),), tail=Tail.EPILOGUE, bias=B is None,
         in_place=not _is_depthwise(W, group),
         matrix=((0,), (), tuple(range(2, len(shape))), (1,)), flops=2 * prod(shape) * prod(W.shape[1:]),
+        parts=Parts(part, ((W.shape[2] - 1) * dils[0] + 1, steps[0], begin[0])) if packed is None else None,
     )[0]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from .conv import padding
 from .kernels import pool as kernels
 from .kernels.image import Image
 from .kernels.pool import Window
-from .primitives import LaunchContext, Operand, Tensor
+from .primitives import LaunchContext, Operand, Parts, Tensor
 from .reduce import fold_mean
 from .registry import op
 
@@ -86,19 +86,27 @@ def _pool(
     size = tuple(_size(*each, bool(ceil_mode)) for each in zip(X.shape[2:], kernel, steps, dils, begin, end))
     if min(size) < 0:
         raise OperatorError(f"window {list(kernel)} is larger than the padded image of {list(X.shape[2:])}")
-    shape = (*X.shape[:2], *size)
     window = Window(kernel, steps, dils, begin, end, include_pad=include_pad, p=p, column_major=column_major)
+    return _windows(t, X, mode, window, size, indices)
+
+
+def _windows(t: Builder, X: Tensor, mode: str, window: Window, size: tuple[int, ...], indices: bool) -> tuple[Tensor, ...]:
+    shape = (*X.shape[:2], *size)
 
     def launch(x: LaunchContext) -> list:
         positions = _image(x.outputs[1]) if indices else None
         return kernels.pool(
             evaluate.memory_name(X.dtype), mode, _image(x.inputs[0]), _image(x.outputs[0]), window, indices=positions,
-            alloc=x.alloc, threads=x.threads, label=f"{'x'.join(map(str, kernel))} on {'x'.join(map(str, X.shape[1:]))}",
+            alloc=x.alloc, threads=x.threads, label=f"{'x'.join(map(str, window.kernel))} on {'x'.join(map(str, X.shape[1:]))}",
         )  # fmt: skip
 
     order = (0, *range(2, len(shape)), 1)
     outputs = [(X.dtype, shape)] + ([(np.dtype(np.int64), shape)] if indices else [])
-    return t.kernel(f"{mode} pool", (X,), outputs, launch, output_orders=(order,) * len(outputs), flops=prod(shape) * prod(kernel))
+    parts = Parts(lambda other, inputs, begin, rows: _windows(other, inputs[0], mode, window, size, False)[0], None)
+    return t.kernel(
+        f"{mode} pool", (X,), outputs, launch, output_orders=(order,) * len(outputs), flops=prod(shape) * prod(window.kernel),
+        parts=None if indices else parts,
+    )  # fmt: skip
 
 
 def _size(n: int, kernel: int, step: int, dilation: int, begin: int, end: int, ceil: bool) -> int:

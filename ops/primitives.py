@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from .builder import Builder
     from .convchoice import ConvLayer
     from .kernels.image import Opaque as Address
     from .kernels.launch import Launch
@@ -286,6 +287,21 @@ class Tail(enum.Enum):
     EPILOGUE = "epilogue"  # residual, clip, and a generated kernel on each output tile
 
 
+@dataclass(frozen=True)
+class Parts:
+    """How images (first dimension), or rows (third dimension), of a kernel's output follow from those of its first input.
+
+    Attributes:
+        make: ``make(builder, inputs, begin, rows)`` is the kernel for a first input of some images only, and for `rows`
+            output rows whose first window begins `begin` rows before that input.
+        window: (rows of a window, rows from one window to the next, rows before the input where the first one begins);
+            None: only images can be apart.
+    """
+
+    make: Callable[[Builder, Sequence[Tensor | None], int, int], Tensor]
+    window: tuple[int, int, int] | None
+
+
 @dataclass(eq=False)
 class Kernel:
     """A hand-built kernel: `launch` turns operands into launches when the plan is laid out.
@@ -301,6 +317,7 @@ class Kernel:
         in_place: whether the residual may lie where the first output does: no element of it is read after it is written.
         flops: arithmetic operations.
         linear: whether a factor of any input is one of the (only) output.
+        parts: how to compute some images or rows alone, None if that is not possible.
         errors: what the kernel's status codes 1, 2 ... mean.
         reference: the same on numpy arrays, for checking.
     """
@@ -320,6 +337,7 @@ class Kernel:
     nodes: tuple[str, ...] = ()
     reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None
     linear: bool = False
+    parts: Parts | None = None
 
 
 @dataclass(eq=False)
