@@ -17,7 +17,8 @@ from .image import SIZES
 K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
 _A_BYTES = 240 << 10  # image rows of one task and K block, if they are what stays in L2
 _B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays in L2
-_L1_BYTES = 8 << 10  # image rows of a group of tiles that all panels pass by; a panel's part beside them is a third more
+_PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
+_GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
@@ -121,7 +122,7 @@ def blocking(
     tiles, row_blocks, own_panels, panel_blocks = _share(whole)
     group = tiles
     if whole.panels_stay(own_panels):
-        group = max(1, _L1_BYTES // (first * depth * size))
+        group = max(1, _GROUP_BYTES // (first * depth * size))
     return Blocking(first, count, second, per_row, taps, length, tiles, row_blocks, own_panels, panel_blocks, group)
 
 
@@ -147,11 +148,11 @@ class _Work:
     shared: bool
 
     def panels_stay(self, panels: int) -> bool:
-        """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles of a group.
+        """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles that pass by.
 
         Panels that have an image to themselves, those of grouped convolution, take no turns.
         """
-        return self.shared and panels * self.block_bytes <= _B_BYTES and self.block_bytes <= _L1_BYTES + _L1_BYTES // 3
+        return self.shared and panels * self.block_bytes <= _B_BYTES and self.block_bytes <= _PANEL_BYTES
 
 
 @lru_cache(maxsize=4096)
