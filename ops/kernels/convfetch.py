@@ -121,6 +121,7 @@ def copiers(dtype: str, lanes: int) -> tuple[Callable, Callable]:
 
     size = SIZES[dtype]
     load, load_one, load_few, store = simd.load(dtype, lanes), simd.load(dtype, 0), simd.load(dtype, FEW), simd.store(dtype)
+    ahead = simd.prefetch(dtype, lanes)
 
     @subroutine
     def group(x, y, first, rows, row_step, col_step, h, w, left, width, pixel):
@@ -134,6 +135,7 @@ def copiers(dtype: str, lanes: int) -> tuple[Callable, Callable]:
             for j in range(width):
                 if begin <= j < end:
                     for v in range(0, whole, step):
+                        ahead(at + row_step + v)
                         store(y + v, load(at + v))
                     for v in range(whole, pixel, size):
                         store(y + v, load_one(at + v))
