@@ -24,7 +24,7 @@ from benchmarks.compare import ATOL, RTOL, Difference, difference
 from benchmarks.console import progress
 from benchmarks.report import Circumstances, Table, geometric_mean, page, seconds, verdict
 
-from . import models
+from . import batch, models
 from .driver import Child, ChildError, Measured, Sitting
 
 FILE = Path(__file__).resolve().parent.parent / "PEERS.md"
@@ -91,7 +91,8 @@ def main() -> int:
     present = {name: python for name, python in arguments.python.items() if versions[name]}
     selected = models.chosen(arguments.k)
     rows = [_row(case, f"[{i}/{len(selected)}] {case}", present, arguments) for i, case in enumerate(selected, 1)]
-    tables = [_table(rows), *_promises(rows, cold=not arguments.warm), *_failures(rows)]
+    images = None if arguments.k or OURS not in present else batch.image_times(arguments.threads, 2 * arguments.seconds)
+    tables = [_table(rows), *_promises(rows, images, cold=not arguments.warm), *_failures(rows)]
     for each in tables:
         each.show()
     idle = _idle(rows)
@@ -224,8 +225,8 @@ def _mean(rows: list[Row]) -> str:
     return f"geometric mean of the ratios: {geometric_mean(ratios):.2f}" if ratios else ""
 
 
-def _promises(rows: list[Row], cold: bool) -> list[Table]:
-    """What has been promised of all models together."""
+def _promises(rows: list[Row], images: tuple[float, float] | None, cold: bool) -> list[Table]:
+    """What has been promised of all models together; `images`: times of an image alone and in a batch."""
     promised = {row.case.name: ratio for row in rows if models.PROMISED.get(str(row.case)) and (ratio := row.ratio())}
     lines = []
     if promised:
@@ -235,11 +236,10 @@ def _promises(rows: list[Row], cold: bool) -> list[Table]:
             ["geometric mean of those with a promise", f"{mean:.2f}", f"{models.MEAN:g}", verdict(mean >= models.MEAN)],
             [f"the slowest of them ({worst})", f"{least:.2f}", f"{models.WORST:g}", verdict(least >= models.WORST)],
         ]
-    by_name = {str(row.case): row.later(OURS) for row in rows}
-    single, batched = by_name.get(models.SINGLE), by_name.get(models.BATCHED)
-    if single and batched:
-        image = batched / models.BATCH
-        lines.append(["resnet50, batch 8: time of an image", seconds(image), seconds(single), verdict(image <= single)])
+    if images is not None:
+        alone, batched = images
+        what = f"{batch.MODEL}, batch {batch.BATCH}: time of an image, in turns with {batch.BATCH} runs on one"
+        lines.append([what, seconds(batched), seconds(alone), verdict(batched <= alone)])
     firsts = {row.case.name: row.found[OURS].first for row in rows if OURS in row.found and row.found[OURS].first}
     if firsts and cold:
         longest = max(firsts, key=firsts.__getitem__)

@@ -29,7 +29,6 @@ PROMISED: dict[str, float | None] = {
 MEAN = 1.25  # geometric mean of the ratios that have a promise
 WORST = 1.0  # none of them below
 COLD = 8.0  # seconds of a first run with an empty store
-SINGLE, BATCHED, BATCH = "zoo: resnet50", "zoo: resnet50, batch 8", 8  # an image of a batch takes no longer than one alone
 
 
 def chosen(words: str) -> list[cases.Case]:
