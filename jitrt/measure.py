@@ -21,7 +21,7 @@ from .fusion.planner import make_plan
 from .fusion.trace import trace
 from .fusion.weights import Weights
 from .log import log
-from .ops.convchoice import Choose, ConvLayer, expected, wherever_possible, winograd_name, without_winograd
+from .ops.convchoice import Choose, ConvLayer, expected, wherever_possible, winograd_forms, winograd_of, without_winograd
 from .options import CONV_ALGORITHM, CONV_WINOGRAD6, SessionOptions
 from .pool import pool
 from .profile import timed
@@ -42,7 +42,7 @@ def rule(options: SessionOptions, threads: int) -> Choose:
     if asked == "measure":
         return Measured(store(), threads, options._own(CONV_WINOGRAD6) == "1")
     if asked.startswith("winograd"):
-        return wherever_possible(winograd_name(int(asked.removeprefix("winograd"))))
+        return winograd_of(int(asked.removeprefix("winograd")))
     return without_winograd if asked == "direct" else expected
 
 
@@ -51,16 +51,17 @@ class Measured:
 
     Args:
         store: where kernels and times are kept.
-        winograd6: whether F(6 x 6, 3 x 3) may be taken.
+        coarse: whether forms of Winograd with large errors may be taken.
     """
 
-    def __init__(self, store: Store, threads: int, winograd6: bool = False) -> None:
-        self.store, self.threads, self.winograd6 = store, threads, winograd6
+    def __init__(self, store: Store, threads: int, coarse: bool = False) -> None:
+        self.store, self.threads, self.coarse = store, threads, coarse
         self.timings, self.line = Timings(store), ProgressLine("measuring run")
 
     def __call__(self, layer: ConvLayer, names: Sequence[str]) -> str:
         """The fastest of these algorithms; of those that are as good as that the first."""
-        allowed = [name for name in names if self.winograd6 or name != winograd_name(6)]
+        coarse = set() if self.coarse else {name for name, form in winograd_forms(layer).items() if form.coarse}
+        allowed = [name for name in names if name not in coarse]
         if len(allowed) == 1:
             return allowed[0]
         key = f"{layer}, threads {self.threads}"

@@ -106,9 +106,10 @@ class SessionOptions(_Options):
 
     - ``session.model_external_initializers_file_folder_path``: the folder of external data.
     - ``jitrt.conv_algorithm``: how convolutions are computed. ``auto``: as a cost model expects to be fastest. ``direct``,
-      ``winograd2``, ``winograd4``, ``winograd6``: that way, or directly where it is not possible. ``measure``: what is
-      possible for a layer is timed when its shape is first met, and kept beside the compiled kernels.
-    - ``jitrt.conv_winograd6``: ``1`` lets ``measure`` try F(6x6, 3x3) too, whose errors are larger (docs/performance.md).
+      ``winograd2``, ``winograd4``, ``winograd6``: by tiles of so many outputs a side, or directly where there are none.
+      ``measure``: what is possible for a layer is timed when its shape is first met, and kept beside the compiled kernels.
+    - ``jitrt.conv_winograd6``: ``1`` lets ``measure`` try forms with larger errors too, F(6x6, 3x3) and others
+      (docs/performance.md).
     """
 
     _defaults: Mapping[str, object] = {

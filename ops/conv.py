@@ -10,13 +10,14 @@ import numpy as np
 
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
-from .convchoice import ConvLayer, is_winograd, winograd_name
+from .convchoice import ConvLayer, is_winograd, winograd_by_cost, winograd_forms
 from .kernels import conv as dense
 from .kernels import convtranspose as transposed
 from .kernels import depthwise as light
 from .kernels import winograd as fast
 from .kernels.image import Image
 from .kernels.packing import Packing
+from .kernels.winogradforms import Form
 from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
 
@@ -79,44 +80,40 @@ def _kernel_order(X: Tensor, W: Tensor, begin: Sequence[int], size: tuple[int, .
 
 
 def _possible(
-    X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], order: tuple[int, ...], group: int, size: tuple[int, ...],
-    threads: int,
+    X: Tensor, W: Tensor, layer: ConvLayer, order: tuple[int, ...], size: tuple[int, ...], threads: int
 ) -> list[str]:  # fmt: skip
-    """Names of the algorithms that compute a layer; first the one that is expected to be the fastest.
+    """Names of the algorithms that compute a layer; first the one that is expected to be the fastest for that output size.
 
-    Depthwise for groups of one channel; Winograd for 3 x 3 where it is expected to win; else direct.
+    Depthwise for groups of one channel; Winograd where it is expected to win; else direct.
     """
-    if _is_depthwise(W, group):
+    if _is_depthwise(W, layer.groups):
         return ["depthwise"]
     filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
-    steps, dils, _ = geometry
-    names = ["direct, rows folded"] if dense.foldable(filters, group) and W.is_constant else []
+    names = ["direct, rows folded"] if dense.foldable(filters, layer.groups) and W.is_constant else []
     names.append("direct")
-    plain = W.shape[2:] == (3, 3) and {*steps, *dils, group} == {1} and X.dtype == np.float32 and W.is_constant
-    if plain and fast.fits(X.shape[1], W.shape[0], *size):
-        names += [winograd_name(tile) for tile in fast.TILES]
-        # chosen as for one image, so that another batch size finds the filters packed, and each image the same result
-        if best := fast.best_tile(X.shape[1], W.shape[0], *size, threads):
-            names.sort(key=lambda name: name != winograd_name(best))
+    plane = all(X.shape[2 + i] == W.shape[2 + i] == 1 for i in order[:-2])
+    if plane and set(layer.strides) == {1} and X.dtype == np.float32 and W.is_constant and fast.fits(X.shape[1], W.shape[0]):
+        names += winograd_forms(layer)
+        if best := winograd_by_cost(layer, size, threads):
+            names.sort(key=lambda name: name != best)
     return names
 
 
-def _algorithm(
-    name: str, W: Tensor, geometry: tuple[Sequence[int], ...], order: tuple[int, ...], group: int,
-) -> _Algorithm:  # fmt: skip
+def _algorithm(name: str, W: Tensor, layer: ConvLayer, order: tuple[int, ...]) -> _Algorithm:
     """One of the `_possible` algorithms."""
-    steps, dils, begin = ([of[i] for i in order] for of in geometry)
-    filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
+    steps, dils, begin = ([of[i] for i in order] for of in (layer.strides, layer.dilations, layer.pads))
+    filters, group = (*W.shape[:2], *(W.shape[2 + i] for i in order)), layer.groups
     if name == "depthwise":
         return _Algorithm(
             name, lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
             lambda d, x, w, y, **rest: light.depthwise(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
     if is_winograd(name):
-        tile = next(tile for tile in fast.TILES if name == winograd_name(tile))
+        form = Form((1, *filters[2:])[-2:], winograd_forms(layer)[name].points)
+        pads, apart = (0, *begin)[-2:], (1, *dils)[-2:]
         return _Algorithm(
-            name, fast.winograd_packing(W.shape[:2], tile), lambda at: fast.WinogradWeights(W.shape[:2], tile, at),
-            lambda d, x, w, y, **rest: fast.winograd(x, w, y, begin, **rest),
+            name, fast.winograd_packing(W.shape[:2], form, group), lambda at: fast.WinogradWeights(W.shape[:2], form, group, at),
+            lambda d, x, w, y, **rest: fast.winograd(x, w, y, pads, apart, **rest),
         )  # fmt: skip
     if name == "direct, rows folded":
         return _Algorithm(
@@ -150,10 +147,9 @@ def _conv(
         return _conv(other, inputs[0], W, inputs[2], steps, dils, (first, *begin[1:]), group, (rows, *size[1:]), whole)
 
     def launch(x: LaunchContext) -> list:
-        order, geometry = _kernel_order(X, W, begin, size), (steps, dils, begin)
-        names = _possible(X, W, geometry, order, group, whole, x.threads)
-        name = x.choose(_layer(X, W, geometry, group, size), names) if len(names) > 1 else names[0]
-        way = _algorithm(name, W, geometry, order, group)
+        order, layer = _kernel_order(X, W, begin, size), _layer(X, W, (steps, dils, begin), group, size)
+        names = _possible(X, W, layer, order, whole, x.threads)
+        way = _algorithm(x.choose(layer, names) if len(names) > 1 else names[0], W, layer, order)
         address = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
         return way.launch(
             evaluate.memory_name(X.dtype), _image(x.inputs[0], order), way.weights(address), _image(x.outputs[0], order),

@@ -1,6 +1,6 @@
-"""Which of the possible algorithms computes a convolution: what describes a layer, and the rules that choose.
+"""Which of the possible algorithms computes a convolution: what describes a layer, the cost model, and the rules that choose.
 
-`ops/conv.py` names the algorithms of a layer, the one that its cost model prefers first; a rule takes one. The rule that
+`ops/conv.py` names the algorithms of a layer, the one that the cost model prefers first; a rule takes one. The rule that
 measures them is in `jitrt/measure.py`.
 """
 
@@ -8,6 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from .kernels import target
+from .kernels.conv import padded_columns
+from .kernels.winogradforms import Form, forms
+
+# cycles of one core: fitted to layers of real networks
+_MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
+_CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
+_BEGINNING = 24  # K steps that a tile of a product costs beside its own; twice as many if each panel has a group to itself
+_FEW_PIXELS = 7  # products of fewer take as long
+_LAUNCHES = 10_000  # of every thread
+_AHEAD = 0.9  # of the direct way's time, which is what a form has to stay below
 
 
 @dataclass(frozen=True)
@@ -39,14 +53,39 @@ class ConvLayer:
 Choose = Callable[[ConvLayer, Sequence[str]], str]  # one of the names
 
 
-def winograd_name(tile: int) -> str:
-    """The name of the algorithm Winograd F(tile x tile, 3 x 3)."""
-    return f"winograd {tile}x{tile}"
+@lru_cache(maxsize=256)
+def winograd_forms(layer: ConvLayer) -> dict[str, Form]:
+    """The forms of Winograd for filters of that size, by name."""
+    return {f"winograd {form}": form for form in forms(layer.filters[2:])}
 
 
 def is_winograd(name: str) -> bool:
     """Whether an algorithm of that name is a form of Winograd's."""
     return name.startswith("winograd")
+
+
+def winograd_by_cost(layer: ConvLayer, size: Sequence[int], threads: int) -> str:
+    """The name of the form that is expected to be faster than the direct way for that output size; empty if none is.
+
+    Products take their time at the register tile's speed or at that of reading the filters from memory, whichever is slower,
+    and transforms theirs at the speed of the caches.
+    """
+    (o, c), groups = layer.filters[:2], layer.groups
+    channels, taps = groups * padded_columns(o // groups, 4), prod(layer.filters[2:])
+
+    def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
+        """Of `sets` products with a filter of `depth` channels."""
+        steps = pixels * (depth + beginning) / (2 * target.current().lanes)
+        return sets * channels * max(steps, depth * 4 / _MEMORY)
+
+    best, least = "", _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
+    for name, form in winograd_forms(layer).items():
+        tiles = prod(form.tiles(size, layer.dilations))
+        cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else 2 * _BEGINNING)
+        cycles += form.products * tiles * (c * groups + o) * 4 / _CACHE + _LAUNCHES * threads
+        if cycles < least and not form.coarse:
+            best, least = name, cycles
+    return best
 
 
 def expected(layer: ConvLayer, names: Sequence[str]) -> str:
@@ -62,3 +101,13 @@ def without_winograd(layer: ConvLayer, names: Sequence[str]) -> str:
 def wherever_possible(name: str) -> Choose:
     """The algorithm of that name; for layers that do not have it a direct one."""
     return lambda layer, names: name if name in names else without_winograd(layer, names)
+
+
+def winograd_of(tile: int) -> Choose:
+    """Winograd with tiles of as many outputs a side; for layers that have no such form a direct algorithm."""
+
+    def choose(layer: ConvLayer, names: Sequence[str]) -> str:
+        own = (name for name, form in winograd_forms(layer).items() if max(form.outputs) == tile and name in names)
+        return next(own, without_winograd(layer, names))
+
+    return choose

@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper, parser
 import jitrt
 from jitrt import measure, progress, timings
 from jitrt.measure import Measured
-from jitrt.ops.convchoice import ConvLayer
+from jitrt.ops.convchoice import ConvLayer, winograd_by_cost, winograd_forms
 from jitrt.ops.kernels import spec
 from jitrt.store import Store, store
 
@@ -65,14 +65,67 @@ def test_an_algorithm_that_is_asked_for_is_taken(asked, taken):
     ("filters", "attributes", "taken"),
     [
         ((64, 64, 3, 3), "strides = [2, 2]", "direct"),
-        ((64, 64, 3, 3), "dilations = [2, 2]", "direct"),
         ((63, 64, 3, 3), "group = 1", "direct"),
+        ((64, 64, 1, 1), "group = 1", "direct"),
+        ((64, 64, 9, 9), "pads = [4, 4, 4, 4]", "direct"),
+        ((64, 64, 7, 7), "pads = [3, 3, 3, 3]", "direct"),
         ((64, 1, 3, 3), "group = 64", "depthwise"),
     ],
 )
 def test_layers_without_winograd_are_computed_directly(filters, attributes, taken):
     x = RNG.standard_normal((1, 64, 12, 13), np.float32)
     assert algorithms(session(model(filters, attributes), conv_algorithm="winograd4"), x) == {taken}
+
+
+@pytest.mark.parametrize(
+    ("filters", "attributes", "form"),
+    [
+        ((64, 64, 3, 3), "dilations = [2, 3]", "4x4"),
+        ((64, 32, 3, 3), "group = 2", "4x4"),
+        ((64, 64, 5, 5), "pads = [2, 2, 1, 0]", "4x4"),
+        ((64, 64, 1, 3), "pads = [0, 1, 0, 1]", "1x4"),
+        ((64, 32, 5, 1), "group = 2, dilations = [2, 2]", "4x1"),
+    ],
+)
+def test_forms_of_winograd_have_the_tile_that_is_asked_for(filters, attributes, form):
+    made, x = model(filters, attributes), RNG.standard_normal((2, 64, 14, 13), np.float32)
+    ours = session(made, conv_algorithm="winograd4")
+    (expected,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(ours.run(None, {"x": x})[0], expected, rtol=1e-4, atol=5e-5)
+    assert any(step.shape.startswith(f"winograd {form} 64->64") for step in ours.get_plan({"x": x}).steps)
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        (((96, 27, 27), (256, 48, 5, 5), 1, 2), "2x2"),  # AlexNet
+        (((384, 13, 13), (256, 192, 3, 3), 1, 2), "4x4"),
+        (((32, 28, 28), (96, 32, 5, 5), 1, 1), "2x2"),  # Inception
+        (((192, 17, 17), (192, 192, 1, 7), 1, 1), "1x2"),
+        (((384, 8, 8), (384, 384, 3, 1), 1, 1), "4x1"),
+        (((256, 28, 28), (256, 256, 3, 3), 2, 1), "4x4"),  # DeepLab
+        (((512, 1500), (512, 512, 3), 1, 1), "6"),  # speech
+        (((128, 56, 56), (128, 4, 3, 3), 1, 32), None),  # ResNeXt
+        (((16, 2000), (16, 16, 7), 1, 1), None),
+        (((512, 7, 7), (512, 512, 3, 3), 6, 1), None),  # of a tile one pixel
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_cost_model_takes_what_was_measured_to_be_faster(layer, form):
+    image, filters, dilation, groups = layer
+    ones = (1,) * (len(image) - 1)
+    pads = tuple(k // 2 * dilation for k in filters[2:]) * 2
+    described = ConvLayer("float32", image, filters, ones, tuple(dilation * n for n in ones), pads, groups)
+    chosen = winograd_by_cost(described, image[1:], 2)
+    assert chosen == (f"winograd {form}" if form else "")
+
+
+def test_forms_with_large_errors_are_never_taken_unasked():
+    for kernel in ((3, 3), (5, 5), (7, 7), (5, 7)):
+        layer = ConvLayer("float32", (512, 96, 96), (512, 512, *kernel), (1, 1), (1, 1), (3, 3, 3, 3), 1)
+        chosen = winograd_by_cost(layer, (96, 96), 2)
+        assert not chosen or not winograd_forms(layer)[chosen].coarse
+        assert any(form.coarse for form in winograd_forms(layer).values())
 
 
 def test_without_a_choice_the_cost_model_chooses():

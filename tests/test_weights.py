@@ -20,6 +20,7 @@ from jitrt.ops.kernels import gemm
 from jitrt.ops.kernels.conv import pack_weights, weights_packing
 from jitrt.ops.kernels.packing import Packing
 from jitrt.ops.kernels.winograd import pack_winograd, winograd_packing
+from jitrt.ops.kernels.winogradforms import Form
 from jitrt.ops.pages import HUGE_PAGE, aligned, give_back, lasting
 from jitrt.ops.primitives import Permute, Reshape, Slice, Tensor
 from jitrt.ops.weights import Weight
@@ -76,7 +77,7 @@ def test_packed_matrices_hold_all_values(shape, order, dtype):
 def test_parts_of_a_layout_may_be_made_in_any_order(shape):
     w = numbers(*shape, 3, 3)
     for how, made in (
-        (winograd_packing(shape, 4), pack_winograd(w, 4)),
+        (winograd_packing(shape, Form((3, 3), 6)), pack_winograd(w, Form((3, 3), 6))),
         (weights_packing(w.shape, w.dtype, 1), pack_weights(w, 1)),
     ):
         packed = np.full(how.shape, np.nan, how.dtype)

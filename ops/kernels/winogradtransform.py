@@ -1,0 +1,177 @@
+"""The two kernels of Winograd convolution (see `winograd`): patches of the image to points, points to tiles of outputs.
+
+A patch has the form's points along each dimension of several taps, and is one pixel along the others. What is compiled in
+is the number of points and whether they are a square or a line; which way a line runs, how long the filters are, dilation
+and sizes are arguments, so that all filters with as many points share the kernel that makes patches.
+
+Dilated filters see as many interleaved images; the tiles of these take turns, along rows and along columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from . import target
+from .winogradforms import matrices
+
+if TYPE_CHECKING:
+    from .emit import E
+
+
+def input_factory(points: int, square: bool) -> Callable:
+    """The kernel that transforms patches. Task = (image, row of tiles, chunk of its columns).
+
+    Scratch: 64 bytes, and a patch that hangs over the border, put together.
+    """
+    from . import simd, window
+
+    lanes = target.current().lanes
+    load, store, zero = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes)
+
+    def body(code, block, x, row, pixel, v, plane):
+        lines = [[code.load(x + row * i + pixel * j) for j in range(points)] for i in range(points if square else 1)]
+        lines = [_patch(line) for line in lines]
+        if square:
+            lines = zip(*[_patch(list(column)) for column in zip(*lines)])
+        for i, value in enumerate(value for line in lines for value in line):
+            code.store(v + plane * i, value)
+
+    transform = window.leaf("x row pixel v plane", "f32", lanes, body)
+    vector = lanes * 4
+
+    def kernel(args, task, scratch):
+        c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
+        across, down, right, high, wide = args[18], args[19], args[20], args[21], args[22]
+        first_col, outer = task % chunks * chunk, task // chunks
+        line, n = args[16] + outer % rows, outer // rows
+        top, left = line // down * down * args[17] + line % down - args[10], first_col * across - args[11]
+        row, pixel = args[3] * down, args[4] * right
+        patch, turn = scratch + 64, 0
+        for col in range(first_col, min(cols, first_col + chunk)):
+            x = args[0] + n * args[2] + top * args[3] + left * args[4]
+            v = args[1] + (outer * cols + col) * args[6]
+            inside = top >= 0 and left >= 0 and top + (high - 1) * down < h and left + (wide - 1) * right < w
+            for first in range(0, c, lanes):
+                at, at_row, at_pixel = x + first * 4, row, pixel
+                if not inside:
+                    for i in range(high):
+                        for j in range(wide):
+                            value, y, x_at = zero(0.0), top + i * down, left + j * right
+                            if y >= 0 and y < h and x_at >= 0 and x_at < w:
+                                value = load(at + i * row + j * pixel)
+                            store(patch + (i * wide + j) * vector, value)
+                    at, at_row, at_pixel = patch, wide * vector, vector
+                if not square and high > 1:
+                    at_pixel = at_row
+                transform(args, at, at_row, at_pixel, v + first * 4, args[5])
+            turn, left = turn + 1, left + 1
+            if turn == right:
+                turn, left = 0, left + right * across - right
+
+    return kernel
+
+
+def output_factory(points: int, rows: int, cols: int) -> Callable:
+    """The kernel that makes tiles of rows x cols outputs, or of `cols` in a line either way (`rows` = 0).
+
+    Task = (image, row of tiles, chunk of its columns). Scratch: 64 bytes for the epilogue's block, and a tile.
+    """
+    from . import simd, window
+
+    lanes = target.current().lanes
+    load, store, splat = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes)
+    at_least, at_most, number = simd.at_least, simd.at_most, simd.float_argument
+    words, call_kernel = simd.block, simd.call_kernel
+    vector = lanes * 4
+
+    def body(code, block, m, plane, y):
+        lines = [[code.load(m + plane * (i * points + j)) for j in range(points)] for i in range(points if rows else 1)]
+        if rows:
+            lines = zip(*[_outputs(list(column), rows) for column in zip(*lines)])
+        for i, value in enumerate(value for line in lines for value in _outputs(list(line), cols)):
+            code.store(y + i * vector, value)
+
+    transform = window.leaf("m plane y", "f32", lanes, body)
+
+    def kernel(args, task, scratch):
+        o, height, width, lines, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
+        high, wide, down, right = args[24], args[25], args[26], args[27]
+        first_col, outer = task % chunks * chunk, task // chunks
+        line, n = args[23] + outer % lines, outer // lines
+        top, left, turn = line // down * down * high + line % down, first_col * wide, 0
+        tile = scratch + 64
+        low, above = splat(number(args[4])), splat(number(args[5]))
+        after = min(cols, first_col + chunk)
+        row, pixel, r_row, r_pixel = down * args[11], right * args[12], down * args[14], right * args[15]
+        below = min(high, (height - top + down - 1) // down)  # of the tile, what lies in the image; none if it is negative
+        for col in range(first_col, after):
+            beside = min(wide, (width - left + right - 1) // right)
+            m = args[0] + (outer * cols + col) * args[9]
+            for first in range(0, o, lanes):
+                transform(args, m + first * 4, args[8], tile)
+                y = args[1] + n * args[10] + top * args[11] + left * args[12] + first * 4
+                r = args[2] + n * args[13] + top * args[14] + left * args[15] + first * 4
+                bias = splat(0.0)
+                if args[3] != 0:
+                    bias = load(args[3] + first * 4)
+                for i in range(below):
+                    for j in range(beside):
+                        value = load(tile + (i * wide + j) * vector) + bias
+                        if args[2] != 0:
+                            value = value + load(r + i * r_row + j * r_pixel)
+                        store(y + i * row + j * pixel, at_most(at_least(value, low), above))
+            turn, left = turn + 1, left + 1
+            if turn == right:
+                turn, left = 0, left + right * wide - right
+        if args[6] != 0:
+            where, begin = words(scratch), first_col * wide
+            for i in range(below):
+                where[0], where[1], where[2] = n, 0, (top + i * down) * width + begin
+                where[3], where[4], where[5] = min(width, after * wide) - begin, 0, o
+                call_kernel(args[6], args[7], 0, scratch)
+
+    return kernel
+
+
+def _sum(terms: Sequence[tuple[E, Fraction]]) -> E:
+    """Vectors times numbers, the last of which is 1."""
+    total = terms[-1][0]
+    for value, factor in reversed(terms[:-1]):
+        total = value.fma(float(factor), total)
+    return total
+
+
+def _patch(d: list[E]) -> list[E]:
+    """B' d. Points +p and -p have the same terms of even powers, and of odd ones but for the sign."""
+    zero, *middle, infinity = [[(value, factor) for value, factor in zip(d, row) if factor] for row in _data(len(d))]
+    values = [_sum(zero)]
+    for terms in middle[::2]:
+        even, odd = _sum(terms[1::2]), terms[::2]
+        scale = odd[-1][1]
+        total = _sum([(value, factor / scale) for value, factor in odd])
+        values += [total.fma(float(scale), even), total.fma(-float(scale), even)]
+    return [*values, _sum(infinity)]
+
+
+def _data(points: int) -> tuple[tuple[Fraction, ...], ...]:
+    return matrices(points - 1, 2).data  # the same for all filters of fewer points
+
+
+def _outputs(m: list[E], count: int) -> list[E]:
+    """A' m, a row for each power of the points; values at +p and -p are added for even powers, subtracted for odd ones."""
+    pairs = [(plus + minus, plus - minus) for plus, minus in list(pairwise(m[1:-1]))[::2]]
+    results = []
+    for power, row in enumerate(matrices(count, len(m) - count + 1).outputs):
+        terms = [(pair[power % 2], factor) for pair, factor in zip(pairs, row[1:-1:2])]
+        if power in (0, count - 1):
+            total = m[0] if power == 0 else m[-1]
+        else:
+            value, factor = terms.pop(0)
+            total = value * float(factor)
+        for value, factor in terms:
+            total = value.fma(float(factor), total)
+        results.append(total)
+    return results
