@@ -81,6 +81,7 @@ def outputs(layer: Layer, w: np.ndarray, x: np.ndarray) -> Iterator[tuple[str, n
     for name, value in layer.algorithms.items():
         options = jitrt.SessionOptions()
         options.add_session_config_entry("jitrt.conv_algorithm", value)
+        options.add_session_config_entry("jitrt.conv_winograd6", "1")
         yield name, jitrt.InferenceSession(made, options).run(None, {"x": x})[0]
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     yield "onnxruntime", session.run(None, {"x": x})[0]

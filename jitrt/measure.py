@@ -38,11 +38,11 @@ _alone = threading.Lock()  # two measurements at the same time would disturb eac
 
 def rule(options: SessionOptions, threads: int) -> Choose:
     """The rule that the options ask for."""
-    asked = options._own(CONV_ALGORITHM)
+    asked, coarse = options._own(CONV_ALGORITHM), options._own(CONV_WINOGRAD6) == "1"
     if asked == "measure":
-        return Measured(store(), threads, options._own(CONV_WINOGRAD6) == "1")
+        return Measured(store(), threads, coarse)
     if asked.startswith("winograd"):
-        return winograd_of(int(asked.removeprefix("winograd")))
+        return winograd_of(int(asked.removeprefix("winograd")), coarse or asked == "winograd6")
     return without_winograd if asked == "direct" else expected
 
 

@@ -108,8 +108,8 @@ class SessionOptions(_Options):
     - ``jitrt.conv_algorithm``: how convolutions are computed. ``auto``: as a cost model expects to be fastest. ``direct``,
       ``winograd2``, ``winograd4``, ``winograd6``: by tiles of so many outputs a side, or directly where there are none.
       ``measure``: what is possible for a layer is timed when its shape is first met, and kept beside the compiled kernels.
-    - ``jitrt.conv_winograd6``: ``1`` lets ``measure`` try forms with larger errors too, F(6x6, 3x3) and others
-      (docs/performance.md).
+    - ``jitrt.conv_winograd6``: ``1`` allows forms with larger errors too, F(6x6, 3x3) and others (docs/performance.md),
+      where they are measured or asked for.
     """
 
     _defaults: Mapping[str, object] = {

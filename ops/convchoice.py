@@ -103,11 +103,16 @@ def wherever_possible(name: str) -> Choose:
     return lambda layer, names: name if name in names else without_winograd(layer, names)
 
 
-def winograd_of(tile: int) -> Choose:
-    """Winograd with tiles of as many outputs a side; for layers that have no such form a direct algorithm."""
+def winograd_of(tile: int, coarse: bool) -> Choose:
+    """Winograd with tiles of as many outputs a side; for layers that have no such form, or a coarse one alone, a direct algorithm.
+
+    Args:
+        tile: outputs a side.
+        coarse: whether coarse forms are meant too.
+    """
 
     def choose(layer: ConvLayer, names: Sequence[str]) -> str:
-        own = (name for name, form in winograd_forms(layer).items() if max(form.outputs) == tile and name in names)
-        return next(own, without_winograd(layer, names))
+        meant = (name for name, form in winograd_forms(layer).items() if max(form.outputs) == tile and coarse >= form.coarse)
+        return next((name for name in meant if name in names), without_winograd(layer, names))
 
     return choose

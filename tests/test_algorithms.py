@@ -82,7 +82,6 @@ def test_layers_without_winograd_are_computed_directly(filters, attributes, take
     [
         ((64, 64, 3, 3), "dilations = [2, 3]", "4x4"),
         ((64, 32, 3, 3), "group = 2", "4x4"),
-        ((64, 64, 5, 5), "pads = [2, 2, 1, 0]", "4x4"),
         ((64, 64, 1, 3), "pads = [0, 1, 0, 1]", "1x4"),
         ((64, 32, 5, 1), "group = 2, dilations = [2, 2]", "4x1"),
     ],
@@ -93,6 +92,20 @@ def test_forms_of_winograd_have_the_tile_that_is_asked_for(filters, attributes, 
     (expected,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
     np.testing.assert_allclose(ours.run(None, {"x": x})[0], expected, rtol=1e-4, atol=5e-5)
     assert any(step.shape.startswith(f"winograd {form} 64->64") for step in ours.get_plan({"x": x}).steps)
+
+
+@pytest.mark.parametrize(
+    ("entries", "taken"),
+    [({"conv_algorithm": "winograd4"}, "direct"), ({"conv_algorithm": "winograd4", "conv_winograd6": "1"}, "winograd 4x4"),
+     ({"conv_algorithm": "winograd2"}, "winograd 2x2"), ({"conv_algorithm": "winograd6"}, "direct")],
+    ids=str,
+)  # fmt: skip
+def test_forms_with_large_errors_are_allowed_by_an_entry_of_their_own(entries, taken):
+    made, x = model((64, 64, 5, 5), "pads = [2, 2, 1, 0]"), RNG.standard_normal((2, 64, 14, 13), np.float32)
+    ours = session(made, **entries)
+    (expected,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(ours.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+    assert algorithms(ours, x) == {taken}
 
 
 @pytest.mark.parametrize(
