@@ -19,6 +19,7 @@ from .schedule import Schedule
 # bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
 # for stores of neighbouring elements whose addresses look alike in their low 12 bits (tensors begin at pages)
 RESERVED = 64 + 2048
+AHEAD_ROWS = 8  # by which work on scores does
 AHEAD = 1024  # bytes by which a single pass prefetches
 
 
@@ -48,7 +49,7 @@ class Generated:
 def generate(code: LoopCode, lanes: int) -> Generated:
     """The kernel of a loop. Most loops of a model, and of all its shapes, are alike, so this remembers."""
     writer = _Writer(code)
-    name = ("tail_" if code.shape is Shape.TILE else "") + names_of(code.statements)
+    name = {Shape.TILE: "tail_", Shape.SCORES: "scores_"}.get(code.shape, "") + names_of(code.statements)
     cost = sum(8 if is_dear(s.text) else 1 for s in code.statements) + len(code.operands)
     return Generated(generated(name, writer.write(), lanes), code.shape, lanes, len(writer.schedule.in_scratch), cost)
 
@@ -66,7 +67,7 @@ class _Writer:
         for i, dtype in enumerate(self.code.scalars):
             word = f"args[{self.code.scalar_place(i)}]"
             self.put(1, f"s{i} = splat_{dtype}({f'float_argument({word})' if dtype[0] == 'f' else word})")
-        if self.code.shape is Shape.TILE:
+        if self.code.blockwise:
             self._tile()
         else:
             self._rows()
@@ -96,22 +97,42 @@ class _Writer:
         self.put(2, f"walk_on(at, {rank}, {count})")
 
     def _tile(self) -> None:
+        """A block of rows and columns that the scratch names."""
+        code = self.code
+        *leads, first, count, column, columns = (0, 1, 2, 3, 4, 5) if code.shape is Shape.TILE else (0, 1, 2, 3, 4, 5, 6)
         self.put(1, "tile = block(scratch)")
-        self.put(1, "rows, lo, n = tile[3], 0, tile[5]")
-        self.put(1, "hi = n")
-        for i, operand in enumerate(self.code.operands):
-            at = self.code.place(i)
-            column = {Access.UNIT: f" + tile[4] * {_size(operand.dtype)}", Access.ZERO: ""}.get(
-                operand.access, f" + tile[4] * args[{at + 4}]"
-            )
-            self.put(1, f"t{i} = args[{at + 4}]")
-            self.put(
-                1, f"p{i} = args[{at}] + tile[0] * args[{at + 1}] + tile[1] * args[{at + 2}] + tile[2] * args[{at + 3}]{column}"
-            )
+        self.put(1, f"rows, lo, hi = tile[{count}], 0, tile[{columns}]")
+        for i, operand in enumerate(code.operands):
+            at = code.place(i)
+            self.put(1, f"t{i}, r{i} = args[{at + 1 + code.rank}], args[{at + code.rank}]")
+            step = {Access.UNIT: f"{_size(operand.dtype)}", Access.ZERO: "0"}.get(operand.access, f"t{i}")
+            terms = [f"tile[{word}] * args[{at + 1 + d}]" for d, word in enumerate((*leads, first))]
+            start = f"args[{at}] + {' + '.join(terms)} + tile[{column}] * {step}"
+            self.put(1, f"p{i} = {'tile[7]' if operand.local else start}")
+        if code.shape is Shape.SCORES:
+            self._panel()
+            return
         self.put(1, "for row in range(rows):")
         self._row_body(2)
+        self._next_row(2)
+
+    def _panel(self) -> None:
+        """Rows that are one vector each; what lies elsewhere is read no further than the queries go."""
+        self.put(1, "j = 0")
+        for head, count in (("if hi == LANES:", ""), ("else:", "hi")):
+            self.put(1, head)
+            self.put(2, "for row in range(rows):")
+            for i, operand in enumerate(self.code.operands):
+                if operand.access is Access.ZERO:
+                    self.put(3, f"x{i} = {self._load(i, f'p{i}', '')}")
+                elif operand.access is Access.UNIT and not operand.local:  # rows lie pages apart
+                    self.put(3, f"prefetch_{operand.dtype}(p{i} + {AHEAD_ROWS} * r{i})")
+            self._elements(3, 0, count)
+            self._next_row(3)
+
+    def _next_row(self, depth: int) -> None:
         for i in range(len(self.code.operands)):
-            self.put(2, f"p{i} += args[{self.code.place(i) + 3}]")
+            self.put(depth, f"p{i} += r{i}")
 
     def _row_body(self, depth: int) -> None:
         """One row: its passes, each a loop over whole vectors and one masked rest."""
@@ -140,7 +161,7 @@ class _Writer:
         row while their second pass reads this one from L1; a single pass that computes long, for what comes soon.
         """
         several = self.schedule.passes > 1
-        if self.code.shape is Shape.TILE or k != several or not (several or any(is_dear(s.text) for s in self.code.statements)):
+        if self.code.blockwise or k != several or not (several or any(is_dear(s.text) for s in self.code.statements)):
             return []
         found = [i for i in sorted(self.schedule.loads(0)) if self.code.operands[i].access is Access.UNIT]
         for i in found:
@@ -252,6 +273,7 @@ class _Writer:
     def _load(self, i: int, base: str, count: str) -> str:
         operand = self.code.operands[i]
         d = operand.dtype
+        count = "" if operand.local else count
         if operand.access is Access.ZERO:
             return f"splat_{_register(d)}(load_one_{d}({base}))"
         if operand.access is Access.STRIDED:
@@ -262,6 +284,7 @@ class _Writer:
     def _store(self, depth: int, i: int, value: str, base: str, count: str) -> None:
         operand = self.code.operands[i]
         d = operand.dtype
+        count = "" if operand.local else count
         if operand.access is Access.STRIDED:
             self.put(depth, f"store_strided_{d}({base} + j * t{i}, t{i}, {value}, {count or 'LANES'})")
             return

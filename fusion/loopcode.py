@@ -1,11 +1,14 @@
 """The description of one fused loop: its shape, operands and statements, and the layout of its argument block.
 
-Three shapes of loop, all over vectors of LANES elements (`ops/kernels/simd.py`):
+Four shapes of loop, all over vectors of LANES elements (`ops/kernels/simd.py`):
 
 - ROW: rows (outer dimensions) are shared among tasks; lanes run along a row. Without reductions a row may be split
   among tasks too.
 - COLUMN: the reduced dimension is not the innermost in memory: lanes run across neighbouring rows instead.
 - TILE: an epilogue: the contraction states batch, rows and columns of its tile in the first words of its scratch.
+- SCORES: work on a block of attention's scores that lies in the thread's own memory. The first words of the scratch are
+  three coordinates of the head, the first key (a row) and the number of keys, the first query and the number of queries,
+  and the block's address.
 
 Sizes and strides are arguments, so a description holds structure alone, and equal structures share a kernel.
 """
@@ -28,6 +31,7 @@ class Shape(enum.Enum):
     ROW = "row"
     COLUMN = "column"
     TILE = "tile"
+    SCORES = "scores"
 
 
 class Access(enum.Enum):
@@ -40,11 +44,17 @@ class Access(enum.Enum):
 
 @dataclass(frozen=True)
 class Operand:
-    """Memory that the loop reads or writes. `row`: it has one element a row (reduction results and what goes with them)."""
+    """Memory that the loop reads or writes.
+
+    Attributes:
+        row: it has one element a row (reduction results and what goes with them).
+        local: it is the block of scores, which has room for whole vectors.
+    """
 
     dtype: str
     access: Access
     row: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class LoopCode:
     """Everything that decides the source.
 
     Attributes:
-        rank: number of outer dimensions that are stepped through (3 or 7; unused ones have size 1).
+        rank: number of outer dimensions that are stepped through (3 or 7; unused ones have size 1; blocks: rows among them).
         operands: inputs and outputs; x<i> in statements. `stores`: (operand, value).
         scalars: register types of scalar arguments.
     """
@@ -83,12 +93,17 @@ class LoopCode:
     @property
     def header(self) -> int:
         """Words before the operands: inner chunks, rows, rows a task, inner size, chunk, fold size, outer sizes."""
-        return 0 if self.shape is Shape.TILE else 6 + self.rank
+        return 0 if self.blockwise else 6 + self.rank
 
     @property
     def operand_words(self) -> int:
         """Words an operand: address, outer strides, stride along the lanes, stride along the folded dimension."""
-        return 5 if self.shape is Shape.TILE else 3 + self.rank
+        return 2 + self.rank if self.blockwise else 3 + self.rank
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether a call works on a block of rows and columns that the scratch names."""
+        return self.shape in (Shape.TILE, Shape.SCORES)
 
     def place(self, operand: int) -> int:
         """Index of an operand's first word."""

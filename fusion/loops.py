@@ -134,7 +134,7 @@ def epilogue(
         Operand(evaluate.memory_name(x.dtype), _access(steps[3], x.dtype.itemsize)) for x, steps in zip(tensors, strides)
     )
     code = LoopCode(
-        Shape.TILE, 0, operands, tuple(t for t, _ in work.scalars), work.statements,
+        Shape.TILE, 3, operands, tuple(t for t, _ in work.scalars), work.statements,
         tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
     )  # fmt: skip
     args: list[object] = []
@@ -143,6 +143,36 @@ def epilogue(
     args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
     lanes = _lanes(work, prod(shape[d] for d in matrix[3]), prod(shape))
     return generate(code, lanes).kernel, tuple(args)
+
+
+def scores(
+    work: Body, raw: Tensor, shape: Dims, layouts: Sequence[Layout], addresses: Sequence[object], pitch: int
+) -> tuple[KernelSpec, tuple[object, ...]]:
+    """The kernel and arguments of elementwise work in place of a block of attention's scores.
+
+    Args:
+        raw: the scores among the reads; layouts and addresses are those of the others.
+        shape: of all scores: three dimensions of heads, keys, queries.
+        pitch: bytes between the block's rows, which are as long as two of the CPU's vectors.
+    """
+    others = iter(zip(layouts, addresses, strict=True))
+    operands: list[Operand] = []
+    args: list[object] = []
+    for x in [*work.reads, *work.writes]:
+        dtype, local = evaluate.memory_name(x.dtype), x is raw or x in work.writes
+        if local:
+            operands.append(Operand(dtype, Access.UNIT, local=True))
+            args += [0, 0, 0, 0, pitch, x.dtype.itemsize]
+        else:
+            layout, address = next(others)
+            operands.append(Operand(dtype, _access(layout.strides[-1], x.dtype.itemsize)))
+            args += [address, *layout.strides]
+    code = LoopCode(
+        Shape.SCORES, 4, tuple(operands), tuple(t for t, _ in work.scalars), work.statements,
+        tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
+    )  # fmt: skip
+    args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
+    return generate(code, pitch // raw.dtype.itemsize).kernel, tuple(args)
 
 
 def _lanes(work: Body, inner: int, total: int) -> int:

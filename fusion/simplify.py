@@ -5,10 +5,11 @@
 3. `share`: primitives of the same kind on the same inputs are computed once.
 4. `merge_scales`: numbers by which a value is multiplied or divided, one after the other, are one factor.
 5. `hoist_scales`: a number by which an operand of a product is multiplied multiplies the product instead.
-6. `merge_pieces`: pieces of a join that are neighbouring slices of one value are one piece.
-7. `split_joins`: elementwise work on a join of pieces that have to be computed is done on each piece.
-8. `sink_views`: elementwise work on a view of a contraction is done before the view, in the contraction's tail.
-9. `fold_views`: a view of an elementwise result that nobody else reads is taken of its inputs instead, so that the
+6. `fuse_attention`: two products and the softmax between them are one kernel.
+7. `merge_pieces`: pieces of a join that are neighbouring slices of one value are one piece.
+8. `split_joins`: elementwise work on a join of pieces that have to be computed is done on each piece.
+9. `sink_views`: elementwise work on a view of a contraction is done before the view, in the contraction's tail.
+10. `fold_views`: a view of an elementwise result that nobody else reads is taken of its inputs instead, so that the
    elementwise work can be fused with what reads the view.
 """
 
@@ -17,13 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..ops.primitives import Trace
+from .attention import fuse_attention
 from .products import hoist_scales
 from .scales import merge_scales
 from .tidy import compose_moves, prune, share
 from .views import fold_views, merge_pieces, sink_views, split_joins
 
 PASSES: tuple[Callable[[Trace], Trace], ...] = (
-    prune, compose_moves, share, merge_scales, hoist_scales, merge_pieces, split_joins, sink_views, fold_views, share,
+    prune, compose_moves, share, merge_scales, hoist_scales, fuse_attention, merge_pieces, split_joins, sink_views,
+    fold_views, share,
 )  # fmt: skip
 
 

@@ -311,7 +311,7 @@ class Kernel:
         orders: per input, the order of dimensions (outermost first) that it must be dense in, or None for any strides.
         output_orders: per output, the order of dimensions in memory (None: as they are).
         tail: whether later elementwise operators may be fused.
-        matrix: how the first output's dimensions split into four groups, the last of them contiguous: (batch..., rows,
+        matrix: how the first output's dimensions split into groups, the last of them contiguous: four (batch..., rows,
             columns) for the epilogue. A kernel that states it writes any layout in which each group has one stride.
         bias: whether a vector added to the rows may become the launch context's `bias`.
         in_place: whether the residual may lie where the first output does: no element of it is read after it is written.
@@ -331,7 +331,7 @@ class Kernel:
     tail: Tail = Tail.NONE
     bias: bool = False
     in_place: bool = False
-    matrix: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), (), ())
+    matrix: tuple[tuple[int, ...], ...] = ((), (), (), ())
     flops: int = 0
     errors: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import numpy as np
 import onnx.parser
 import pytest
 
+from jitrt.fusion.attention import fuse_attention
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import interpret
 from jitrt.fusion.products import hoist_scales
@@ -69,6 +70,27 @@ CASES = {
             "y: float32[2,3,5] = matmul(a, t)",
         ],
         ["%2: float32[2,4,5] = permute(k, (0, 2, 1))", "%3: float32[2,3,5] = matmul(q, %2)", "y: float32[2,3,5] = %3 * 0.25"],
+    ),
+    fuse_attention: (
+        "(float[2,3,9,4] q, float[2,3,4,7] k, float[2,3,7,5] v, float[2,1,1,7] m) => (float[2,3,9,5] y) <float s = {0.5}>"
+        "{ a = MatMul (q, k) b = Mul (a, s) c = Add (m, b) p = Softmax (c) y = MatMul (p, v) }",
+        [
+            "%4: float32[6,9,4] = reshape(q, (6, 9, 4))", "%5: float32[6,4,7] = reshape(k, (6, 4, 7))",
+            "%6: float32[6,9,7] = matmul(%4, %5)", "a: float32[2,3,9,7] = reshape(%6, (2, 3, 9, 7))",
+            "b: float32[2,3,9,7] = a * 0.5", "c: float32[2,3,9,7] = m + b", "%10: float32[2,3,9,1] = maximum_number(c, axes=(3,))",
+            "%11: float32[2,3,9,7] = exp_flushed(c - %10)", "%12: float32[2,3,9,1] = add(%11, axes=(3,))",
+            "%13: float32[2,3,9,1] = 1.0 / %12", "p: float32[2,3,9,7] = %11 * %13",
+            "%15: float32[6,9,7] = reshape(p, (6, 9, 7))", "%16: float32[6,7,5] = reshape(v, (6, 7, 5))",
+            "%17: float32[6,9,5] = matmul(%15, %16)", "y: float32[2,3,9,5] = reshape(%17, (2, 3, 9, 5))",
+        ],
+        [
+            "%4: float32[1,2,3,9,4] = reshape(q, (1, 2, 3, 9, 4))", "%5: float32[1,2,3,4,7] = reshape(k, (1, 2, 3, 4, 7))",
+            "%6: float32[1,2,3,7,4] = permute(%5, (0, 1, 2, 4, 3))", "%7: float32[1,2,3,7,5] = reshape(v, (1, 2, 3, 7, 5))",
+            "%8: float32[1,2,1,1,7] = reshape(m, (1, 2, 1, 1, 7))",
+            "%9: float32[1,2,1,7,1] = permute(%8, (0, 1, 2, 4, 3))",
+            "%10: float32[1,2,3,9,5] = attention(%4, %6, %7, %9)", "%11: float32[6,9,5] = reshape(%10, (6, 9, 5))",
+            "y: float32[2,3,9,5] = reshape(%11, (2, 3, 9, 5))",
+        ],
     ),
     merge_pieces: (
         "(float[2,6] x) => (float[2,9] y) { e = Exp (x) a, b = Split <axis = 1, num_outputs = 2> (e) c = Neg (b)"

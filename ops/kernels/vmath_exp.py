@@ -101,16 +101,18 @@ def exp_negative(x: E) -> E:
 def exp_flushed(x: E) -> E:
     """e^x for x <= 0, in float32 at most 3 ulp and 0 below 2^-126; in float64 at most 2 ulp.
 
-    A third fewer instructions than `exp`, for softmax, whose sums do not notice subnormal terms.
+    Half as many instructions as `exp`, for softmax, whose sums do not notice subnormal terms: the exponent's bias is part of
+    what rounds x, and the lowest exponent, which x is bounded to, stands for 0.
     """
     if x.t == "f64":
         return exp_negative(x)
-    bounded = x.at_least(LOWEST_EXP["f32"])
-    n, word = round_product(bounded, 1.0 / LN2)
+    bias = BIAS["f32"]
+    bounded = x.at_least(-bias * LN2)
+    magic = 1.5 * 2.0 ** FRACTION["f32"] + bias
+    shifted = bounded.fma(1.0 / LN2, magic)
+    n = shifted - magic
     r = n.fma(-LN2_LOW["f32"], n.fma(-LN2_HIGH["f32"], bounded))
-    bits = (word << FRACTION["f32"]) + _one(x)
-    # negative bits: an exponent below those of normal numbers
-    return horner(r, _SHORT) * bits.at_least(0).bits("f32")
+    return horner(r, _SHORT) * (shifted.bits("i32") << FRACTION["f32"]).bits("f32")
 
 
 def exp_sum(x: E, rest: E | None = None) -> E:

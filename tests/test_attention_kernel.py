@@ -1,0 +1,132 @@
+"""The attention kernel against float64: sizes around every tile and block, layouts, special values."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from kernel_problems import Memory, run
+
+from jitrt.ops.kernels import attention as kernels
+from jitrt.ops.kernels.attention import Heads, Sizes
+
+KIND = {"f32": np.float32, "f64": np.float64}
+TOLERANCE = {"f32": 3e-6, "f64": 1e-14}
+RNG = np.random.default_rng(5)
+Array = np.ndarray
+
+
+def heads(x: Array) -> Heads:
+    """x[a, b, c, rows, columns] with any strides."""
+    leads = tuple(0 if n == 1 else s for n, s in zip(x.shape, x.strides[:3]))
+    return Heads(x.ctypes.data, leads, *x.strides[3:])
+
+
+def attend(q: Array, k: Array, v: Array, scale: float = 1.0, threads: int = 2) -> Array:
+    """What the kernel makes; the result lies as [a, b, rows, c, columns]."""
+    leads = np.broadcast_shapes(q.shape[:3], k.shape[:3], v.shape[:3])
+    y = np.full((*leads[:2], q.shape[3], leads[2], v.shape[4]), 99, q.dtype).swapaxes(2, 3)
+    sizes = Sizes(leads, q.shape[3], k.shape[3], q.shape[4], v.shape[4])
+    memory, dtype = Memory(), "f32" if q.dtype == np.float32 else "f64"
+    run(kernels.attention(dtype, heads(q), heads(k), heads(v), heads(y), sizes, scale=scale, alloc=memory.alloc, threads=threads))
+    return y
+
+
+def expected(q: Array, k: Array, v: Array, scale: float = 1.0) -> Array:
+    """The same in float64."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    with np.errstate(all="ignore"):
+        scores = q @ k.swapaxes(-1, -2) * scale
+        grown = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
+        return grown / grown.sum(-1, keepdims=True) @ v
+
+
+def problem(leads: tuple[int, ...], queries: int, keys: int, head: int, value: int, dtype: str = "f32") -> list[Array]:
+    """Queries, keys and values."""
+    shapes = ((queries, head), (keys, head), (keys, value))
+    return [RNG.standard_normal((*leads, *shape)).astype(KIND[dtype]) for shape in shapes]
+
+
+def check(q: Array, k: Array, v: Array, scale: float = 0.3, threads: int = 2) -> None:
+    tolerance = TOLERANCE["f32" if q.dtype == np.float32 else "f64"]
+    np.testing.assert_allclose(attend(q, k, v, scale, threads), expected(q, k, v, scale), tolerance, tolerance)
+
+
+@pytest.mark.parametrize("queries", [1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65])
+def test_any_number_of_queries(queries: int) -> None:
+    check(*problem((1, 1, 2), queries, 37, 16, 16))
+
+
+@pytest.mark.parametrize("keys", [*range(1, 15), 128, 251, 256, 257, 263, 517, 1031])
+def test_any_number_of_keys(keys: int) -> None:
+    check(*problem((1, 2, 1), 19, keys, 12, 20))
+
+
+@pytest.mark.parametrize(("head", "value"), [*((n, n) for n in range(1, 14)), (64, 64), (80, 3), (1, 96), (129, 40), (256, 256)])
+def test_any_size_of_a_head_and_values_of_another(head: int, value: int) -> None:
+    check(*problem((1, 1, 1), 18, 23, head, value), 0.1)
+
+
+@pytest.mark.parametrize("dtype", KIND)
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_heads_in_three_dimensions_are_shared_among_threads(dtype: str, threads: int) -> None:
+    check(*problem((2, 3, 2), 70, 90, 24, 8, dtype), threads=threads)
+
+
+def test_heads_that_share_keys_and_values() -> None:
+    q, k, v = problem((2, 2, 4), 21, 50, 8, 8)
+    check(q, k[:, :, :1], v[:, :, :1])
+    check(q, k[:1, :1], v[:, :, :1])
+
+
+LAYOUTS = {
+    "heads apart": (0, 2, 3, 1, 4), "as given": (0, 1, 2, 3, 4), "columns first": (0, 1, 2, 4, 3), "heads last": (0, 3, 4, 1, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "values"), [*itertools.product(LAYOUTS, LAYOUTS)])
+def test_keys_and_values_in_any_layout(keys: str, values: str) -> None:
+    def laid(x: Array, order: tuple[int, ...]) -> Array:
+        return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+
+    q, k, v = problem((1, 2, 3), 50, 41, 16, 24)
+    check(laid(q, LAYOUTS[values]), laid(k, LAYOUTS[keys]), laid(v, LAYOUTS[values]))
+
+
+def test_without_keys_the_result_is_0_and_without_queries_there_is_nothing_to_do() -> None:
+    assert np.array_equal(attend(*problem((1, 1, 2), 5, 0, 4, 3)), np.zeros((1, 1, 2, 5, 3)))
+    assert attend(*problem((1, 1, 2), 0, 5, 4, 3)).size == 0
+    assert attend(*problem((0, 1, 2), 5, 5, 4, 3)).size == 0
+    np.testing.assert_allclose(*[f(*problem((1, 1, 1), 3, 300, 0, 1)[:2], np.ones((1, 1, 1, 300, 1), np.float32))
+                                 for f in (attend, expected)], 1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [5, 700])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, -1])
+def test_nan_and_infinity_reach_what_they_would(keys: int, bad: float, place: int) -> None:
+    q, k, v = problem((1, 1, 1), 20, keys, 4, 4)
+    q[..., 3, 1], k[..., place, 1] = bad, abs(k[..., place, 1]) + 1
+    np.testing.assert_allclose(attend(q, k, v), expected(q, k, v), 1e-5, 1e-6)
+    q, k, v = problem((1, 1, 1), 20, keys, 4, 4)
+    v[..., place, 2] = bad
+    np.testing.assert_allclose(attend(q, k, v), expected(q, k, v), 1e-5, 1e-6)
+
+
+def test_scores_far_from_0_and_far_apart() -> None:
+    q, k, v = problem((1, 1, 1), 20, 600, 8, 8)
+    for factor in (1e-6, 30.0, 3e3):  # at the largest, one key has all the weight
+        np.testing.assert_allclose(attend(q, k, v, factor), expected(q, k, v, factor), 2e-3, 2e-3)
+    k[..., ::7, :] = 1e30
+    q[...] = np.abs(q)
+    check(q, k, v)
+
+
+SHARES = [(12, 8, 2), (12, 64, 2), (1, 1, 2), (3, 13, 4), (1000, 1, 2), (1, 200, 64)]
+
+
+@pytest.mark.parametrize(("heads_", "panels", "threads"), SHARES)
+def test_tasks_cover_all_panels_once(heads_: int, panels: int, threads: int) -> None:
+    each, blocks = kernels._share(heads_, panels, heads_ * panels * 10**6, threads)
+    assert (blocks - 1) * each < panels <= blocks * each
