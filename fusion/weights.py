@@ -40,7 +40,7 @@ def pack_ahead(graph: Graph, weights: Weights, threads: int) -> None:
     for node in graph.nodes:
         weight = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if not node.domain and isinstance(weight, Weight) and node.inputs[1] not in graph.overridable:
-            asked = matmul.packed_ahead(node.op, node.attributes, weight)
+            asked = matmul.packed_ahead(node.op, node.attributes, weight, weights.narrow)
             if asked is not None:
                 weights.packed(*asked)
     weights.complete(threads)
@@ -81,10 +81,15 @@ class _Open:
 
 
 class Weights:
-    """Packed constants. `allocate` gives uint8[n]; the session's puts small ones together on huge pages."""
+    """Packed constants.
 
-    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned) -> None:
-        self.allocate = allocate
+    Args:
+        allocate: gives uint8[n]; the session's puts small ones together on huge pages.
+        narrow: whether constant float32 factors of matrix products are held as bfloat16.
+    """
+
+    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned, narrow: bool = False) -> None:
+        self.allocate, self.narrow = allocate, narrow
         self._places: dict[object, tuple[object, np.ndarray]] = {}
         self._open: list[_Open] = []
         self._lock = threading.RLock()  # programs of a session make plans at the same time

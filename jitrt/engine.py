@@ -33,7 +33,7 @@ from .measure import Measured, rule
 from .memory import Slabs
 from .ops.convchoice import Choose, expected
 from .ops.kernels.spec import KernelSpec
-from .options import SessionOptions
+from .options import WEIGHTS, SessionOptions
 from .pool import Pool, pool
 from .progress import ProgressLine
 from .store import Store, store
@@ -62,9 +62,9 @@ class Entry:
 class Shared:
     """What all programs of a session have in common."""
 
-    def __init__(self, threads: int, choose: Choose = expected) -> None:
+    def __init__(self, threads: int, choose: Choose = expected, narrow: bool = False) -> None:
         self.threads, self.choose = threads, choose
-        self.weights = Weights(allocate=Slabs().allocate)
+        self.weights = Weights(allocate=Slabs().allocate, narrow=narrow)
         self.pool: Pool = pool(threads)
         self.store: Store = store()
 
@@ -195,7 +195,8 @@ class Engine:
     def __init__(self, graph: Graph, threads: int, options: SessionOptions | None = None) -> None:
         self.graph = with_weights(rewrite(graph))
         log("graph", lambda: str(self.graph))
-        self.shared = Shared(threads, rule(options or SessionOptions(), threads))
+        options = options or SessionOptions()
+        self.shared = Shared(threads, rule(options, threads), options._own(WEIGHTS) == "bfloat16")
         pack_ahead(self.graph, self.shared.weights, threads)
         self.program = Program(self.graph, self.shared)
 

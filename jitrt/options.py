@@ -40,11 +40,12 @@ class ExecutionOrder(enum.IntEnum):
 
 
 _MAX_KEY, _MAX_VALUE = 1024, 8192
-CONV_ALGORITHM, CONV_WINOGRAD6 = "jitrt.conv_algorithm", "jitrt.conv_winograd6"
+CONV_ALGORITHM, CONV_WINOGRAD6, WEIGHTS = "jitrt.conv_algorithm", "jitrt.conv_winograd6", "jitrt.weights"
 # configuration entries that are jitrt's own: their values, the default first
 ENTRIES = {
     CONV_ALGORITHM: ("auto", "direct", "winograd2", "winograd4", "winograd6", "measure"),
     CONV_WINOGRAD6: ("0", "1"),
+    WEIGHTS: ("float32", "bfloat16"),
 }
 
 
@@ -110,6 +111,8 @@ class SessionOptions(_Options):
       ``measure``: what is possible for a layer is timed when its shape is first met, and kept beside the compiled kernels.
     - ``jitrt.conv_winograd6``: ``1`` allows forms with larger errors too, F(6x6, 3x3) and others (docs/performance.md),
       where they are measured or asked for.
+    - ``jitrt.weights``: ``bfloat16`` holds the constant float32 factors of matrix products in half the memory, rounded to 8
+      significant bits (2^-9 of each); sums stay float32. For products that wait for memory: decoding, small batches.
     """
 
     _defaults: Mapping[str, object] = {

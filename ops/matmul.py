@@ -1,4 +1,4 @@
-"""Matrix products: MatMul, Gemm, MatMulInteger. All run on `kernels/gemm`."""
+"""Matrix products: MatMul, Gemm, MatMulInteger. All run on `kernels/gemm`, those of few rows on `kernels/gemv`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from . import evaluate
 from .builder import Builder, Declined, OperatorError, broadcast
-from .kernels import gemm
+from .kernels import gemm, gemv
 from .kernels.gemm import Matrix
 from .kernels.packing import Packing
 from .primitives import Expand, LaunchContext, Move, Operand, Permute, Reshape, Tail, Tensor
@@ -116,17 +116,7 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     flops = 2 * rows * n * k
 
     def launch(x: LaunchContext) -> list:
-        c = x.outputs[0]
-        size, dtype = c.dtype.itemsize, evaluate.memory_name(c.dtype)
-        weights: object = x.packed(b, "gemm", gemm.packing(b.shape, b.dtype)) if b.is_constant else _matrix(x.inputs[1])
-        residual = x.residual and Matrix(
-            x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size)
-        )
-        return gemm.matmul(
-            dtype, _matrix(x.inputs[0]), weights, Matrix(c.address, (1, rows, n), (0, _row_stride(c), size)),
-            bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,
-            alloc=x.alloc, threads=x.threads, label=f"{rows}x{k}x{n}",
-        )  # fmt: skip
+        return _shared_launches(x, b, rows, k, n)
 
     matrix = ((), (), tuple(range(len(shape) - 1)), (len(shape) - 1,))
     inputs = (a2, None if b.is_constant else b)
@@ -145,7 +135,29 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     )[0]
 
 
-def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight) -> tuple[Tensor, object, Packing] | None:
+def _shared_launches(x: LaunchContext, b: Tensor, rows: int, k: int, n: int) -> list:
+    """Few rows on `gemv`, which reads a constant factor as fast as memory gives it; else on `gemm`."""
+    c = x.outputs[0]
+    size, dtype = c.dtype.itemsize, evaluate.memory_name(c.dtype)
+    a, out = _matrix(x.inputs[0]), Matrix(c.address, (1, rows, n), (0, _row_stride(c), size))
+    residual = x.residual and Matrix(x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size))
+    tail = {"bias": x.bias.address if x.bias else 0, "residual": residual, "low": x.low, "high": x.high, "epilogue": x.epilogue}
+    own = {"threads": x.threads, "label": f"{rows}x{k}x{n}"}
+    if not b.is_constant:
+        return gemm.matmul(dtype, a, _matrix(x.inputs[1]), out, alloc=x.alloc, **tail, **own)
+    kind, packing = _held(b, x.narrow)
+    product = gemm.matmul if kind == "f64" else gemv.product
+    return product(kind, a, x.packed(b, kind, packing), out, alloc=x.alloc, **tail, **own)
+
+
+def _held(b: Tensor | Weight, narrow: bool) -> tuple[str, Packing]:
+    """How a constant factor is held: the type of its panels, and their packing."""
+    if narrow and b.dtype == np.float32:
+        return "bf16", gemv.narrow_packing(b.shape)
+    return evaluate.memory_name(b.dtype), gemm.packing(b.shape, b.dtype)
+
+
+def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, narrow: bool) -> tuple[Tensor, str, Packing] | None:
     """What `_shared` asks of `LaunchContext.packed` if an operator `name` has this second input, whatever the first one is.
 
     None: that depends, or nothing is asked.
@@ -154,7 +166,7 @@ def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight) -> tupl
         return None
     if name == "Gemm" and attributes.get("transB", 0):
         b = b.view(Permute((1, 0)), b.shape[::-1])
-    return Tensor(b.dtype, b.shape, weight=b), "gemm", gemm.packing(b.shape, b.dtype)
+    return Tensor(b.dtype, b.shape, weight=b), *_held(b, narrow)
 
 
 def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .spec import KernelSpec
 
@@ -41,3 +41,14 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     status: int | None = None
+
+
+def with_spare(launches: list[Launch], *kernels: KernelSpec) -> list[Launch]:
+    """The same launches, whose plan also has kernels that other sizes need, so that a new size compiles nothing.
+
+    They are arguments that the first launch's kernel does not read.
+    """
+    if not launches:
+        return []
+    spare = tuple(Address(kernel) for kernel in kernels)
+    return [replace(launches[0], args=(*launches[0].args, *spare)), *launches[1:]]

@@ -14,7 +14,7 @@ import numpy as np
 from . import target
 from .image import SIZES, Image, merge_rows, triple
 from .launch import Launch
-from .spec import handwritten
+from .spec import KernelSpec, handwritten
 
 # elements that one task should copy at least: a task costs the executor about a microsecond
 _TASK_ELEMENTS = 16384
@@ -66,9 +66,14 @@ def pad_copy(
     row_blocks, col_blocks = -(-h // rows), -(-w // cols)
     args = (x.address, y.address, *y.shape[1:], *x.shape[2:], *offsets, *x.strides, *y.strides, bits, repeat,
             rows, row_blocks, cols, col_blocks)  # fmt: skip
-    kernel = handwritten("pad_copy", "padcopy:factory", source=source, destination=destination)
+    kernel = kernel_of(source, destination)
     moved = elements * (SIZES[source] + SIZES[destination])
     return [Launch(kernel, args, n * d * row_blocks * col_blocks, 0, label, 0, moved)]
+
+
+def kernel_of(source: str, destination: str) -> KernelSpec:
+    """The kernel of `pad_copy`."""
+    return handwritten("pad_copy", "padcopy:factory", source=source, destination=destination)
 
 
 def _bits(dtype: str, value: float | int) -> int:

@@ -1,0 +1,211 @@
+"""Products of few rows: C = A B on `gemm`'s panels of B, each element of which is read once, from memory if B is large.
+
+B may lie there as bfloat16: half the bytes, widened in registers, the sums are float32. Many rows want it widened first
+(`widened`). Numba-free but for the factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import target
+from .conv import panel_width
+from .gemm import Matrix, matmul
+from .gemm import packing as gemm_packing
+from .image import SIZES, Alloc, Image, Opaque
+from .launch import Launch, with_spare
+from .packing import Packing
+from .padcopy import kernel_of, pad_copy
+from .spec import KernelSpec, handwritten
+
+if TYPE_CHECKING:
+    from .window import Code
+
+MANY, MANY_NARROW = 5, 16  # rows from which on `gemm` is faster, on bfloat16 panels after widening them
+PIECE_BYTES = 4 << 20  # of widened panels
+_TASK_BYTES = 128 << 10  # of B that a task reads
+_AHEAD = 2048  # bytes: hardware prefetches in order, but stops at the end of a page
+_TILE = 4  # rows that share what is read
+
+
+def product(
+    dtype: str, a: Matrix, panels: Opaque, c: Matrix, *, residual: Matrix | None = None, alloc: Alloc, threads: int = 1,
+    label: str = "", **tail: object,
+) -> list[Launch]:  # fmt: skip
+    """C = clip(A B + bias + residual, low, high), float32, on the kernel that is the fastest for the number of rows.
+
+    Args:
+        dtype: of the panels: f32 or bf16.
+        tail: bias, low, high and epilogue, as in `gemm.matmul`.
+    """
+    rows, own = c.shape[1], {"residual": residual, "threads": threads, "label": label, **tail}
+    few, many = _kernel(dtype), handwritten("conv", "conv:factory", dtype="f32")
+    if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
+        widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
+        return with_spare(gemv(dtype, a, panels, c, **own), many, *widening)
+    if dtype == "f32":
+        return with_spare(matmul("f32", a, panels, c, alloc=alloc, **own), few)
+    return with_spare(widened(dtype, a, panels, c, alloc=alloc, **own), few)
+
+
+def _kernel(dtype: str) -> KernelSpec:
+    return handwritten("gemv", "gemv:factory", dtype=dtype)
+
+
+def narrow_packing(shape: tuple[int, ...]) -> Packing:
+    """`gemm.packing` of a float32 B[K, N] with bfloat16 panels; unpacked it is rounded."""
+    import ml_dtypes
+
+    panels = gemm_packing(shape, np.dtype(np.float32))
+    back = panels.unpack
+    assert back is not None
+    return Packing(
+        panels.shape, np.dtype(ml_dtypes.bfloat16), panels.parts, panels.fill, lambda packed: back(packed).astype(np.float32)
+    )
+
+
+def gemv(
+    dtype: str, a: Matrix, panels: Opaque, c: Matrix, *, bias: Opaque = 0, residual: Matrix | None = None,
+    low: float = -np.inf, high: float = np.inf, epilogue: tuple[Opaque, Opaque] | None = None, threads: int = 1,
+    label: str = "gemv",
+) -> list[Launch]:  # fmt: skip
+    """C = clip(A B + bias + residual, low, high), float32, of one matrix; the columns of C are neighbours.
+
+    Args:
+        dtype: of the panels: f32 or bf16.
+        epilogue: as in `conv`; rows are pixels.
+    """
+    _, rows, n = c.shape
+    k = a.shape[2]
+    if 0 in c.shape:
+        return []
+    width = panel_width(4)
+    count, each = -(-n // width), max(k, 1) * width * SIZES[dtype]
+    per_task = max(1, min(_TASK_BYTES // each, -(-count // (2 * threads))))
+    other = residual or c
+    args = (a.address, panels, c.address, bias, residual.address if residual else 0, float(low), float(high), *(epilogue or (0, 0)),
+            a.strides[1], a.strides[2], c.strides[1], other.strides[1], rows, k, n, per_task)  # fmt: skip
+    moved = count * each + 4 * rows * (k + n)
+    return [Launch(_kernel(dtype), args, -(-count // per_task), 64, label, 2 * rows * n * k, moved)]
+
+
+def widened(
+    dtype: str, a: Matrix, panels: Opaque, c: Matrix, *, bias: Opaque = 0, residual: Matrix | None = None,
+    epilogue: tuple[Opaque, Opaque] | None = None, alloc: Alloc, threads: int = 1, label: str = "gemv", **clip: float,
+) -> list[Launch]:  # fmt: skip
+    """As `gemv`, for many rows: some panels at a time become float32 ones that stay in the caches, and are multiplied."""
+    _, rows, n = c.shape
+    k = a.shape[2]
+    if 0 in c.shape:
+        return []
+    width = panel_width(4)
+    total, each = -(-n // width), k * width
+    # an epilogue counts columns from the first one of its product
+    step = total if epilogue else max(1, min(total, PIECE_BYTES // max(4 * each, 1)))
+    room = alloc(max(4 * each * step, 64))
+    launches: list[Launch] = []
+    for first in range(0, total, step):
+        count, columns = min(step, total - first), min(step * width, n - first * width)
+        if k:
+            source = Image(panels + first * each * SIZES[dtype], (1, each, count), (0, SIZES[dtype], each * SIZES[dtype]))
+            launches += pad_copy(dtype, source, "f32", Image(room, (1, each, count), (0, 4, each * 4)), threads=threads,
+                                 label=f"{label}: widen")  # fmt: skip
+        at = 4 * first * width
+        other = residual and replace(residual, address=residual.address + at, shape=(1, rows, columns))
+        part = Matrix(c.address + at, (1, rows, columns), c.strides)
+        launches += matmul("f32", a, room, part, bias=bias + at if bias else 0, residual=other, epilogue=epilogue,
+                           alloc=alloc, threads=threads, label=label, **clip)  # fmt: skip
+    return launches
+
+
+def factory(dtype: str) -> Callable:
+    """The kernel of `gemv`. Task = some panels. Scratch: 64 bytes for the epilogue's block."""
+    from . import simd
+
+    width, step = panel_width(4), panel_width(4) * SIZES[dtype]
+    many, two, one = (_dot(dtype, rows) for rows in (_TILE, 2, 1))
+    words, call_kernel = simd.block, simd.call_kernel
+
+    def kernel(args, task, scratch):
+        rows, k, n, per_task = args[13], args[14], args[15], args[16]
+        p = task * per_task
+        end = min(p + per_task, (n + width - 1) // width)
+        while p < end:
+            c0, panel, m = p * width, args[1] + p * k * step, 0
+            cols = min(width, n - c0)
+            bias = args[3] + c0 * 4 if args[3] != 0 else 0
+            while m < rows:
+                a, c = args[0] + m * args[9], args[2] + m * args[11] + c0 * 4
+                other = args[4] + m * args[12] + c0 * 4 if args[4] != 0 else 0
+                if rows - m >= 4:
+                    many(args, a, panel, c, bias, other, k, cols)
+                    m += 4
+                elif rows - m >= 2:
+                    two(args, a, panel, c, bias, other, k, cols)
+                    m += 2
+                else:
+                    one(args, a, panel, c, bias, other, k, cols)
+                    m += 1
+            if args[7] != 0:
+                where = words(scratch)
+                where[0], where[1], where[2], where[3], where[4], where[5] = 0, 0, 0, rows, c0, cols
+                call_kernel(args[7], args[8], 0, scratch)
+            p += 1
+
+    return kernel
+
+
+def _dot(dtype: str, rows: int) -> Callable:
+    """``dot(block, a, panel, c, bias, other, k, cols)``: `rows` rows of A with one panel."""
+    from . import emit
+    from .window import leaf
+
+    lanes = target.current().lanes
+    vectors, width = 2, 2 * lanes
+    ways = max(1, 8 // (rows * vectors))  # sums beside each other, so that one need not wait for the other
+    step = width * SIZES[dtype]
+
+    def body(code: Code, block, a, panel, c, bias, other, k, cols):
+        nothing = emit.constant(code.builder, "f32", lanes, 0)
+        sums = [[[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)] for _ in range(ways)]
+        row_step, column_step, out_step, other_step = (code.argument(block, i) for i in (9, 10, 11, 12))
+
+        def steps(first, count):
+            for way in range(count):
+                at = panel + (first + way) * step
+                code.prefetch(at + _AHEAD)
+                factors = [code.load(at + v * lanes * SIZES[dtype], None, dtype) for v in range(vectors)]
+                for m in range(rows):
+                    x = emit.splat(code.scalar(a + row_step * m + (first + way) * column_step, "f32"), lanes)
+                    for v, factor in enumerate(factors):
+                        total = sums[way][m][v]
+                        total.set(factor.fma(x, total.get()))
+
+        turns = k / ways
+        with code.loop(turns) as turn:
+            steps(turn * ways, ways)
+        if ways > 1:
+            with code.loop(k - turns * ways) as rest:
+                steps(turns * ways + rest, 1)
+        low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
+        for v in range(vectors):
+            left = cols - v * lanes
+            offset = v * lanes * 4
+            with code.when(left > 0):
+                initial = code.variable(nothing)
+                with code.when(bias != 0):
+                    initial.set(code.load(bias + offset, left))
+                for m in range(rows):
+                    total = sums[0][m][v].get()
+                    for way in range(1, ways):
+                        total = total + sums[way][m][v].get()
+                    whole = code.variable(total + initial.get())
+                    with code.when(other != 0):
+                        whole.set(whole.get() + code.load(other + other_step * m + offset, left))
+                    code.store(c + out_step * m + offset, whole.get().at_least(low).at_most(high), left)
+
+    return leaf("a panel c bias other k cols", "f32", lanes, body)

@@ -1,0 +1,82 @@
+"""Products of few rows with constant factors, as float32 and as bfloat16."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import numpy_helper, parser
+
+import jitrt
+
+SIZES = [(0, 5), (1, 1), (1, 16), (2, 17), (7, 15), (31, 33), (64, 16), (130, 47), (257, 100)]
+TAILS = {
+    "nothing": "y = MatMul (x, w)",
+    "bias and clip": "p = MatMul (x, w) s = Add (p, b) y = Relu (s)",
+    "residual": "p = MatMul (x, w) y = Add (p, r)",
+    "residual and clip": "p = MatMul (x, w) s = Add (p, b) q = Add (s, r) y = Relu (q)",
+    "epilogue": "p = MatMul (x, w) s = Add (p, b) t = Sigmoid (s) y = Mul (s, t)",
+    "epilogue with a residual": "p = MatMul (x, w) s = Add (p, b) t = Tanh (s) y = Add (t, r)",
+    "turned": "p = Gemm <transB = 1, alpha = 0.5> (x, v, b) y = Identity (p)",
+}
+
+
+def session(rows: int, k: int, n: int, tail: str, narrow: bool) -> tuple[jitrt.InferenceSession, dict, np.ndarray]:
+    """jitrt's session, inputs, and what onnxruntime makes of the weights as they are to be held."""
+    rng = np.random.default_rng(k * n + rows)
+    w, b = rng.standard_normal((k, n)).astype(np.float32), rng.standard_normal(n).astype(np.float32)
+    model = parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["": 17]>
+        g (float[{rows},{k}] x, float[{rows},{n}] r) => (float[{rows},{n}] y) {{ {TAILS[tail]} }}""")
+
+    def serialized(w: np.ndarray) -> bytes:
+        del model.graph.initializer[:]
+        for name, value in (("w", w), ("v", np.ascontiguousarray(w.T)), ("b", b)):
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+        return model.SerializeToString()
+
+    options = jitrt.SessionOptions()
+    if narrow:
+        options.add_session_config_entry("jitrt.weights", "bfloat16")
+    ours = jitrt.InferenceSession(serialized(w), options)
+    rounded = w.astype(ml_dtypes.bfloat16).astype(np.float32) if narrow else w
+    feeds = {"x": rng.standard_normal((rows, k)).astype(np.float32), "r": rng.standard_normal((rows, n)).astype(np.float32)}
+    expected = onnxruntime.InferenceSession(serialized(rounded), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+    return ours, feeds, expected
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("tail", TAILS)
+def test_rows_and_what_follows_agree(tail, narrow):
+    for k, n in SIZES:
+        for rows in (1, 2, 3, 4, 7, 15, 16, 21):
+            ours, feeds, expected = session(rows, k, n, tail, narrow)
+            np.testing.assert_allclose(ours.run(None, feeds)[0], expected, rtol=1e-4, atol=1e-4, err_msg=f"{rows}x{k}x{n}")
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+def test_not_a_number_and_infinity_stay_in_their_rows_and_columns(narrow):
+    ours, feeds, _ = session(3, 31, 33, "nothing", narrow)
+    feeds["x"][1, 4], feeds["x"][2, 30] = np.nan, np.inf
+    found = ours.run(None, feeds)[0]
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).all()
+    assert np.isinf(found[2]).all()
+
+
+def test_sums_of_many_terms_are_as_exact_as_float32_allows():
+    ours, feeds, _ = session(1, 20_000, 33, "nothing", narrow=False)
+    w = ours._engine.graph.constants["w"].array().astype(np.float64)
+    exact = feeds["x"].astype(np.float64) @ w
+    assert np.abs(ours.run(None, feeds)[0] - exact).max() < 1e-6 * (np.abs(feeds["x"]) @ np.abs(w)).max()
+
+
+def test_narrow_weights_are_held_once_and_are_rounded_when_asked_for():
+    ours, feeds, _ = session(2, 512, 256, "nothing", narrow=True)
+    ours.run(None, feeds)
+    weight = ours._engine.graph.constants["w"]
+    assert weight._array is None
+    assert (weight.array() == weight.array().astype(ml_dtypes.bfloat16).astype(np.float32)).all()
+    packed = [place for _, place in ours._engine.shared.weights._places.values()]
+    assert [place.dtype for place in packed] == [np.dtype(ml_dtypes.bfloat16)]
