@@ -30,6 +30,7 @@ PIECE_BYTES = 4 << 20  # of widened panels
 _TASK_BYTES = 128 << 10  # of B that a task reads
 _AHEAD = 2048  # bytes: hardware prefetches in order, but stops at the end of a page
 _TILE = 4  # rows that share what is read
+_PART = 128  # terms of a sum that is then added to the total: keeps rounding errors of long sums small
 
 
 def product(
@@ -172,6 +173,7 @@ def _dot(dtype: str, rows: int) -> Callable:
     def body(code: Code, block, a, panel, c, bias, other, k, cols):
         nothing = emit.constant(code.builder, "f32", lanes, 0)
         sums = [[[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)] for _ in range(ways)]
+        totals = [[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)]
         row_step, column_step, out_step, other_step = (code.argument(block, i) for i in (9, 10, 11, 12))
 
         def steps(first, count):
@@ -185,12 +187,25 @@ def _dot(dtype: str, rows: int) -> Callable:
                         total = sums[way][m][v]
                         total.set(factor.fma(x, total.get()))
 
+        def add():
+            for m in range(rows):
+                for v in range(vectors):
+                    for way in range(ways):
+                        totals[m][v].set(totals[m][v].get() + sums[way][m][v].get())
+                        sums[way][m][v].set(nothing)
+
         turns = k / ways
-        with code.loop(turns) as turn:
-            steps(turn * ways, ways)
+        parts = turns / _PART
+        with code.loop(parts) as part:
+            with code.loop(code.word(_PART)) as turn:
+                steps((part * _PART + turn) * ways, ways)
+            add()
+        with code.loop(turns - parts * _PART) as turn:
+            steps((parts * _PART + turn) * ways, ways)
         if ways > 1:
             with code.loop(k - turns * ways) as rest:
                 steps(turns * ways + rest, 1)
+        add()
         low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
         for v in range(vectors):
             left = cols - v * lanes
@@ -200,10 +215,7 @@ def _dot(dtype: str, rows: int) -> Callable:
                 with code.when(bias != 0):
                     initial.set(code.load(bias + offset, left))
                 for m in range(rows):
-                    total = sums[0][m][v].get()
-                    for way in range(1, ways):
-                        total = total + sums[way][m][v].get()
-                    whole = code.variable(total + initial.get())
+                    whole = code.variable(totals[m][v].get() + initial.get())
                     with code.when(other != 0):
                         whole.set(whole.get() + code.load(other + other_step * m + offset, left))
                     code.store(c + out_step * m + offset, whole.get().at_least(low).at_most(high), left)
