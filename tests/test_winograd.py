@@ -117,8 +117,12 @@ def test_forms_are_for_several_taps_in_one_or_two_dimensions():
 
 
 @pytest.mark.parametrize(("form", "dilations"), [(F4, (1, 1)), (F4, (2, 3)), (Form((5, 1), 6), (3, 1)), (Form((1, 3), 6), (1, 2))])
-def test_the_epilogue_sees_every_output_once(form, dilations):
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_epilogue_sees_every_output_once(form, dilations, cut, monkeypatch):
     memory = Memory()
+    if cut:
+        monkeypatch.setattr(winograd, "_STRIP_BYTES", 16 << 10)
+        monkeypatch.setattr(winograd, "_ROW_BYTES", 16 << 10)
     x, pads = native(RNG.standard_normal((2, 16, 70, 60)).astype(np.float32)), [r // 2 * d for r, d in zip(form.taps, dilations)]
     w = RNG.standard_normal((16, 16, *form.taps)).astype(np.float32)
     y, counts = empty((2, 16, 70, 60), np.float32), np.zeros((2, 4200, 16), np.int32)
@@ -131,6 +135,26 @@ def test_the_epilogue_sees_every_output_once(form, dilations):
     assert relative_error(y, 2 * convolution(x, w, ONE, dilations, pads, pads, 1)) < TOLERANCE[form.points]
 
 
+@pytest.mark.parametrize(("form", "dilations"), [(F4, (1, 1)), (F2, (2, 3)), (Form((1, 3), 8), (1, 1)), (Form((1, 5), 6), (1, 4))])
+def test_long_rows_are_cut_into_pieces(form, dilations, monkeypatch):
+    """And the workspace does not grow with the row."""
+    w = RNG.standard_normal((16, 16, *form.taps)).astype(np.float32)
+    pads = [r // 2 * d for r, d in zip(form.taps, dilations)]
+    monkeypatch.setattr(winograd, "_STRIP_BYTES", 64 << 10)
+    monkeypatch.setattr(winograd, "_ROW_BYTES", 64 << 10)
+    for batch, width in ((1, 311), (2, 623)):
+        x = native(RNG.standard_normal((batch, 16, 3, width)).astype(np.float32))
+        y, expected = result(x, w, pads, pads, form, dilations, threads=2)
+        assert relative_error(y, expected) < TOLERANCE[form.points]
+    sizes = []
+    for width in (5000, 50_000):
+        x, memory = image(empty((1, 16, 1, width), np.float32)), Memory()
+        weights = WinogradWeights(w.shape[:2], form)
+        winograd.winograd(x, weights, x, pads, dilations, alloc=lambda n, memory=memory: sizes.append(n) or memory.alloc(n))
+    assert len(sizes) == 4
+    assert max(sizes) < 1.3 * min(sizes) < 128 << 10
+
+
 def test_kernels_are_compiled_for_points_alone():
     """Filters of as many points share the kernel that makes patches; sizes, borders, dilations and groups are arguments."""
 
@@ -138,7 +162,7 @@ def test_kernels_are_compiled_for_points_alone():
         x = image(empty((1, channels, *size), np.float32))
         weights = WinogradWeights((channels, channels // groups), Form(taps, points), groups)
         pads = [r // 2 * d for r, d in zip(taps, dilations)]
-        first, product, last = winograd.winograd(x, weights, x, pads, dilations, alloc=Memory().alloc)
+        first, product, last, *_ = winograd.winograd(x, weights, x, pads, dilations, alloc=Memory().alloc)
         return first.kernel.key, product.kernel.key, last.kernel.key
 
     square, line = kernels((5, 5), 6), kernels((1, 3), 6)
@@ -146,7 +170,7 @@ def test_kernels_are_compiled_for_points_alone():
     assert kernels((3, 3), 6)[2] != square[2]
     assert line[0] == kernels((1, 5), 6)[0] != square[0]
     assert line == kernels((3, 1), 6)
-    assert square == kernels((5, 5), 6, (1, 30)) == kernels((5, 5), 6, channels=48) == kernels((5, 5), 6, (7, 5), 32, (2, 3), 4)
+    assert square == kernels((5, 5), 6, (1, 3000)) == kernels((5, 5), 6, channels=48) == kernels((5, 5), 6, (7, 5), 32, (2, 3), 4)
 
 
 def test_values_that_are_not_finite_stay_in_their_tile():

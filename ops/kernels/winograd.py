@@ -11,7 +11,7 @@ own. Of dilated filters the tiles of the interleaved images take turns. `ops/con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -27,6 +27,7 @@ from .spec import handwritten
 from .winogradforms import Form, Matrix, matrices
 
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
+_ROW_BYTES = 8 << 20  # those of a row of tiles that is not cut: of a long sequence a strip is a piece
 _PACKED_CHANNELS = 64  # whose filters of a panel are transformed at once: in float64, in L2
 _TASK_BYTES = 32 << 10  # a task costs the executor about a microsecond
 
@@ -126,11 +127,11 @@ def winograd(
     n, _, height, width = out.shape
     (rows, cols), (down, right) = weights.form.tiles((height, width), dilations), weights.form.interleaved(dilations)
     grid = _Grid(weights.form, rows, cols, (down, right))
-    each = _strip_rows(weights, n, grid)
-    v, m = (_products(alloc, weights.form.products, n * each * grid.cols, channels) for channels in (c * groups, o))
+    strips = list(_strips(weights, n, grid))
+    most = n * max(strip.rows * strip.cols for strip in strips)
+    v, m = (_products(alloc, weights.form.products, most, channels) for channels in (c * groups, o))
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
-    for first in range(0, grid.rows, each):
-        strip = replace(grid, first=first, rows=min(each, grid.rows - first))
+    for strip in strips:
         tiles = n * strip.rows * strip.cols
         launches.append(_input_launch(source, v, strip, pads, threads, label))
         launches += conv(
@@ -146,20 +147,26 @@ class _Grid:
     """The tiles of a picture, or of a strip of it.
 
     Attributes:
-        first, rows, cols: tiles.
+        rows, cols: how many.
         dilations: how many interleaved pictures take turns, along rows of tiles and along columns.
+        top, left: the first row and the first column, the latter a multiple of the dilation.
     """
 
     form: Form
     rows: int
     cols: int
     dilations: tuple[int, int]
-    first: int = 0
+    top: int = 0
+    left: int = 0
 
-    @property
-    def high(self) -> int:
-        """Rows of the picture that the rows of tiles cover."""
-        return self.rows * self.form.outputs[0]
+    def moved(self, image: Image, beside: int) -> int:
+        """Bytes of the image under the strip, and of its transform; `beside`: whether patches overlap (1) or not (0)."""
+        n, channels, *size = image.shape
+        spans = (
+            min(m * tiles + beside * (r - 1), have)
+            for m, r, tiles, have in zip(self.form.outputs, self.form.taps, (self.rows, self.cols), size)
+        )
+        return 4 * n * channels * (prod(spans) + self.form.products * self.rows * self.cols)
 
 
 def _plane(x: Image, label: str) -> Image:
@@ -170,16 +177,28 @@ def _plane(x: Image, label: str) -> Image:
     return Image(x.address, (*volume.shape[:2], *volume.shape[3:]), (*volume.strides[:2], *volume.strides[3:]))
 
 
-def _strip_rows(weights: WinogradWeights, n: int, grid: _Grid) -> int:
-    """Rows of tiles whose transforms go through memory at once.
+def _strips(weights: WinogradWeights, n: int, grid: _Grid) -> Iterator[_Grid]:
+    """Rows of tiles, or pieces of a very long one, whose transforms go through memory at once.
 
     Few, so that the transforms stay in cache; but each strip reads all filters again, so they may take twice as much.
     """
     o, c = weights.shape
     products = weights.form.products
-    row_bytes = products * n * grid.cols * (c * weights.groups + o) * 4
-    most = max(1, max(_STRIP_BYTES, 2 * products * c * o * 4) // row_bytes)
-    return -(-grid.rows // -(-grid.rows // most))
+    tile = products * n * (c * weights.groups + o) * 4
+    most, together, rows, cols = max(_STRIP_BYTES, 2 * products * c * o * 4), grid.dilations[1], 1, grid.cols
+    if cols * tile <= max(most, _ROW_BYTES):
+        rows = _even(grid.rows, most // (cols * tile))
+    else:
+        cols = _even(cols // together, most // (together * tile)) * together
+    for top in range(0, grid.rows, rows):
+        for left in range(0, grid.cols, cols):
+            yield replace(grid, top=top, left=left, rows=min(rows, grid.rows - top), cols=min(cols, grid.cols - left))
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the fewest parts of `count` that are not larger than `most`, or than 1, and much alike."""
+    parts = -(-count // max(1, most))
+    return -(-count // parts)
 
 
 def _first(planes: Image, tiles: int) -> Image:
@@ -211,12 +230,12 @@ def _input_launch(x: Image, v: Image, strip: _Grid, pads: Sequence[int], threads
     form = strip.form
     chunk, chunks = _chunk(c, strip, n, threads)
     args = (x.address, v.address, x.strides[0], x.strides[2], x.strides[3], v.strides[0], v.strides[2], c, height, width,
-            int(pads[0]), int(pads[1]), strip.rows, strip.cols, chunk, chunks, strip.first,
+            int(pads[0]), int(pads[1]), strip.rows, strip.cols, chunk, chunks, strip.top, strip.left,
             *form.outputs, *strip.dilations, *form.patch)  # fmt: skip
     square = min(form.patch) > 1
     kernel = handwritten("winograd_input", "winogradtransform:input_factory", points=form.points, square=square)
-    moved = 4 * n * c * min(strip.high + form.taps[0] - 1, height) * width + form.products * n * strip.rows * strip.cols * c * 4
-    return Launch(kernel, args, n * strip.rows * chunks, 64 + form.products * 64, f"{label}: patches", 0, moved)
+    scratch = 64 + form.products * 64
+    return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: patches", 0, strip.moved(x, 1))
 
 
 def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Grid, finish: tuple, threads: int, label: str) -> Launch:
@@ -225,8 +244,8 @@ def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Grid, fin
     chunk, chunks = _chunk(o, strip, n, threads)
     args = (m.address, y.address, residual.address if residual else 0, *finish, m.strides[0], m.strides[2], y.strides[0],
             *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, strip.rows, strip.cols, chunk, chunks,
-            strip.first, *form.outputs, *strip.dilations)  # fmt: skip
+            strip.top, strip.left, *form.outputs, *strip.dilations)  # fmt: skip
     rows, cols = form.outputs if min(form.patch) > 1 else (0, max(form.outputs))
     kernel = handwritten("winograd_output", "winogradtransform:output_factory", points=form.points, rows=rows, cols=cols)
-    moved = 4 * n * o * min(strip.high, height) * width + form.products * n * strip.rows * strip.cols * o * 4
-    return Launch(kernel, args, n * strip.rows * chunks, 64 + prod(form.outputs) * 64, f"{label}: outputs", 0, moved)
+    scratch = 64 + prod(form.outputs) * 64
+    return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: outputs", 0, strip.moved(y, 0))

@@ -44,10 +44,10 @@ def input_factory(points: int, square: bool) -> Callable:
 
     def kernel(args, task, scratch):
         c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
-        across, down, right, high, wide = args[18], args[19], args[20], args[21], args[22]
+        across, down, right, high, wide = args[19], args[20], args[21], args[22], args[23]
         first_col, outer = task % chunks * chunk, task // chunks
         line, n = args[16] + outer % rows, outer // rows
-        top, left = line // down * down * args[17] + line % down - args[10], first_col * across - args[11]
+        top, left = line // down * down * args[18] + line % down - args[10], (args[17] + first_col) * across - args[11]
         row, pixel = args[3] * down, args[4] * right
         patch, turn = scratch + 64, 0
         for col in range(first_col, min(cols, first_col + chunk)):
@@ -98,10 +98,11 @@ def output_factory(points: int, rows: int, cols: int) -> Callable:
 
     def kernel(args, task, scratch):
         o, height, width, lines, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
-        high, wide, down, right = args[24], args[25], args[26], args[27]
+        high, wide, down, right = args[25], args[26], args[27], args[28]
         first_col, outer = task % chunks * chunk, task // chunks
         line, n = args[23] + outer % lines, outer // lines
-        top, left, turn = line // down * down * high + line % down, first_col * wide, 0
+        top, begin, turn = line // down * down * high + line % down, (args[24] + first_col) * wide, 0
+        left = begin
         tile = scratch + 64
         low, above = splat(number(args[4])), splat(number(args[5]))
         after = min(cols, first_col + chunk)
@@ -127,10 +128,10 @@ def output_factory(points: int, rows: int, cols: int) -> Callable:
             if turn == right:
                 turn, left = 0, left + right * wide - right
         if args[6] != 0:
-            where, begin = words(scratch), first_col * wide
+            where, end = words(scratch), min(width, (args[24] + after) * wide)
             for i in range(below):
                 where[0], where[1], where[2] = n, 0, (top + i * down) * width + begin
-                where[3], where[4], where[5] = min(width, after * wide) - begin, 0, o
+                where[3], where[4], where[5] = end - begin, 0, o
                 call_kernel(args[6], args[7], 0, scratch)
 
     return kernel
