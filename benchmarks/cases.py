@@ -92,10 +92,15 @@ def _layers() -> list[Case]:
     return [Case(f"{name}: {x}", "conv", partial(micro.convolution, x)) for name, group in networks.items() for x in group]
 
 
+ATTENTIONS = ((128, 1.0), (1024, 1.5), (4096, 1.5))  # tokens, with 12 heads of 64, and the ratio to reach
+
+
 def _patterns() -> list[Case]:
     return [
         Case("softmax 4096x1024", "pattern", partial(micro.softmax, 4096, 1024), 1.2),
         Case("layer norm 4096x768", "pattern", partial(micro.layer_norm, 4096, 768), 1.2),
+        *(Case(f"attention, {n} tokens", "pattern", partial(micro.attention, 12, 64, n), least) for n, least in ATTENTIONS),
+        Case("causal attention, 1024 tokens", "pattern", partial(micro.attention, 12, 64, 1024, True), 1.5),
         Case("20 elementwise ops 64x256x1024", "pattern", partial(micro.chain, 64, 256, 1024), 5.0),
         Case("300 tiny ops", "pattern", partial(micro.tiny_nodes, 300), 1.0),
         Case("one node, 4 numbers", "pattern", micro.one_node, longest=20e-6),

@@ -66,6 +66,23 @@ def layer_norm(rows: int, columns: int) -> tuple[onnx.ModelProto, Feeds]:
     return model, {"x": normal(rows, columns)}
 
 
+def attention(heads: int, size: int, sequence: int, causal: bool = False) -> tuple[onnx.ModelProto, Feeds]:
+    """Attention of one sequence, heads side by side before and after it, as exporters write it; maybe with a causal mask."""
+    rows, width = f"float[1,{sequence},{heads * size}]", heads * size
+    masked = "Where (seen, b, lowest)" if causal else "Identity (b)"
+    body = (
+        f"({rows} q, {rows} k, {rows} v) => ({rows} y) <int64[4] split = {{0, 0, {heads}, {size}}}, int64[3] merged = {{0, 0, {width}}}>"
+        " { r = Reshape (q, split) s = Reshape (k, split) t = Reshape (v, split) f = Transpose <perm = [0, 2, 1, 3]> (r)"
+        " g = Transpose <perm = [0, 2, 3, 1]> (s) h = Transpose <perm = [0, 2, 1, 3]> (t) a = MatMul (f, g) b = Mul (a, scale)"
+        f" c = {masked} p = Softmax <axis = -1> (c) o = MatMul (p, h) u = Transpose <perm = [0, 2, 1, 3]> (o)"
+        " y = Reshape (u, merged) }"
+    )
+    weights = {"scale": np.array(size**-0.5, np.float32)}
+    if causal:
+        weights |= {"seen": np.tri(sequence, dtype=bool), "lowest": np.array(np.finfo(np.float32).min)}
+    return build(body, weights), {name: normal(1, sequence, width, seed=i) for i, name in enumerate("qkv")}
+
+
 def chain(*shape: int) -> tuple[onnx.ModelProto, Feeds]:
     """Twenty elementwise operators in a row; their second operands are scalars, a row, and a channel's values."""
     channel = np.full((shape[-2], 1), 1.25, np.float32)

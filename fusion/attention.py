@@ -41,6 +41,7 @@ from ..ops.primitives import (
     Trace,
 )  # fmt: skip
 from . import loops
+from .attentionband import band_of
 from .copies import copy_launches
 from .edit import Editor, literal, readers_of, view
 from .scales import scaled
@@ -66,7 +67,7 @@ def fuse_attention(trace: Trace) -> Trace:
     return prune(editor.result())
 
 
-def _rewritten(match: _Match, turned: dict[object, Tensor]) -> list[Primitive]:
+def _rewritten(match: _Match, turned: dict[object, object]) -> list[Primitive]:
     """The primitives in place of the second product; itself if it has to stay."""
     try:
         return _Rewrite(match, turned).run()
@@ -300,7 +301,7 @@ def _under_reshapes(x: Tensor) -> Tensor:
 class _Rewrite:
     """One attention as a kernel: what has to be in front of it, and the view of its result that stands for the product."""
 
-    def __init__(self, match: _Match, turned: dict[object, Tensor]) -> None:
+    def __init__(self, match: _Match, turned: dict[object, object]) -> None:
         self.match, self.turned = match, turned
         self.before: list[Primitive] = []
         self.kept: list[Tensor] = []  # keeps ids unique
@@ -321,7 +322,9 @@ class _Rewrite:
         reads = [x for x in work.reads if x is not self.raw] if work else []
         size = q.dtype
         y = Tensor(size, (*self.heads.sizes, v.shape[-1]))
-        call = _Call(self.heads.sizes, scale, work, self.raw, self.maps)
+        maps = [p for p in match.work if isinstance(p, Map)]
+        band = band_of(maps, {id(x) for x in match.scores}, self.heads.sizes[-1], self.turned)
+        call = _Call(self.heads.sizes, scale, work, self.raw, self.maps, band)
         kernel = Kernel(
             "attention", (q, k, v, *reads), (y,), call.launch, matrix=tuple((d,) for d in range(y.rank)),
             flops=2 * prod(y.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]), nodes=match.nodes, reference=call.reference,
@@ -456,6 +459,7 @@ class _Call:
     work: loops.Body | None
     raw: Tensor
     maps: Sequence[Map]
+    band: kernels.Band | None
 
     def launch(self, x: LaunchContext) -> list[Launch]:
         """Launches for operands in place."""
@@ -471,9 +475,10 @@ class _Call:
             at = [operand.address for operand in reads]
             kernel, args = loops.scores(self.work, self.raw, shape, layouts, at, panel_width(y.dtype.itemsize) * y.dtype.itemsize)
             scores = (Address(kernel), Block(args))
+        label = f"{'x'.join(map(str, leads))}x({queries}x{sizes.head}x{sizes.keys}x{sizes.value})"
         return kernels.attention(
-            dtype, _matrix(q), _matrix(k), _matrix(v), _matrix(y), sizes, scale=self.scale, scores=scores, alloc=x.alloc,
-            threads=x.threads, label=f"{'x'.join(map(str, leads))}x({queries}x{sizes.head}x{sizes.keys}x{sizes.value})",
+            dtype, _matrix(q), _matrix(k), _matrix(v), _matrix(y), sizes, scale=self.scale, scores=scores, band=self.band,
+            alloc=x.alloc, threads=x.threads, label=label,
         )  # fmt: skip
 
     def reference(self, inputs: list[np.ndarray | None]) -> list[np.ndarray]:

@@ -9,9 +9,15 @@ import onnx.parser
 import pytest
 
 import jitrt
+from benchmarks import zoo
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
 from jitrt.fusion.plan import Step
+from jitrt.fusion.rewrite import rewrite
+from jitrt.fusion.simplify import simplify
+from jitrt.fusion.trace import Specialise, trace
+from jitrt.ops.kernels.attention import Band
+from jitrt.ops.primitives import Kernel
 
 Array = np.ndarray
 B, N, S, T, D = 2, 4, 19, 23, 8
@@ -151,8 +157,55 @@ def test_a_causal_mask(shift: int, filler: float) -> None:
     check(model)
 
 
-def kernel_names(session: jitrt.InferenceSession, feeds: dict[str, Array]) -> set[str]:
-    return {step.kernel.name for step in session.get_plan(feeds).steps if isinstance(step, Step)}
+def bands(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Band | None]:
+    """What each attention of a model is known to see."""
+    read = frozenset()
+    while True:
+        try:
+            made = trace(rewrite(load(model).graph), feeds, [x.name for x in model.graph.output], read).trace
+            break
+        except Specialise as need:
+            read |= {*need.readers}
+    return [p.launch.__self__.band for p in simplify(made).primitives if isinstance(p, Kernel) and p.name == "attention"]
+
+
+SEEN = {
+    "chosen": (CAUSAL, np.tri(S, T, 2, dtype=bool), (S - 1, 2)),
+    "a window": (CAUSAL, np.tri(S, T, 2, dtype=bool) & ~np.tri(S, T, -6, dtype=bool), (5, 2)),
+    "for some heads": (CAUSAL, np.stack([np.tri(S, T, n, dtype=bool) for n in (1, 2, 3, 0)]), (S - 1, 3)),
+    "keys that nobody sees": (CAUSAL, np.arange(T) < 4, (S - 1, 3)),
+    "added": (CAUSAL.replace("Where (m, a, f)", "Add (a, m)"), np.where(np.tri(S, T), 0, -np.inf).astype(np.float32), (S - 1, 0)),
+    "with what a run hides": (
+        f"({QKV}, bool[{B},1,1,{T}] r) => ({Y}) <float z = {{0.0}}>"
+        f" {{ a = MatMul (q, k) n = And (r, m) w = Where (n, z, f) c = Add (w, a) {END} }}",
+        np.tri(S, T, 4, dtype=bool), (S - 1, 4),
+    ),
+    "by little": (CAUSAL.replace("Where (m, a, f)", "Add (a, m)"), np.where(np.tri(S, T), 0, -5.0).astype(np.float32), None),
+    "before a cap": (
+        f"({QKV}) => ({Y}) {{ a = MatMul (q, k) b = Where (m, a, f) c = Tanh (b) {END} }}", np.tri(S, T, 2, dtype=bool), None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "mask", "band"), SEEN.values(), ids=SEEN)
+@pytest.mark.parametrize("filler", [-np.inf, LOWEST])
+def test_a_mask_that_is_known_leaves_out_what_it_hides(text: str, mask: Array, band: tuple[int, int] | None, filler: float) -> None:
+    model = model_of(text)
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(x), n) for n, x in {"m": mask, "f": np.float32(filler)}.items()
+    )
+    (found,) = bands(model, feeds_of(model, {}))
+    assert (found and (found.back, found.ahead)) == band
+    check(model, given={"r": RNG.random((B, 1, 1, T)) < 0.8})
+
+
+def test_decoders_and_operators_leave_out_what_a_causal_mask_hides() -> None:
+    sizes = {"layers": 1, "width": 32, "heads": 2, "vocabulary": 20, "context": 64}
+    feeds = zoo.inputs("gpt2", **sizes, sequence=9, past_sequence=4)
+    assert [band and band.ahead for band in bands(zoo.build("gpt2", **sizes), feeds)] == [4]
+    shape = f"float[{B},{N},{S},{D}]"
+    model = model_of(f"({shape} q, {shape} k, {shape} v) => ({Y}) {{ y = Attention <is_causal = 1> (q, k, v) }}", 23)
+    assert [band and band.ahead for band in bands(model, feeds_of(model, {}))] == [0]
 
 
 def test_the_attention_operators_are_the_kernel() -> None:

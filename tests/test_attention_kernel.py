@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from kernel_problems import Memory, run
 
 from jitrt.ops.kernels import attention as kernels
-from jitrt.ops.kernels.attention import Heads, Sizes
+from jitrt.ops.kernels import target
+from jitrt.ops.kernels.attention import Band, Heads, Sizes
 
 KIND = {"f32": np.float32, "f64": np.float64}
 TOLERANCE = {"f32": 3e-6, "f64": 1e-14}
@@ -23,13 +28,17 @@ def heads(x: Array) -> Heads:
     return Heads(x.ctypes.data, leads, *x.strides[3:])
 
 
-def attend(q: Array, k: Array, v: Array, scale: float = 1.0, threads: int = 2) -> Array:
+def attend(q: Array, k: Array, v: Array, scale: float = 1.0, threads: int = 2, band: Band | None = None) -> Array:
     """What the kernel makes; the result lies as [a, b, rows, c, columns]."""
     leads = np.broadcast_shapes(q.shape[:3], k.shape[:3], v.shape[:3])
     y = np.full((*leads[:2], q.shape[3], leads[2], v.shape[4]), 99, q.dtype).swapaxes(2, 3)
     sizes = Sizes(leads, q.shape[3], k.shape[3], q.shape[4], v.shape[4])
     memory, dtype = Memory(), "f32" if q.dtype == np.float32 else "f64"
-    run(kernels.attention(dtype, heads(q), heads(k), heads(v), heads(y), sizes, scale=scale, alloc=memory.alloc, threads=threads))
+    run(
+        kernels.attention(
+            dtype, heads(q), heads(k), heads(v), heads(y), sizes, scale=scale, band=band, alloc=memory.alloc, threads=threads
+        )
+    )  # fmt: skip
     return y
 
 
@@ -130,3 +139,50 @@ SHARES = [(12, 8, 2), (12, 64, 2), (1, 1, 2), (3, 13, 4), (1000, 1, 2), (1, 200,
 def test_tasks_cover_all_panels_once(heads_: int, panels: int, threads: int) -> None:
     each, blocks = kernels._share(heads_, panels, heads_ * panels * 10**6, threads)
     assert (blocks - 1) * each < panels <= blocks * each
+
+
+def check_target(registers: int = 0) -> None:
+    """A few problems on the present target, maybe with another number of registers: run in processes of their own."""
+    found = replace(target.current(), registers=registers or target.current().registers)
+    target.current = lambda: found
+    for queries, keys, head, value in ((1, 5, 3, 2), (21, 300, 40, 33), (70, 61, 64, 64)):
+        check(*problem((1, 2, 1), queries, keys, head, value))
+
+
+TARGETS = {
+    "any": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
+    "without fma": {"NUMBA_CPU_NAME": "sandybridge", "NUMBA_CPU_FEATURES": "+avx,+sse4.2"},
+    "many registers": {},
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_other_targets(name: str) -> None:
+    call = f"t.check_target({32 if name == 'many registers' else 0})"
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_attention_kernel as t; {call}"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | TARGETS[name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(40, 40), (33, 700), (300, 20), (1, 9)])
+@pytest.mark.parametrize(("back", "ahead"), [(1000, 0), (3, 5), (0, 0), (1000, 250), (-7, 20), (400, -300)])
+def test_blocks_outside_a_band_are_not_read(queries: int, keys: int, back: int, ahead: int) -> None:
+    """Keys and values that no panel of queries sees are NaN; panels that see none see all."""
+    q, k, v = problem((1, 1, 1), queries, keys, 8, 8)
+    width = kernels.panel_width(4)
+    wanted = np.empty((1, 1, 1, queries, 8))
+    band, step = Band(back, ahead, -np.inf), kernels._key_block(keys, 4 * width)
+    for first in range(0, queries, width):
+        rows = slice(first, min(first + width, queries))
+        low, high = max(0, first - back), min(keys, rows.stop + ahead)
+        low, high = (low // step * step, min(keys, -(-high // step) * step)) if low < high else (0, keys)
+        wanted[..., rows, :] = expected(q[..., rows, :], k[..., low:high, :], v[..., low:high, :], 0.3)
+    np.testing.assert_allclose(attend(q, k, v, 0.3, 2, band), wanted, 3e-6, 3e-6)
+
+
+def test_rows_without_a_score_above_the_level_see_everything() -> None:
+    q, k, v = problem((1, 1, 2), 40, 600, 8, 8)
+    q[..., 5, :], k[...] = -abs(q[..., 5, :]) - 1, abs(k) + 1
+    band = Band(40, 0, -1.0)
+    got = attend(q, k, v, 1.0, 2, band)
+    np.testing.assert_allclose(got[..., :16, :], expected(q, k, v)[..., :16, :], 3e-6, 3e-6)

@@ -30,6 +30,7 @@ _LATE = 0.5  # of a task, what threads wait for the last one on cores that other
 _COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied: they would fall into few sets of L1
 _AHEAD = 8  # rows by which a copy asks for what it will read
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
+_FLAGS = 8 * _PANELS  # bytes of a word for each panel
 _STATE = 3  # rows of a panel's state: largest scores, sums, factors
 LEADS = 3  # dimensions of heads: batch, groups, heads of a group
 
@@ -65,6 +66,19 @@ class Sizes:
         return 2 * self.heads * self.queries * self.keys * (self.head + self.value)
 
 
+@dataclass(frozen=True)
+class Band:
+    """Where scores may count: key j for query i if i - back <= j <= i + ahead.
+
+    Attributes:
+        level: what lies outside is far below it. Rows without a score above it are computed whole.
+    """
+
+    back: int
+    ahead: int
+    level: float
+
+
 def attention(
     dtype: str,
     q: Heads,
@@ -75,6 +89,7 @@ def attention(
     *,
     scale: float = 1.0,
     scores: tuple[Opaque, Opaque] | None = None,
+    band: Band | None = None,
     alloc: Alloc,
     threads: int = 1,
     label: str = "attention",
@@ -85,6 +100,7 @@ def attention(
         y: its rows are runs in memory.
         scores: (kernel address, argument block address) of work on a block of scores in place, [keys, queries]. It is told
             of the block at the start of the scratch (see `loopcode.Shape.SCORES`).
+        band: blocks outside are not computed, and keys and values there not read.
 
     Raises:
         ValueError: they are not.
@@ -109,8 +125,9 @@ def attention(
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
         v.column, *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
         each, blocks, keys, *_split(keys), *_split(last), *_split(s.value), int(k_copied), int(v_copied),
+        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
     )  # fmt: skip
-    scratch = 64 + width * size * (keys + each * (s.head + s.value + _STATE))
+    scratch = 64 + _FLAGS + width * size * (keys + each * (s.head + s.value + _STATE))
     scratch += keys * size * (k_copied * s.head + v_copied * s.value)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
     kernel = handwritten("attention", "attention:factory", dtype=dtype, k_lines=k_lines, v_lines=v_lines)
@@ -171,8 +188,8 @@ def _key_block(keys: int, row_bytes: int) -> int:
 def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
     """The kernel. Task = (head, block of panels).
 
-    Scratch: 64 bytes for the block of `scores`; the scores of a block of keys; for each panel its state, its queries and its
-    result so far.
+    Scratch: 64 bytes for the block of `scores`; whether each panel is to be computed; the scores of a block of keys; for each
+    panel its state, its queries and its result so far; copies of a block of keys and values.
     """
     from . import attentiontile, shuffle, simd
     from .subroutine import subroutine
@@ -181,7 +198,9 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
     vector, width, pitch = lanes * size, 2 * lanes, 2 * lanes * size
     # a column of the keys is what their tile broadcasts, a row of the values theirs
     k_tiles, v_tiles = (attentiontile.tiles(dtype, lanes, across) for across in (not k_lines, v_lines))
-    weigh, state_rows = attentiontile.weigh(dtype, lanes), _STATE
+    weigh, state_rows, head_bytes = attentiontile.weigh(dtype, lanes), _STATE, 64 + _FLAGS
+    first_lane, across, at_most, select = simd.first, simd.reduce_minimum, simd.at_most, simd.select
+    first_lanes = simd.first_lanes(lanes)
     words, call_kernel, number = simd.block, simd.call_kernel, simd.float_argument
     load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     ask, ahead = simd.prefetch(dtype, 1), _AHEAD
@@ -250,7 +269,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
         k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
         v = args[2] + l0 * args[14] + l1 * args[15] + l2 * args[16]
         y = args[3] + l0 * args[19] + l1 * args[20] + l2 * args[21]
-        scores = scratch + 64
+        wanted, scores = words(scratch + 64), scratch + head_bytes
         states = scores + step * pitch
         turned = states + each * state_rows * pitch
         results = turned + each * head * pitch
@@ -264,36 +283,61 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
                 fill(panel, head, zero)
             turn(q + first * args[7], count, head, args[7], args[8], panel, pitch)
             scaled(panel, head, args[30])
-            fill(state, 1, lowest)
-            fill(state + pitch, 1, zero)
-        for key in range(0, max(keys, 1), step):
-            rows = min(step, keys - key)
-            at = 36 if key + step < keys else 40
-            k_block, k_row, v_block, v_row = k + key * args[12], args[12], v + key * args[17], args[17]
-            if args[48] != 0:
-                copy(k_block, rows, head, k_row, k_copy)
-                k_block, k_row = k_copy, head * size
-            if args[49] != 0:
-                copy(v_block, rows, value, v_row, v_copy)
-                v_block, v_row = v_copy, value * size
+            wanted[p] = 1
+        back, ahead = args[50], args[51]
+        for attempt in range(2):
+            begin, end = keys, 0
             for p in range(panels):
-                first = q0 + p * width
+                state, first = states + p * state_rows * pitch, q0 + p * width
                 count = min(width, queries - first)
-                vectors = 1 if count <= lanes else 2
-                panel, state, result = turned + p * head * pitch, states + p * state_rows * pitch, results + p * value * pitch
-                x, s, height, number_of = k_block, scores, args[at], args[at + 1]
-                for _ in range(2):
-                    k_tiles(args, vectors, height, number_of, x, k_row, args[13], panel, head, 0, 0, s)
-                    x, s = x + height * number_of * k_row, s + height * number_of * pitch
-                    height, number_of = args[at + 2], args[at + 3]
-                if args[31] != 0:
-                    work_on(args[31], args[32], scratch, l0, l1, l2, key, rows, first, count, scores)
-                weigh(args, vectors, rows, scores, state)
-                x, s, height, number_of = v_block, result, args[44], args[45]
-                for _ in range(2):
-                    v_tiles(args, vectors, height, number_of, x, args[18], v_row, scores, rows, key, state + 2 * pitch, s)
-                    x, s = x + height * number_of * args[18], s + height * number_of * pitch
-                    height, number_of = args[46], args[47]
+                low, high = max(0, first - back), min(keys, first + count + ahead)
+                if attempt == 1:
+                    # rows that saw nothing above the level see everything
+                    small = at_most(
+                        select(first_lanes(count), load(state), splat(0.0)),
+                        select(first_lanes(count - lanes), load(state + vector), splat(0.0)),
+                    )
+                    wanted[p] = 1 if first_lane(across(small)) < number(args[52]) else 0
+                if attempt == 1 or low >= high:
+                    low, high = 0, max(keys, 1)
+                if wanted[p] != 0:
+                    fill(state, 1, lowest)
+                    fill(state + pitch, 1, zero)
+                    begin, end = min(begin, low), max(end, high)
+            for key in range(begin // step * step, end, step):
+                rows = min(step, keys - key)
+                at = 36 if key + step < keys else 40
+                k_block, k_row, v_block, v_row = k + key * args[12], args[12], v + key * args[17], args[17]
+                if args[48] != 0:
+                    copy(k_block, rows, head, k_row, k_copy)
+                    k_block, k_row = k_copy, head * size
+                if args[49] != 0:
+                    copy(v_block, rows, value, v_row, v_copy)
+                    v_block, v_row = v_copy, value * size
+                for p in range(panels):
+                    first = q0 + p * width
+                    count = min(width, queries - first)
+                    vectors = 1 if count <= lanes else 2
+                    low, high = max(0, first - back), min(keys, first + count + ahead)
+                    if attempt == 1 or low >= high:
+                        low, high = 0, max(keys, 1)
+                    if wanted[p] == 0 or key >= high or (low > 0 and key + rows <= low):
+                        continue
+                    panel, state, result = turned + p * head * pitch, states + p * state_rows * pitch, results + p * value * pitch
+                    x, s, height, number_of = k_block, scores, args[at], args[at + 1]
+                    for _ in range(2):
+                        k_tiles(args, vectors, height, number_of, x, k_row, args[13], panel, head, 0, 0, s)
+                        x, s = x + height * number_of * k_row, s + height * number_of * pitch
+                        height, number_of = args[at + 2], args[at + 3]
+                    if args[31] != 0:
+                        work_on(args[31], args[32], scratch, l0, l1, l2, key, rows, first, count, scores)
+                    weigh(args, vectors, rows, scores, state)
+                    later = max(0, key - low)
+                    x, s, height, number_of = v_block, result, args[44], args[45]
+                    for _ in range(2):
+                        v_tiles(args, vectors, height, number_of, x, args[18], v_row, scores, rows, later, state + 2 * pitch, s)
+                        x, s = x + height * number_of * args[18], s + height * number_of * pitch
+                        height, number_of = args[46], args[47]
         for p in range(panels):
             first = q0 + p * width
             result, state = results + p * value * pitch, states + p * state_rows * pitch
