@@ -71,7 +71,8 @@ def attention(heads: int, size: int, sequence: int, causal: bool = False) -> tup
     rows, width = f"float[1,{sequence},{heads * size}]", heads * size
     masked = "Where (seen, b, lowest)" if causal else "Identity (b)"
     body = (
-        f"({rows} q, {rows} k, {rows} v) => ({rows} y) <int64[4] split = {{0, 0, {heads}, {size}}}, int64[3] merged = {{0, 0, {width}}}>"
+        f"({rows} q, {rows} k, {rows} v) => ({rows} y)"
+        f" <int64[4] split = {{0, 0, {heads}, {size}}}, int64[3] merged = {{0, 0, {width}}}>"
         " { r = Reshape (q, split) s = Reshape (k, split) t = Reshape (v, split) f = Transpose <perm = [0, 2, 1, 3]> (r)"
         " g = Transpose <perm = [0, 2, 3, 1]> (s) h = Transpose <perm = [0, 2, 1, 3]> (t) a = MatMul (f, g) b = Mul (a, scale)"
         f" c = {masked} p = Softmax <axis = -1> (c) o = MatMul (p, h) u = Transpose <perm = [0, 2, 1, 3]> (o)"

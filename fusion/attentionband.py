@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 
 from ..ops.kernels.attention import Band
-from ..ops.primitives import Expand, Map, Move, Reshape, Tensor
+from ..ops.primitives import Expand, Map, Move, Reshape, Shape, Tensor
 from .edit import literal
 
 _HIDES = -1e9  # what is added to a score hides it from here on
@@ -35,10 +36,7 @@ def band_of(work: Iterable[Map], scores: set[int], queries: int, known: dict[obj
         hidden = _hidden_by(p, scores)
         if hidden is not None and p.output.shape[-2] == queries:
             where, level, source = hidden
-            key = ("band", id(source), p.output.shape[-2:])
-            if key not in known:
-                known[key] = (_reach(where, *p.output.shape[-2:]), source)  # what identifies it has to stay
-            reach, _ = known[key]
+            reach = _known_reach(where, source, p.output.shape[-2:], known)
             if reach is not None:
                 back, ahead = reach
                 found = found or Band(back, ahead, -math.inf)
@@ -46,6 +44,14 @@ def band_of(work: Iterable[Map], scores: set[int], queries: int, known: dict[obj
         elif p.text != "a + b":
             break  # what was hidden before may have been moved up
     return found
+
+
+def _known_reach(hidden: np.ndarray, source: Tensor, shape: Shape, known: dict[object, object]) -> tuple[int, int] | None:
+    """`_reach`, once for all layers."""
+    key = ("band", id(source), shape)
+    if key not in known:
+        known[key] = (_reach(hidden, *shape), source)  # what identifies it has to stay
+    return cast("tuple[tuple[int, int] | None, Tensor]", known[key])[0]
 
 
 def _reach(hidden: np.ndarray, queries: int, keys: int) -> tuple[int, int] | None:
