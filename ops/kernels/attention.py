@@ -3,7 +3,8 @@
 Everything is computed transposed. A panel of queries, two vectors of them, is transposed once; the scores of a block of
 keys are then k (read in place) times that panel, [keys, queries] with lanes along queries. Largest scores, sums and
 exponentials are thus work on whole vectors, the exponentials are the panel that v (read in place, too) is multiplied with,
-and nothing but the queries is packed. The result, [channels, queries], is transposed back at the end.
+and nothing but the queries is packed. The result, [channels, queries], is transposed back at the end. A few queries alone
+take another way through memory (`attentionfew`).
 
 Loop order of a task, which is some panels of queries of one head: blocks of keys; panels; tiles. A block of keys and its
 values stay in L2 for all panels, the scores in L1. Between the products runs a generated kernel (`scores`) for masks and
@@ -28,6 +29,7 @@ _PANELS = 16  # of a task, at most: with keys and values they fit in L2
 _FETCH = 0.4  # of a panel's time, to fetch keys and values
 _LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
 _COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied: they would fall into few sets of L1
+_FEW = 4  # queries of a panel, at most, whose lanes run along channels (see `attentionfew`)
 _AHEAD = 8  # rows by which a copy asks for what it will read
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 _FLAGS = 8 * _PANELS  # bytes of a word for each panel
@@ -191,7 +193,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
     Scratch: 64 bytes for the block of `scores`; whether each panel is to be computed; the scores of a block of keys; for each
     panel its state, its queries and its result so far; copies of a block of keys and values.
     """
-    from . import attentiontile, shuffle, simd
+    from . import attentionfew, attentiontile, shuffle, simd
     from .subroutine import subroutine
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
@@ -201,6 +203,8 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
     weigh, state_rows, head_bytes = attentiontile.weigh(dtype, lanes), _STATE, 64 + _FLAGS
     first_lane, across, at_most, select = simd.first, simd.reduce_minimum, simd.at_most, simd.select
     first_lanes = simd.first_lanes(lanes)
+    dots, mixed = attentionfew.dots(dtype, lanes), attentionfew.mixed(dtype, lanes)
+    most_few = _FEW if k_lines and v_lines else 0
     words, call_kernel, number = simd.block, simd.call_kernel, simd.float_argument
     load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     ask, ahead = simd.prefetch(dtype, 1), _AHEAD
@@ -250,13 +254,21 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
                 store(x + i * pitch + v * vector, load(x + i * pitch + v * vector) * inverse)
 
     @subroutine
+    def divided_row(x, columns, total, y):
+        whole, inverse = columns // lanes * lanes, splat(1.0) / splat(load_one(total))
+        for j in range(0, whole, lanes):
+            store(y + j * size, load(x + j * size) * inverse)
+        for j in range(whole, columns):
+            store(y + j * size, load_one(x + j * size) / load_one(total))
+
+    @subroutine
     def work_on(kernel, block, scratch, l0, l1, l2, key, keys, query, queries, scores):
         where = words(scratch)
         where[0], where[1], where[2], where[3] = l0, l1, l2, key
         where[4], where[5], where[6], where[7] = keys, query, queries, scores
         call_kernel(kernel, block, 0, scratch)
 
-    zero, lowest = 0, -(1 << 52)  # the bits of 0.0 and of -inf as float64
+    zero, one, lowest = 0, 0x3FF << 52, -(1 << 52)  # the bits of 0, 1 and -inf as float64
 
     def kernel(args, task, scratch):
         n1, n2, queries, keys, head, value = args[24], args[25], args[26], args[27], args[28], args[29]
@@ -279,10 +291,14 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
             first = q0 + p * width
             panel, state = turned + p * head * pitch, states + p * state_rows * pitch
             count = min(width, queries - first)
-            if count < width:
-                fill(panel, head, zero)
-            turn(q + first * args[7], count, head, args[7], args[8], panel, pitch)
-            scaled(panel, head, args[30])
+            if count <= most_few:  # as they are: rows of channels
+                turn(q + first * args[7], head, count, args[8], args[7], panel, head * size)
+                scaled(panel, (count * head + width - 1) // width, args[30])
+            else:
+                if count < width:
+                    fill(panel, head, zero)
+                turn(q + first * args[7], count, head, args[7], args[8], panel, pitch)
+                scaled(panel, head, args[30])
             wanted[p] = 1
         back, ahead = args[50], args[51]
         for attempt in range(2):
@@ -324,28 +340,39 @@ def factory(dtype: str, k_lines: bool, v_lines: bool) -> Callable:
                     if wanted[p] == 0 or key >= high or (low > 0 and key + rows <= low):
                         continue
                     panel, state, result = turned + p * head * pitch, states + p * state_rows * pitch, results + p * value * pitch
+                    later, few = max(0, key - low), count if count <= most_few else 0
+                    for i in range(few):
+                        dots(args, rows, k_block, k_row, panel + i * head * size, head, scores + i * size)
                     x, s, height, number_of = k_block, scores, args[at], args[at + 1]
-                    for _ in range(2):
+                    for _ in range(2 if few == 0 else 0):
                         k_tiles(args, vectors, height, number_of, x, k_row, args[13], panel, head, 0, 0, s)
                         x, s = x + height * number_of * k_row, s + height * number_of * pitch
                         height, number_of = args[at + 2], args[at + 3]
                     if args[31] != 0:
                         work_on(args[31], args[32], scratch, l0, l1, l2, key, rows, first, count, scores)
                     weigh(args, vectors, rows, scores, state)
-                    later = max(0, key - low)
+                    for i in range(few):
+                        to, share, factor = result + i * value * size, scores + i * size, state + 2 * pitch + i * size
+                        mixed(args, rows, share, v_block, v_row, value, later, factor, to)
                     x, s, height, number_of = v_block, result, args[44], args[45]
-                    for _ in range(2):
+                    for _ in range(2 if few == 0 else 0):
                         v_tiles(args, vectors, height, number_of, x, args[18], v_row, scores, rows, later, state + 2 * pitch, s)
                         x, s = x + height * number_of * args[18], s + height * number_of * pitch
                         height, number_of = args[46], args[47]
         for p in range(panels):
             first = q0 + p * width
             result, state = results + p * value * pitch, states + p * state_rows * pitch
+            count = min(width, queries - first)
             if keys == 0:
                 fill(result, value, zero)
+                fill(state, 2, one)
+            if count <= most_few:
+                for i in range(count):
+                    total, to = state + pitch + i * size, y + (first + i) * args[22]
+                    divided_row(result + i * value * size, value, total, to)
             else:
                 divided(result, value, state + pitch)
-            # lanes along queries, rows of y along channels
-            turn(result, value, min(width, queries - first), pitch, size, y + first * args[22], args[22])
+                # lanes along queries, rows of y along channels
+                turn(result, value, count, pitch, size, y + first * args[22], args[22])
 
     return kernel
