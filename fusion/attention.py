@@ -10,7 +10,6 @@ shapes whose heads need more than three dimensions.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from ..ops.primitives import (
 )  # fmt: skip
 from . import loops
 from .attentionband import band_of
+from .attentionheads import Heads, Unfit, keeps_last, under_reshapes, under_views
 from .copies import copy_launches
 from .edit import Editor, literal, readers_of, view
 from .scales import scaled
@@ -71,7 +71,7 @@ def _rewritten(match: _Match, turned: dict[object, object]) -> list[Primitive]:
     """The primitives in place of the second product; itself if it has to stay."""
     try:
         return _Rewrite(match, turned).run()
-    except _Unfit:
+    except Unfit:
         return [match.second]
 
 
@@ -114,7 +114,7 @@ class _Search:
             return None
         x, views, hidden = second.inputs[0], [], None
         while self._read_once(x):
-            if _keeps_last(x.source, 1):
+            if keeps_last(x.source, 1):
                 views.append(x.source)
                 x = x.source.input
             elif hidden is None and (found := _zeroed(x.source)) is not None:
@@ -171,7 +171,7 @@ class _Search:
             for p in self.readers[id(x)]:
                 if x is softmax[0].input and id(p) in end:
                     continue
-                if p is None or not (isinstance(p, Map) or _keeps_last(p, 1)):
+                if p is None or not (isinstance(p, Map) or keeps_last(p, 1)):
                     return None
                 if p.output.size != raw.size or p.output.dtype != raw.dtype or p.output.shape[-1] != raw.shape[-1]:
                     return None
@@ -184,14 +184,6 @@ class _Search:
 
 def _is_product(p: Primitive | None) -> bool:
     return isinstance(p, Kernel) and p.name == "matmul" and None not in p.inputs and p.outputs[0].dtype in (np.float32, np.float64)
-
-
-def _keeps_last(p: Primitive | None, count: int) -> bool:
-    """Whether p is a reshape that leaves so many dimensions at the end as they are."""
-    if not isinstance(p, Move) or not isinstance(p.how, Reshape):
-        return False
-    before, after = p.input.shape, p.output.shape
-    return min(len(before), len(after)) >= count and before[-count:] == after[-count:]
 
 
 def _zeroed(p: Primitive | None) -> tuple[Tensor, Tensor] | None:
@@ -216,85 +208,12 @@ def _products_before(x: Tensor) -> list[Kernel]:
         p = value.source
         if _is_product(p):
             found.append(p)
-        elif isinstance(p, Map) or _keeps_last(p, 1):
+        elif isinstance(p, Map) or keeps_last(p, 1):
             for y in p.inputs:
                 if y.size == x.size and id(y) not in seen:
                     seen.add(id(y))
                     ahead.append(y)
     return found
-
-
-# -- dimensions
-class _Unfit(Exception):
-    """The pattern is there, but its dimensions are not those of heads."""
-
-
-@dataclass(frozen=True)
-class _Heads:
-    """How the rows of all scores, taken as one dimension, split into `LEADS` dimensions of heads and the queries of a head.
-
-    Attributes:
-        sizes: of the dimensions; inner: rows within one element of each. The queries come last.
-    """
-
-    sizes: Shape
-    inner: Shape
-
-    @classmethod
-    def of(cls, dimensions: Sequence[tuple[Shape, int]], shared: Sequence[int]) -> _Heads:
-        """The coarsest split that everything's dimensions are made of.
-
-        Args:
-            dimensions: of the values, each with the number of rows within one element of the last of them.
-            shared: numbers of neighbouring rows that share keys, and values.
-        """
-        marks = {1, *shared}
-        for shape, below in dimensions:
-            for n in reversed(shape):
-                below *= n
-                marks.add(below)
-        ends = sorted(marks)
-        if any(b % a for a, b in itertools.pairwise(ends)):
-            raise _Unfit
-        queries = 1 if min(shared) == 1 else ends[1]
-        inner = [n for n in ends[:-1] if n >= queries]
-        sizes = [b // a for a, b in zip(inner, [*inner[1:], ends[-1]])]
-        missing = kernels.LEADS - len(inner)
-        if missing < 0:
-            raise _Unfit
-        return cls((*[1] * missing, *sizes[::-1], queries), (*[ends[-1]] * missing, *inner[::-1], 1))
-
-    def spread(self, shape: Shape, given: Shape) -> Shape:
-        """The dimensions of a value of rows `given` that broadcasts with `shape`: each whole or 1."""
-        given = (1,) * (len(shape) - len(given)) + given
-        ends = [prod(shape[d:]) for d in range(len(shape))]
-        found = []
-        for n, inner in zip(self.sizes, self.inner):
-            d = max((d for d in range(len(shape)) if shape[d] > 1 and ends[d] // shape[d] <= inner < ends[d]), default=None)
-            found.append(n if d is not None and given[d] == shape[d] else 1)
-        return tuple(found)
-
-    def shared(self, rows: int) -> Shape:
-        """The dimensions of heads of what so many neighbouring rows share."""
-        return tuple(n if inner >= rows else 1 for n, inner in zip(self.sizes[:-1], self.inner))
-
-
-def _under_views(x: Tensor) -> tuple[Tensor, bool]:
-    """The matrices that x, the second factor of a product, is views of, and whether its rows are their columns."""
-    swapped = False
-    while True:
-        if _keeps_last(x.source, 2):
-            x = x.source.input
-        elif isinstance(x.source, Move) and x.source.how == Permute((*range(x.rank - 2), x.rank - 1, x.rank - 2)):
-            x, swapped = x.source.input, not swapped
-        else:
-            return x, swapped
-
-
-def _under_reshapes(x: Tensor) -> Tensor:
-    while _keeps_last(x.source, 1):
-        x = x.source.input
-    return x
 
 
 # -- the kernel
@@ -310,12 +229,12 @@ class _Rewrite:
         """The primitives, the last of which makes what the second product made.
 
         Raises:
-            _Unfit: it has to stay as it is.
+            Unfit: it has to stay as it is.
         """
         match = self.match
         (a, b), (_, c) = match.first.inputs, match.second.inputs
         self.heads = self._heads(a, b, c)
-        q = self._first_of([_under_reshapes(a), a], lambda x: self._view(x, Reshape((*self.heads.sizes, a.shape[-1]))))
+        q = self._first_of([under_reshapes(a), a], lambda x: self._view(x, Reshape((*self.heads.sizes, a.shape[-1]))))
         k = self._matrices(b, a.shape[-2], turned=True)
         v = self._matrices(c, match.second.inputs[0].shape[-2], turned=False)
         scale, work = self._work(k.shape[-2])
@@ -343,28 +262,28 @@ class _Rewrite:
         zeroed = Map("select(a, 0.0, b)", (hidden, y), Tensor(y.dtype, y.shape), match.nodes)
         return [zeroed, Move(Reshape(out.shape), zeroed.output, out, match.nodes)]
 
-    def _heads(self, a: Tensor, b: Tensor, c: Tensor) -> _Heads:
+    def _heads(self, a: Tensor, b: Tensor, c: Tensor) -> Heads:
         match = self.match
         shared = [p.inputs[0].shape[-2] for p in (match.first, match.second)]
         dimensions = [(x.shape[:-1], 1) for x in [*match.scores, match.second.outputs[0]]]
-        own = [(_under_views(x)[0].shape[:-2], rows) for x, rows in zip((b, c), shared)]
+        own = [(under_views(x)[0].shape[:-2], rows) for x, rows in zip((b, c), shared)]
         try:  # so that neither queries, keys nor values have to be copied
-            return _Heads.of([*dimensions, *own, (_under_reshapes(a).shape[:-1], 1)], shared)
-        except _Unfit:
-            return _Heads.of(dimensions, shared)
+            return Heads.of([*dimensions, *own, (under_reshapes(a).shape[:-1], 1)], shared)
+        except Unfit:
+            return Heads.of(dimensions, shared)
 
     # -- queries, keys and values
     def _view(self, x: Tensor, how: Movement) -> Tensor:
         """A view of x.
 
         Raises:
-            _Unfit: strides cannot say it.
+            Unfit: strides cannot say it.
         """
         if isinstance(how, Reshape) and how.shape == x.shape:
             return x
         made = view(how, x, self.match.nodes)
         if made is None:
-            raise _Unfit
+            raise Unfit
         if isinstance(made, Move):
             self.before.append(made)
             return made.output
@@ -375,13 +294,13 @@ class _Rewrite:
             known = len(self.before)
             try:
                 return view_of(x)
-            except _Unfit:
+            except Unfit:
                 del self.before[known:]
-        raise _Unfit
+        raise Unfit
 
     def _matrices(self, x: Tensor, rows: int, turned: bool) -> Tensor:
         """Keys or values as [heads ..., keys, columns] of the second factor of a product (or of its transposition, `turned`)."""
-        base, swapped = _under_views(x)
+        base, swapped = under_views(x)
         leads = self.heads.shared(rows)
 
         def of(candidate: Tensor) -> Tensor:
