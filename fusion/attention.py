@@ -21,6 +21,7 @@ from ..ops import evaluate
 from ..ops.kernels import attention as kernels
 from ..ops.kernels.blocking import panel_width
 from ..ops.kernels.launch import Address, Block, Launch
+from ..ops.kernels.sizes import alike, key
 from ..ops.primitives import (
     Expand,
     Fold,
@@ -279,7 +280,7 @@ class _Rewrite:
         Raises:
             Unfit: strides cannot say it.
         """
-        if isinstance(how, Reshape) and how.shape == x.shape:
+        if isinstance(how, Reshape) and alike(how.shape, x.shape):
             return x
         made = view(how, x, self.match.nodes)
         if made is None:
@@ -343,17 +344,17 @@ class _Rewrite:
             return self._view(x, Reshape(())) if x.rank else x
         rows = self.heads.spread(shape[:-1], x.shape[:-1])
         target = (*rows, x.shape[-1] if x.rank else 1)
-        key = (id(x), target)
-        if key not in self.turned:
-            self.turned[key] = self._turned(x, target)
+        wanted = key(id(x), target)
+        if wanted not in self.turned:
+            self.turned[wanted] = self._turned(x, target)
             self.kept.append(x)
-        return self.turned[key]
+        return self.turned[wanted]
 
     def _turned(self, x: Tensor, target: Shape) -> Tensor:
         made = self._view(self._view(x, Reshape(target)), Permute(_TURNED))
         if 1 in made.shape[-2:]:
             return made
-        if made.constant is not None:
+        if made.is_constant:
             return Tensor(made.dtype, made.shape, np.ascontiguousarray(made.constant))
         copy = Kernel("copy", (made,), (Tensor(made.dtype, made.shape),), _copied, nodes=self.match.nodes, reference=list)
         copy.outputs[0].source = copy

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from ..ops.kernels.attention import Band
+from ..ops.kernels.sizes import is_open
 from ..ops.primitives import Expand, Map, Move, Reshape, Shape, Tensor
 from .edit import literal
 
@@ -24,7 +25,7 @@ _FILLED = re.compile(r"select\(b, a, (-[0-9.e+]+)\)")
 
 
 def band_of(work: Iterable[Map], scores: set[int], queries: int, known: dict[object, object]) -> Band | None:
-    """The band that the visible scores of all heads lie in; None: everything may be visible.
+    """The band that the visible scores of all heads lie in; None: everything may be visible, or their number is open.
 
     Args:
         work: what is done to scores, in order. scores: ids of their values.
@@ -33,6 +34,8 @@ def band_of(work: Iterable[Map], scores: set[int], queries: int, known: dict[obj
     """
     found: Band | None = None
     for p in reversed([*work]):
+        if is_open(p.output.shape[-2:]):
+            return None
         hidden = _hidden_by(p, scores)
         if hidden is not None and p.output.shape[-2] == queries:
             where, level, source = hidden

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ..ops.kernels import attention as kernels
+from ..ops.kernels.sizes import certainly
 from ..ops.primitives import Move, Permute, Primitive, Reshape, Shape, Tensor
 
 
@@ -34,11 +35,12 @@ class Heads:
             dimensions: of the values, each with the number of rows within one element of the last of them.
             shared: numbers of neighbouring rows that share keys, and values.
         """
-        marks = {1, *shared}
-        for shape, below in dimensions:
+        marks = [1]
+        for below, shape in [*((1, (n,)) for n in shared), *((below, shape) for shape, below in dimensions)]:
             for n in reversed(shape):
                 below *= n
-                marks.add(below)
+                if not any(certainly(below, mark) for mark in marks):
+                    marks.append(below)
         ends = sorted(marks)
         if any(b % a for a, b in itertools.pairwise(ends)):
             raise Unfit

@@ -10,6 +10,7 @@ from ..ops import evaluate
 from ..ops.kernels.image import Image
 from ..ops.kernels.launch import Launch
 from ..ops.kernels.padcopy import pad_copy
+from ..ops.kernels.sizes import alike, now
 from ..ops.primitives import Layout
 from .storage import At
 
@@ -26,13 +27,14 @@ def copy_launches(
     """
     levels = _levels(shape, read.strides, written.strides)
     size = dtype.itemsize
-    run = min(range(len(levels)), key=lambda i: abs(levels[i][1][1]))
+    # which level is which part of the image matters for speed only
+    run = min(range(len(levels)), key=lambda i: abs(now(levels[i][1][1])))
     if levels[run][1][0] == 0 or len(levels) > 5:
         return None
     rest = [i for i in range(len(levels)) if i != run]
-    across = min(rest, key=lambda i: (abs(levels[i][1][0]) != size, -min(levels[i][0], 16), -i), default=None)
+    across = min(rest, key=lambda i: (abs(now(levels[i][1][0])) != size, -min(now(levels[i][0]), 16), -i), default=None)
     # tasks are blocks of rows, and at least one for each image and depth
-    outer = sorted((levels[i] for i in rest if i != across), key=lambda level: level[0])
+    outer = sorted((levels[i] for i in rest if i != across), key=lambda level: now(level[0]))
     none: Level = (1, (0, 0))
     pixels = levels[across] if across is not None else none
     image = [*[none] * (3 - len(outer)), *outer]
@@ -48,10 +50,10 @@ def copy_launches(
 def _levels(shape: Sequence[int], read: Sequence[int], written: Sequence[int]) -> list[Level]:
     """The dimensions, outermost of the target first; neighbours that both walk with one stride are one."""
     result: list[Level] = []
-    order = sorted((d for d in range(len(shape)) if shape[d] != 1), key=lambda d: -abs(written[d]))
+    order = sorted((d for d in range(len(shape)) if shape[d] != 1), key=lambda d: -abs(now(written[d])))
     for d in order:
         n, strides = shape[d], (read[d], written[d])
-        if result and all(outer == n * inner for outer, inner in zip(result[-1][1], strides)):
+        if result and alike(result[-1][1], [n * inner for inner in strides]):
             result[-1] = (result[-1][0] * n, strides)
         else:
             result.append((n, strides))

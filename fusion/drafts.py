@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ops import evaluate
+from ..ops.kernels.sizes import most, whole
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Expand, Layout, Tensor
 from . import loops
@@ -55,7 +56,7 @@ class Drafts:
 
     def arena(self, nbytes: int) -> Memory:
         """New memory in the arena."""
-        memory = Memory(Space.ARENA, max(int(nbytes), 1))
+        memory = Memory(Space.ARENA, most(whole(nbytes), 1))
         self.memories.append(memory)
         return memory
 
@@ -63,7 +64,7 @@ class Drafts:
     def loop(self, made: Launch, nodes: Nodes, work: loops.Body) -> None:
         """A generated loop."""
         moved = sum(x.size * x.dtype.itemsize for x in [*work.reads, *work.writes])
-        size = max((x.size for x in [*work.reads, *work.writes]), default=0)
+        size = most(0, *(x.size for x in [*work.reads, *work.writes]))
         flops = size * sum(1 for s in work.statements if s.text != "a")
         self._add(Draft(made.kernel, made.args, made.tasks, nodes, made.label, flops, moved), made.scratch)
 
@@ -85,7 +86,7 @@ class Drafts:
             value.ref.memory.touch(len(self.steps))
 
     def _add(self, draft: Draft, scratch: int) -> None:
-        self.scratch = max(self.scratch, scratch)
+        self.scratch = most(self.scratch, scratch)
         kernels = [draft.kernel]
         self._visit(draft.args, len(self.steps), kernels)
         self.steps.append(draft)
@@ -135,9 +136,18 @@ class Drafts:
         self.loop(loops.launch(work, shape, (), (target.layout,), (target.at,), self.threads), nodes, work)
 
     # -- the end
-    def finish(self) -> tuple[tuple[Step | HostStep, ...], int, Final]:
-        """The steps, the arena's size, and what turns other values of the plan into final ones."""
-        size = assign([m for m in self.memories if m.last >= 0])
+    def finish(self, is_open: bool) -> tuple[tuple[Step | HostStep, ...], int, Final]:
+        """The steps, the arena's size, and what turns other values of the plan into final ones.
+
+        A plan with open sizes gets numbered memories instead of places in the arena.
+        """
+        self.memories = [m for m in self.memories if m.last >= 0]
+        size = 0
+        if is_open:
+            for i, memory in enumerate(self.memories):
+                memory.index = i
+        else:
+            size = assign(self.memories)
         final = Final()
         return tuple(final.step(draft) for draft in self.steps), size, final
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
-from ..ops import evaluate
+from ..ops import evaluate, openvalues
+from ..ops.kernels.sizes import is_open
 from ..ops.primitives import (
     Host,
     Join,
@@ -107,14 +108,16 @@ class Editor:
 
 def literal(x: Tensor) -> float | int | None:
     """The one element of a constant as a Python number; None for anything else."""
-    if x.constant is None or x.size != 1 or not isinstance(x.constant, np.ndarray):
+    if not x.is_constant or x.is_open or x.size != 1 or not isinstance(x.constant, np.ndarray):
         return None
     return x.constant.reshape(-1)[0].item()
 
 
 def view(how: Movement, x: Tensor, nodes: tuple[str, ...]) -> Move | Tensor | None:
     """A view of x: a move with its output, a constant, or None if no strides would express it."""
-    if x.constant is not None:
+    if x.is_constant and not is_open(*(getattr(how, field.name) for field in fields(how))):
+        if x.is_open:
+            return openvalues.tensor(evaluate.move(how, x.content), x.dtype)
         made = evaluate.move(how, x.constant)
         return Tensor(x.dtype, made.shape, made)
     shape = how.sizes if isinstance(how, Slice) else tuple(x.shape[a] for a in how.axes) if isinstance(how, Permute) else how.shape

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
+from ..ops.kernels.sizes import alike
 from ..ops.primitives import Host, Join, Kernel, Map, Move, Opaque, Primitive, Reduce, Shape, Tail, Tensor, Trace
 
 MAX_MEMBERS = 48  # bounds compile time and register pressure of one loop
@@ -155,7 +156,7 @@ class _Grouping:
         while ahead and len(tail) < MAX_MEMBERS:
             i = heapq.heappop(ahead)
             p = self.trace.primitives[i]
-            if i == seen or p.output.shape != shape or id(p) in self.absorbed:
+            if i == seen or not alike(p.output.shape, shape) or id(p) in self.absorbed:
                 continue
             seen = i
             others = self._ancestry(x for x in p.inputs if id(x) not in inside)
@@ -227,10 +228,10 @@ class _Grouping:
             return False
         if isinstance(p, Reduce):
             trial = Loop(loop.space, p.axes)
-            return p.input.shape == loop.space and loop.axes in ((), p.axes) and not trial.serial
-        if p.output.shape == loop.space and not loop.serial:
+            return alike(p.input.shape, loop.space) and loop.axes in ((), p.axes) and not trial.serial
+        if alike(p.output.shape, loop.space) and not loop.serial:
             return True
-        return bool(loop.axes) and p.output.shape == loop.row_shape
+        return bool(loop.axes) and alike(p.output.shape, loop.row_shape)
 
     def _dependencies(self, values: Iterable[Tensor | Opaque | None]) -> set[int]:
         found = set()
@@ -279,7 +280,7 @@ class _Grouping:
 
     def _can_merge(self, g: int, h: int) -> bool:
         a, b = self.units[g], self.units[h]
-        if a.space != b.space or len(a.members) + len(b.members) > MAX_MEMBERS:
+        if not alike(a.space, b.space) or len(a.members) + len(b.members) > MAX_MEMBERS:
             return False
         if a.axes and b.axes and a.axes != b.axes:
             return False

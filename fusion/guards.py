@@ -47,7 +47,18 @@ class Guard:
         return f"{self.input} = {self.value}: {self.reader}"
 
 
-class Guards(tuple[Guard, ...]):
+@dataclass(frozen=True)
+class SizeGuard:
+    """What a plan takes for granted of its open sizes, and why."""
+
+    condition: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.condition}: {self.reason}"
+
+
+class Guards(tuple[Guard | SizeGuard, ...]):
     """A plan's guards; printed, a line each."""
 
     __slots__ = ()

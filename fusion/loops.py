@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from ..ops import evaluate
 from ..ops.kernels import target
 from ..ops.kernels.launch import Launch
+from ..ops.kernels.sizes import Size, alike, deferred, is_open, least, now
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Layout, Map, Reduce, Tensor
-from .codegen import Generated, generate
+from .codegen import generate
 from .loopcode import Access, LoopCode, Operand, Shape, Statement, is_dear, outer_rank
 
 # elements of work, weighted by their cost, that are worth a task of their own
@@ -47,7 +50,7 @@ class Body:
 
     reads: tuple[Tensor, ...]
     writes: tuple[Tensor, ...]
-    scalars: tuple[tuple[str, float | int], ...]
+    scalars: tuple[tuple[str, float | int | Size], ...]
     statements: tuple[Statement, ...]
     stores: tuple[str, ...]
 
@@ -56,14 +59,16 @@ def body(members: Sequence[Map | Reduce], writes: Sequence[Tensor], row_shape: t
     """Number the values of the members. `row_shape`: the shape of values that exist once a row, if there are rows."""
     names: dict[int, str] = {}
     reads: list[Tensor] = []
-    scalars: list[tuple[str, float | int]] = []
+    scalars: list[tuple[str, float | int | Size]] = []
     statements: list[Statement] = []
 
     def name(x: Tensor) -> str:
         if id(x) not in names:
-            if x.constant is not None and x.size == 1:
+            if x.is_constant and x.size == 1:
                 names[id(x)] = f"s{len(scalars)}"
-                scalars.append((evaluate.register_name(x.dtype), x.constant.reshape(-1)[0].item()))
+                scalars.append(
+                    (evaluate.register_name(x.dtype), x.content.reshape(-1)[0] if x.is_open else x.constant.reshape(-1)[0].item())
+                )
             else:
                 names[id(x)] = f"x{len(reads)}"
                 reads.append(x)
@@ -76,7 +81,7 @@ def body(members: Sequence[Map | Reduce], writes: Sequence[Tensor], row_shape: t
         if isinstance(p, Reduce):
             statements.append(Statement(target_name, "", args, kind, row=True, fold=p.fold))
         else:
-            row = row_shape is not None and p.output.shape == row_shape
+            row = row_shape is not None and alike(p.output.shape, row_shape)
             statements.append(Statement(target_name, p.text, args, kind, row=row))
         names[id(p.output)] = target_name
     return Body(tuple(reads), tuple(writes), tuple(scalars), tuple(statements), tuple(names[id(w)] for w in writes))
@@ -106,14 +111,15 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
     )  # fmt: skip
     made = generate(code, lanes)
     rows = prod(n for n, _ in outer)
-    tasks, rows_per_task, chunks, chunk = _share(made, rows, inner[0], fold[0], bool(axes) and not nest.column, threads)
+    whole_rows = bool(axes) and not nest.column
+    tasks, rows_per_task, chunks, chunk = _share(rows, inner[0], fold[0], whole_rows, threads, made.cost, made.lanes)
     padding = code.rank - len(outer)
     args: list[object] = [chunks, rows, rows_per_task, inner[0], chunk, fold[0]]
     args += [1] * padding + [n for n, _ in outer]
     for i, address in enumerate(addresses):
         args += [address] + [0] * padding + [strides[i] for _, strides in outer] + [inner[1][i], fold[1][i]]
-    args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
-    scratch = made.scratch_bytes(fold[0] if nest.column else min(chunk, inner[0]))
+    args += [_scalar(kind, value) for kind, value in work.scalars]
+    scratch = made.scratch_bytes(fold[0] if nest.column else least(chunk, inner[0]))
     return Launch(made.kernel, tuple(args), tasks, scratch, _describe(space, axes, nest.column))
 
 
@@ -140,7 +146,7 @@ def epilogue(
     args: list[object] = []
     for address, steps in zip(addresses, strides):
         args += [address, *steps]
-    args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
+    args += [_scalar(kind, value) for kind, value in work.scalars]
     lanes = _lanes(work, prod(shape[d] for d in matrix[3]), prod(shape))
     return generate(code, lanes).kernel, tuple(args)
 
@@ -171,7 +177,7 @@ def scores(
         Shape.SCORES, 4, tuple(operands), tuple(t for t, _ in work.scalars), work.statements,
         tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
     )  # fmt: skip
-    args += [float(v) if t[0] == "f" else _word(v) for t, v in work.scalars]
+    args += [_scalar(kind, value) for kind, value in work.scalars]
     return generate(code, pitch // raw.dtype.itemsize).kernel, tuple(args)
 
 
@@ -187,8 +193,8 @@ def _lanes(work: Body, inner: int, total: int) -> int:
     folds = any(s.fold for s in work.statements)
     if dear >= (1 if folds else 3) and inner > 64 * native:
         return 4 * native
-    short = inner < 4 * native and inner % (2 * native) != 0
-    return native if short and total >= MANY else 2 * native
+    short = not is_open(inner) and inner < 4 * native and inner % (2 * native) != 0
+    return native if short and now(total) >= MANY else 2 * native
 
 
 # -- the loop nest
@@ -244,7 +250,7 @@ def _primary(space: Dims, layouts: Sequence[Layout], first_write: int, writes: i
 def _collapse(levels: list[Level]) -> list[Level]:
     result: list[Level] = []
     for size, strides in levels:
-        if result and all(a == b * size for a, b in zip(result[-1][1], strides)):
+        if result and alike(result[-1][1], [b * size for b in strides]):
             result[-1] = (result[-1][0] * size, strides)
         else:
             result.append((size, strides))
@@ -254,7 +260,7 @@ def _collapse(levels: list[Level]) -> list[Level]:
 def _culprit(levels: list[Level]) -> int:
     """The first operand that keeps two neighbouring levels apart (the densest one is never blamed)."""
     for (_, a), (size, b) in itertools.pairwise(levels):
-        bad = [i for i, (x, y) in enumerate(zip(a, b)) if x != y * size]
+        bad = [i for i, (x, y) in enumerate(zip(a, b)) if not alike((x,), (y * size,))]
         if bad:
             return bad[0]
     raise AssertionError("levels that collapse")
@@ -273,9 +279,12 @@ def _access(stride: int, itemsize: int) -> Access:
 
 
 # -- tasks
-def _share(made: Generated, rows: int, inner: int, fold: int, whole_rows: bool, threads: int) -> tuple[int, int, int, int]:
-    """(tasks, rows a task, chunks of a row, elements a chunk)."""
-    total = rows * inner * fold * made.cost
+@deferred()
+def _share(
+    rows: int, inner: int, fold: int, whole_rows: bool, threads: int, cost: int, lanes: int
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """(tasks, rows a task, chunks of a row, elements a chunk) of a loop that costs so much an element."""
+    total = rows * inner * fold * cost
     wanted = max(1, min(total // TASK_WORK, 8 * threads))
     if threads == 1 or wanted < 2:
         return 1, rows, 1, max(inner, 1)
@@ -284,10 +293,24 @@ def _share(made: Generated, rows: int, inner: int, fold: int, whole_rows: bool, 
         per_task = -(-rows // min(wanted, rows))
         return -(-rows // per_task), per_task, 1, max(inner, 1)
     chunks = -(-wanted // max(rows, 1))
-    unit = made.lanes * 4
+    unit = lanes * 4
     chunk = -(-inner // chunks // unit) * unit or unit
     chunks = -(-inner // chunk)
     return rows * chunks, 1, chunks, chunk
+
+
+def _scalar(kind: str, value: float | int | Size) -> object:
+    """A number as an argument."""
+    if isinstance(value, Size):
+        return _float_bits(kind, value) if kind[0] == "f" else value
+    return float(value) if kind[0] == "f" else _word(value)
+
+
+@deferred(least=None)
+def _float_bits(kind: str, value: int) -> int:
+    """The word of a whole number as a float argument."""
+    rounded = float(np.float32(value)) if kind == "f32" else float(value)
+    return int(np.float64(rounded).view(np.int64))
 
 
 def _word(value: int | bool) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ops.builder import Builder
+from ..ops.kernels.sizes import about, deferred, most
 from ..ops.primitives import Join, Kernel, Map, Primitive, Slice, Tensor, Trace
 from .edit import readers_of, view
 
@@ -38,7 +39,7 @@ def by_rows(trace: Trace) -> Trace:
 
 
 def _split(trace: Trace, dim: int) -> Trace:
-    if not any(_is_large(p) and _fits(p, dim) for p in trace.primitives):
+    if not any(_fits(p, dim) and _is_large(p) for p in trace.primitives):
         return trace
     readers = readers_of(trace)
     made: list[Primitive] = []
@@ -90,6 +91,13 @@ def _moved(p: Primitive) -> int:
     return sum(x.size * x.dtype.itemsize for x in values.values())
 
 
+@deferred()
+def _pieces(size: int, moved: int) -> int:
+    """How many parts something of that size is done in, none of them empty, if a kernel moves so many bytes."""
+    count = min(size, MOST, -(-moved // PART))
+    return -(-size // -(-size // count))
+
+
 class _Run:
     """Consecutive primitives that are done part by part along a dimension.
 
@@ -103,9 +111,9 @@ class _Run:
         self.inner = {id(x) for x in made}
         self.visible = [x for x in made if any(id(r) not in inside for r in readers.get(id(x), ()))]
         size = members[-1].outputs[0].shape[dim]
-        count = min(size, MOST, -(-max(_moved(p) for p in members if isinstance(p, Kernel)) // PART))
+        count = about(_pieces(size, most(*(_moved(p) for p in members if isinstance(p, Kernel)))))
         length = -(-size // count)
-        self.spans = [self._needed((start, min(size, start + length))) for start in range(0, size, length)]
+        self.spans = [self._needed((i * length, min(size, (i + 1) * length))) for i in range(count)]
 
     def _needed(self, last: Span) -> dict[int, Span]:
         """id(value) -> the span of it that a part needs."""

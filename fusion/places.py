@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from ..ops import evaluate
+from ..ops.kernels.sizes import alike, most
 from ..ops.primitives import Host, Layout, Move, Opaque, Operand, Reshape, Slice, Tensor, Trace
 from .drafts import Drafts
 from .group import Unit, base, unit_inputs
@@ -67,7 +68,7 @@ class Places:
             while isinstance(x.source, Move) and isinstance(x.source.how, Reshape):
                 x = x.source.input
             made_here = isinstance(x, Tensor) and x.source is not None and not isinstance(x.source, Move | Host)
-            if made_here and x.constant is None and id(x) not in self.known:
+            if made_here and not x.is_constant and id(x) not in self.known:
                 self.known[id(x)] = _row_major(x, Space.OUTPUT, i)
                 self.orders.row_major.add(id(x))
 
@@ -95,7 +96,7 @@ class Places:
         found = self.known.get(id(x))
         if found is not None:
             return found
-        if x.constant is not None:
+        if x.is_constant:
             made = self.constant(x.constant)
         elif isinstance(x.source, Move):
             origin = self.view(x.source.input)
@@ -139,8 +140,8 @@ class Places:
             memory = place.memory
             free = self._last_reader.get(id(base(x)), -1) == now and id(memory) not in taken
             if (
-                free and memory.space is Space.ARENA and base(x) is x and x.shape == w.shape
-                and x.dtype.itemsize == size and place.layout == wanted and memory.nbytes == max(w.size * size, 1)
+                free and memory.space is Space.ARENA and base(x) is x and x.dtype.itemsize == size
+                and alike((*x.shape, memory.nbytes), (*w.shape, most(w.size * size, 1))) and _same_layout(place.layout, wanted)
                 and sum(1 for p in (*places, *others) if p.memory is memory) == 1
             ):  # fmt: skip
                 self._note(w, Place(memory, wanted))
@@ -197,6 +198,10 @@ def _row_major(x: Tensor, space: Space, index: int) -> Place:
     """The caller's array number `index` of a space."""
     size = x.dtype.itemsize
     return Place(Memory(space, x.size * size, index), Layout.contiguous(x.shape, size))
+
+
+def _same_layout(a: Layout, b: Layout) -> bool:
+    return alike((*a.shape, *a.strides, a.offset), (*b.shape, *b.strides, b.offset))
 
 
 def as_operand(x: Tensor, place: Place) -> Operand:

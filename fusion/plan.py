@@ -7,8 +7,8 @@ and the executor binds buffers to addresses.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,10 @@ from ..ops.kernels.launch import Address, Block
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
+    from ..ops.kernels.sizes import Size
     from ..ops.kernels.spec import KernelSpec
+    from ..ops.kernels.symbols import Symbols
+    from .storage import Memory
 
 
 class Space(enum.Enum):
@@ -136,6 +139,8 @@ class Plan:
         host_values: number of HOST slots.
         arena_bytes: size of the intermediate memory. scratch_bytes: size of each thread's scratch.
         guards: the inputs whose values the plan is made for, and why; other values have other plans.
+        symbols: the open sizes, if there are any: then numbers in the plan may be `Size`s.
+        sizes: all of these, each once. memories: the arena's, which has no places before the sizes have values.
     """
 
     inputs: tuple[Tensor, ...]
@@ -146,6 +151,19 @@ class Plan:
     arena_bytes: int = 0
     scratch_bytes: int = 0
     guards: Guards = NO_GUARDS
+    symbols: Symbols | None = None
+    sizes: tuple[Size, ...] = ()
+    memories: tuple[Memory, ...] = ()
+    places: Mapping[object, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the plan holds for more than one set of sizes."""
+        return self.symbols is not None
+
+    def place(self, size: Size) -> int:
+        """The index of a size in `sizes`."""
+        return self.places[size.frozen]
 
     @property
     def host_nodes(self) -> tuple[str, ...]:

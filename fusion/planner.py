@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from math import prod
 
 from ..ops.convchoice import Choose, expected
+from ..ops.kernels.sizes import alike
+from ..ops.kernels.symbols import Symbols
 from ..ops.primitives import Expand, Host, Join, Layout, Slice, Tensor, Trace
 from . import loops
 from .drafts import Announce, Drafts
 from .group import Call, Loop, Unit, base, group
+from .openplan import opened
 from .parts import by_images, by_rows
 from .places import Places
 from .plan import HostStep, Plan, Ref
@@ -28,7 +31,12 @@ Nodes = tuple[str, ...]
 
 
 def make_plan(
-    trace: Trace, threads: int, weights: Weights, announce: Announce = lambda kernels: None, choose: Choose = expected
+    trace: Trace,
+    threads: int,
+    weights: Weights,
+    announce: Announce = lambda kernels: None,
+    choose: Choose = expected,
+    symbols: Symbols | None = None,
 ) -> Plan:
     """The plan of a trace for a number of threads.
 
@@ -36,14 +44,17 @@ def make_plan(
         weights: has the places of packed constants; they are to be filled (`Weights.complete`) before the plan runs.
         announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
         choose: the algorithm of each convolution.
+        symbols: the open sizes that the trace was made with.
     """
+    symbols = symbols or Symbols()
+    symbols.node = "the passes over the trace"
     trace = by_rows(by_images(simplify(trace)))
-    return _Planner(trace, threads, weights, announce, choose).plan()
+    return _Planner(trace, threads, weights, announce, choose, symbols).plan()
 
 
 class _Planner:
-    def __init__(self, trace: Trace, threads: int, weights: Weights, announce: Announce, choose: Choose) -> None:
-        self.trace, self.weights, self.choose = trace, weights, choose
+    def __init__(self, trace: Trace, threads: int, weights: Weights, announce: Announce, choose: Choose, symbols: Symbols) -> None:
+        self.trace, self.weights, self.choose, self.symbols = trace, weights, choose, symbols
         self.units = group(trace)
         self.drafts = Drafts(threads, announce)
         self.places = Places(trace, self.units, self.drafts)
@@ -52,6 +63,7 @@ class _Planner:
     def plan(self) -> Plan:
         """All units in order, then the arena."""
         for i, unit in enumerate(self.units):
+            self.symbols.node = next(iter(_nodes(unit)), "")
             if isinstance(unit, Loop):
                 self._loop(i, unit)
             elif isinstance(unit, Call):
@@ -87,7 +99,7 @@ class _Planner:
         """Emit a loop; an operand that cannot be walked is copied before, or written by a copy after."""
         space, axes, after = loop.space, loop.axes, []
         while True:
-            layouts = [Expand(space).layout(p.layout) if p.layout.shape != space else p.layout for p in places]
+            layouts = [Expand(space).layout(p.layout) if not alike(p.layout.shape, space) else p.layout for p in places]
             layouts += [_spread(p.layout, space) if axes else p.layout for p in targets]
             addresses = [p.at for p in [*places, *targets]]
             try:
@@ -147,17 +159,19 @@ class _Planner:
         outputs = [self.places.output(i, x) for i, x in enumerate(self.trace.outputs)]
         for out in outputs:
             self.drafts.touch(out)
-        steps, arena, final = self.drafts.finish()
+        is_open = bool(self.symbols.parts)
+        steps, arena, final = self.drafts.finish(is_open)
         inputs = tuple(
             PlanTensor(x.name, x.dtype, x.shape, Ref(final.buffer(self.places.known[id(x)].memory)))
             if isinstance(x, Tensor)
             else final.buffer(self.places.opaque[id(x)])
             for x in self.trace.inputs
         )
-        return Plan(
+        plan = Plan(
             inputs, tuple(final.value(out) for out in outputs), steps, tuple(self.places.constants),
             self.places.host_slots, arena, self.drafts.scratch,
         )  # fmt: skip
+        return opened(plan, self.symbols, self.drafts.memories) if is_open else plan
 
 
 def _readers(trace: Trace, units: Sequence[Unit]) -> dict[int, set[int]]:

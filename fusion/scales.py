@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ops.kernels.sizes import alike
 from ..ops.primitives import Map, Primitive, Tensor, Trace
 from .edit import Editor, literal, use_counts
 from .tidy import prune
@@ -47,7 +48,7 @@ def scaled(p: Primitive | None) -> tuple[Tensor, float] | None:
     value, number = p.inputs[0], literal(p.inputs[1])
     if number is None and p.text == "a * b":
         value, number = p.inputs[1], literal(p.inputs[0])
-    if number is None or value.shape != p.output.shape or value.dtype != p.output.dtype:
+    if number is None or not alike(value.shape, p.output.shape) or value.dtype != p.output.dtype:
         return None
     factor = FACTORS[p.text](1.0, float(number)) if number else 0.0
     return (value, factor) if 1 / _LARGEST < abs(factor) < _LARGEST else None

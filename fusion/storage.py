@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..ops.kernels.sizes import alike
 from ..ops.primitives import (
     Host,
     Join,
@@ -126,11 +127,11 @@ class Orders:
         if id(x) in self.heads:
             return self.heads[id(x)]
         if isinstance(p, Map):
-            return next((y for y in p.inputs if y.shape == x.shape and y.constant is None), None)
+            return next((y for y in p.inputs if alike(y.shape, x.shape) and not y.is_constant), None)
         if isinstance(p, Reduce):
             return p.input
         if isinstance(p, Join):
-            return max(p.inputs, key=lambda y: y.size if y.constant is None else -1)
+            return max(p.inputs, key=lambda y: y.size if not y.is_constant else -1)
         if isinstance(p, Move) and (isinstance(p.how, Permute | Reshape) or p.input.rank == x.rank):
             return p.input
         return None

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from math import prod
 
 from ..ops.convchoice import Choose
+from ..ops.kernels.sizes import alike
 from ..ops.primitives import Expand, Kernel, Layout, Map, Operand, Tensor
 from . import loops
 from .drafts import Drafts
@@ -97,7 +98,7 @@ class Tail:
                 self.bias = as_operand(other, place)
                 return True
             return False
-        if other.shape == self.result.shape and self.residual is None and other.constant is None:
+        if alike(other.shape, self.result.shape) and self.residual is None and not other.is_constant:
             place = self.places.view(other)
             if _rows_collapse(place.layout, self.kernel):
                 self.residual = as_operand(other, place)
@@ -144,7 +145,9 @@ class Tail:
         places = [self.raw if x is self.result else self.places.view(x) for x in work.reads]
         targets = [self.places.place(w) for w in writes]
         while True:
-            layouts = [Expand(shape).layout(p.layout) if p.layout.shape != shape else p.layout for p in [*places, *targets]]
+            layouts = [
+                Expand(shape).layout(p.layout) if not alike(p.layout.shape, shape) else p.layout for p in [*places, *targets]
+            ]
             try:
                 kernel, args = loops.epilogue(work, self.kernel.matrix, shape, layouts, [p.at for p in [*places, *targets]])
                 break

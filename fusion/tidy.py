@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..ops.kernels.sizes import alike, key
 from ..ops.primitives import Expand, Map, Move, Permute, Primitive, Reduce, Reshape, Tensor, Trace
 from .edit import Editor
 
@@ -50,7 +51,7 @@ def _compose(move: Move) -> Move | Tensor:
             how, start = Permute(tuple(before.axes[a] for a in how.axes)), source.input
         elif isinstance(how, Expand) and isinstance(before, Expand):
             start = source.input
-    if isinstance(how, Reshape | Expand) and how.shape == start.shape:
+    if isinstance(how, Reshape | Expand) and alike(how.shape, start.shape):
         return start
     if isinstance(how, Permute) and how.axes == tuple(range(len(how.axes))):
         return start
@@ -62,27 +63,29 @@ def share(trace: Trace) -> Trace:
     editor, known = Editor(trace), {}
     for primitive in trace.primitives:
         one = editor.renamed(primitive)
-        key = _identity(one)
-        if key is not None and key in known:
-            editor.substitute(primitive.outputs[0], known[key])
+        identity = _identity(one)
+        if identity is not None and identity in known:
+            editor.substitute(primitive.outputs[0], known[identity])
             continue
         editor.keep(primitive, one)
-        if key is not None:
-            known[key] = primitive.outputs[0]
+        if identity is not None:
+            known[identity] = primitive.outputs[0]
     return editor.result()
 
 
 def _identity(p: Primitive) -> object:
     if isinstance(p, Map):
-        return (p.text, p.output.dtype, p.output.shape, *map(_value_key, p.inputs))
+        return key(p.text, p.output.dtype, p.output.shape, *map(_value_key, p.inputs))
     if isinstance(p, Reduce):
-        return (p.fold, p.axes, _value_key(p.input))
+        return key(p.fold, p.axes, _value_key(p.input))
     if isinstance(p, Move):
-        return (p.how, _value_key(p.input))
+        return key(p.how, _value_key(p.input))
     return None
 
 
 def _value_key(x: Tensor) -> object:
-    if x.constant is not None and x.size == 1:
+    if x.is_open:
+        return key(x.dtype, x.shape, *x.content.reshape(-1))
+    if x.is_constant and x.size == 1:
         return (x.dtype, x.shape, x.constant.tobytes())
-    return id(x) if x.constant is None else id(x.constant)
+    return id(x) if not x.is_constant else id(x.constant)

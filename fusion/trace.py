@@ -20,7 +20,8 @@ import numpy as np
 
 from ..ops import evaluate, fallback, registry
 from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
-from ..ops.primitives import Opaque, Tensor, Trace
+from ..ops.kernels.symbols import Symbols
+from ..ops.primitives import Opaque, Shape, Tensor, Trace
 from ..ops.weights import Weight
 from .graph import Graph, Node
 from .guards import Reader
@@ -47,6 +48,14 @@ class _Asked(NeedsValue):
         self.node, self.word = node, word
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Inputs' shapes with open sizes in them."""
+
+    symbols: Symbols
+    shapes: Mapping[str, Shape]
+
+
 @dataclass
 class Traced:
     """A trace with the names of its values.
@@ -67,6 +76,7 @@ def trace(
     outputs: list[str],
     read: Collection[str] = (),
     runner: GraphRunner | None = None,
+    opened: Opened | None = None,
 ) -> Traced:
     """Lower `graph` for these inputs.
 
@@ -75,14 +85,16 @@ def trace(
         outputs: the values that are wanted.
         read: the inputs whose contents tracing may use.
         runner: how a host step runs a body (control flow).
+        opened: the sizes that are to stay open.
 
     Raises:
         Specialise: trace again with more inputs in `read`.
         OperatorError: a node's inputs do not fit its definition; the message names the node.
     """
-    tracer = Tracer(graph, runner)
+    tracer = Tracer(graph, runner, opened.symbols if opened else Symbols())
+    shapes = opened.shapes if opened else {}
     for name in [*graph.inputs, *(n for n in graph.overridable if n in inputs)]:
-        tracer.feed(name, inputs[name], name in read)
+        tracer.feed(name, inputs[name], name in read, shapes.get(name))
     tracer.lower_nodes(graph.nodes)
     return tracer.finish(outputs)
 
@@ -90,9 +102,9 @@ def trace(
 class Tracer(Builder):
     """The builder with an environment of named values."""
 
-    def __init__(self, graph: Graph, runner: GraphRunner | None) -> None:
+    def __init__(self, graph: Graph, runner: GraphRunner | None, symbols: Symbols) -> None:
         super().__init__()
-        self.graph, self.runner = graph, runner
+        self.graph, self.runner, self.symbols = graph, runner, symbols
         self.opsets, self.memo = graph.opsets, graph.memo
         self.values: MutableMapping[str, Value] = {}
         self.constants: MutableMapping[str, np.ndarray | Weight] = dict(graph.constants)
@@ -102,10 +114,10 @@ class Tracer(Builder):
         self.late: set[str] = set()
 
     # -- the environment
-    def feed(self, name: str, value: object, read: bool) -> None:
-        """Bind an input."""
+    def feed(self, name: str, value: object, read: bool, shape: Shape | None = None) -> None:
+        """Bind an input; `shape` if it has open sizes."""
         if isinstance(value, np.ndarray):
-            tensor: Value = Tensor(value.dtype, value.shape, np.array(value) if read else None, name)
+            tensor: Value = Tensor(value.dtype, shape or value.shape, np.array(value) if read else None, name)
         else:
             tensor = Opaque(name)
         self.values[name] = tensor
@@ -154,6 +166,7 @@ class Tracer(Builder):
         inputs = [self.lookup(name) for name in node.inputs]
         previous = self.node_name, self.output_names
         self.node_name, self.output_names = _name(node), node.outputs
+        self.symbols.node = self.node_name
         try:
             made = self._lower(node, inputs)
         except NeedsValue as need:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
+from ..ops.kernels.sizes import alike
 from ..ops.primitives import (
     Expand,
     Join,
@@ -91,7 +92,7 @@ def _gains(move: Move, readers: dict[int, list[Primitive | None]]) -> bool:
 def _in_epilogue(p: Map, uses: dict[int, int]) -> bool:
     """Whether a chain of maps of one shape leads back to a contraction with a tail."""
     while True:
-        sources = [x.source for x in p.inputs if x.constant is None and x.shape == p.output.shape]
+        sources = [x.source for x in p.inputs if not x.is_constant and alike(x.shape, p.output.shape)]
         if any(isinstance(s, Kernel) and s.tail is Tail.EPILOGUE for s in sources):
             return True
         maps = [s for s in sources if isinstance(s, Map) and uses[id(s.output)] <= 2]
@@ -119,7 +120,7 @@ def _through(move: Move) -> list[Primitive] | None:
 def _viewed(x: Tensor, steps: Iterable[Movement], nodes: tuple[str, ...], moves: list[Move]) -> Tensor | None:
     """x under one view after another; the moves that this needs are added to `moves`. None if strides cannot say it."""
     for how in steps:
-        if isinstance(how, Expand) and how.shape == x.shape:
+        if isinstance(how, Expand) and alike(how.shape, x.shape):
             continue
         step = view(how, x, nodes)
         if step is None:
@@ -159,7 +160,7 @@ class _Sinking:
                 self.tail_of[id(p.outputs[0])] = p
             if isinstance(p, Map) and not self._sunk(p):
                 for x in p.inputs:
-                    if x.shape == p.output.shape and id(x) in self.tail_of:
+                    if alike(x.shape, p.output.shape) and id(x) in self.tail_of:
                         self.tail_of.setdefault(id(p.output), self.tail_of[id(x)])
                 self.editor.keep(p, one)
             elif not isinstance(p, Map):
@@ -168,7 +169,7 @@ class _Sinking:
 
     def _sunk(self, p: Map) -> bool:
         """Whether p went before a view that it reads: of the last contraction that has everything else before it."""
-        moves = [x.source for x in p.inputs if self._is_viewed(x) and x.shape == p.output.shape]
+        moves = [x.source for x in p.inputs if self._is_viewed(x) and alike(x.shape, p.output.shape)]
         if 0 in p.output.shape or not moves or self._feeds_reduction(p.output):
             return False
         moves.sort(key=lambda move: -self.index[id(self.tail_of[id(move.input)].outputs[0])])
@@ -203,7 +204,7 @@ class _Sinking:
 
     def _is_ready(self, x: Tensor, move: Move, kernel: Kernel) -> bool:
         """Rule 2."""
-        if x.constant is not None or x is move.output:
+        if x.is_constant or x is move.output:
             return True
         at = self.index[id(kernel.outputs[0])]
         same = self._is_viewed(x) and x.source.how == move.how and self.tail_of[id(x.source.input)] is kernel
@@ -212,7 +213,7 @@ class _Sinking:
     def _feeds_reduction(self, x: Tensor) -> bool:
         """Rule 3: whether x, or the one map that follows it, is read by a reduction and at most one more."""
         readers = self.readers.get(id(x), [])
-        if len(readers) == 1 and isinstance(readers[0], Map) and readers[0].output.shape == x.shape:
+        if len(readers) == 1 and isinstance(readers[0], Map) and alike(readers[0].output.shape, x.shape):
             return self._feeds_reduction(readers[0].output)
         return len(readers) <= 2 and any(isinstance(r, Reduce) for r in readers)
 
@@ -319,7 +320,7 @@ class _Part:
 
     def value(self, editor: Editor, nodes: tuple[str, ...]) -> Tensor:
         """The part as a tensor."""
-        if self.x is None and self.sizes == self.source.shape:
+        if self.x is None and alike(self.sizes, self.source.shape):
             return self.source
         if self.x is None:
             self.x = Tensor(self.source.dtype, self.sizes)
@@ -351,7 +352,7 @@ def split_joins(trace: Trace) -> Trace:
 
 def _is_split(x: Tensor, p: Map, uses: dict[int, int]) -> bool:
     join = x.source
-    if not isinstance(join, Join) or join.fill is not None or len(join.inputs) > MOST_PIECES or x.shape != p.output.shape:
+    if not isinstance(join, Join) or join.fill is not None or len(join.inputs) > MOST_PIECES or not alike(x.shape, p.output.shape):
         return False
     return uses[id(x)] == 1 and all(_is_free(piece, uses) for piece in join.inputs)
 
@@ -370,7 +371,7 @@ def _piece(editor: Editor, p: Map, at: int, x: Tensor, start: Shape) -> Tensor:
         lead = len(start) - y.rank
         starts = tuple(s if n != 1 else 0 for s, n in zip(start[lead:], y.shape))
         sizes = tuple(m if n != 1 else 1 for m, n in zip(x.shape[lead:], y.shape))
-        step = view(Slice(starts, (1,) * y.rank, sizes), y, p.nodes) if sizes != y.shape else y
+        step = view(Slice(starts, (1,) * y.rank, sizes), y, p.nodes) if not alike(sizes, y.shape) else y
         if isinstance(step, Move):
             editor.insert(step)
         inputs.append(step.output if isinstance(step, Move) else step)

@@ -3,8 +3,10 @@
 1. A signature is dtype and shape of every input, the contents of those that tracing had to read, and the outputs that
    are asked for. A known one replays its plan.
 2. A new one is traced; if tracing needs the contents of inputs, they become part of the signature for good.
-3. What had to wait for values (`Traced.rest`) is a program of its own, with its own plans.
-4. Plans are bounded in number; the least recently used goes first. All share the session's packed weights.
+3. A signature that differs from a known one in sizes only gets a plan in which those are open, which then serves every
+   other one that meets its guards (`families`): without tracing, planning or compiling.
+4. What had to wait for values (`Traced.rest`) is a program of its own, with its own plans.
+5. Plans are bounded in number; the least recently used goes first. All share the session's packed weights.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,18 +24,23 @@ import numpy as np
 
 from . import display  # noqa: F401  graphs, plans and steps get their look in notebooks
 from .executor import Executor
+from .families import Family, OpenSizes, Shapes, shapes_of
+from .fusion.bindings import Binder, Binding
 from .fusion.graph import Graph
-from .fusion.guards import Reader, guards
+from .fusion.guards import Guards, Reader, guards
+from .fusion.openplan import HasHostSteps
 from .fusion.plan import HostStep, Plan, Step, Tensor
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
-from .fusion.trace import Specialise, Traced, trace
+from .fusion.trace import Opened, Specialise, Traced, trace
 from .fusion.weights import Weights, pack_ahead, with_weights
 from .log import log
 from .measure import Measured, rule
 from .memory import Slabs
+from .ops.builder import OperatorError
 from .ops.convchoice import Choose, expected
 from .ops.kernels.spec import KernelSpec
+from .ops.kernels.symbols import Fixed, Symbols
 from .options import WEIGHTS, SessionOptions
 from .pool import Pool, pool
 from .progress import ProgressLine
@@ -48,11 +56,13 @@ class Entry:
     Attributes:
         inputs: names of the plan's inputs; outputs: for each value that the run yields its place in the plan's.
         rest: the program of what needed values first.
+        binding: the plan's sizes for this signature.
         fresh: every value is a new array of its own: none lies on memory of the inputs, of a host step or of another value.
     """
 
     plan: Plan
     executor: Executor
+    binding: Binding
     inputs: list[str]
     outputs: dict[str, int]
     rest: Program | None
@@ -81,6 +91,7 @@ class Program:
         self.graph, self.shared = graph, shared
         self.read: dict[str, Reader] = {}
         self.entries: OrderedDict[object, Entry] = OrderedDict()
+        self.families: OrderedDict[object, Family] = OrderedDict()
         self.lock = threading.Lock()
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
@@ -95,7 +106,7 @@ class Program:
 
     def run_entry(self, entry: Entry, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
         """`run` with the plan of these inputs."""
-        results = entry.executor.run([feeds[name] for name in entry.inputs])
+        results = entry.executor.run([feeds[name] for name in entry.inputs], entry.binding)
         where = entry.outputs
         if entry.rest is None:
             return [results[where[name]] for name in outputs]
@@ -112,7 +123,7 @@ class Program:
         if found is None:
             with self.lock:
                 key = self.signature(feeds, outputs)
-                found = self.entries.get(key) or self._make(feeds, outputs)
+                found = self.entries.get(key) or self._known(feeds, outputs) or self._make(feeds, outputs)
                 self.entries[self.signature(feeds, outputs)] = found
                 while len(self.entries) > MAX_PLANS:
                     self.entries.popitem(last=False)
@@ -122,43 +133,103 @@ class Program:
                     self.entries.move_to_end(key)
         return found
 
-    def signature(self, feeds: Mapping[str, object], outputs: list[str]) -> object:
-        """What decides the plan (rule 1)."""
+    def signature(self, feeds: Mapping[str, object], outputs: list[str], ranks: bool = False) -> object:
+        """What decides the plan (rule 1); with `ranks` instead of shapes, what a family has in common."""
         parts: list[object] = [tuple(outputs)]
         for name, value in feeds.items():
             if isinstance(value, np.ndarray):
                 content = value.tobytes() if name in self.read and value.dtype != object else None
-                parts.append((name, value.dtype, value.shape, content))
+                parts.append((name, value.dtype, value.ndim if ranks else value.shape, content))
             else:
                 parts.append((name, type(value)))
         return tuple(parts)
 
-    def _make(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
+    # -- open sizes (rule 3)
+    def _known(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry | None:
+        """The entry of a new signature of a known family; None: it needs a plan of its own."""
+        family = self.families.get(self.signature(feeds, outputs, ranks=True))
+        if family is None:
+            return None
+        shapes = shapes_of(feeds)
+        for sizes, entry in family.plans:
+            values = sizes.values(shapes)
+            binding = None if values is None else entry.executor.binder.bind(values)
+            if binding is not None:
+                return replace(entry, binding=binding)
+        family.see(shapes)
+        return self._open(family, shapes, feeds, outputs)
+
+    def _open(self, family: Family, shapes: Shapes, feeds: Mapping[str, object], outputs: list[str]) -> Entry | None:
+        """An entry with all sizes open that may be; None: there are none."""
+        while (sizes := family.open_sizes(self.graph, shapes)) is not None:
+            made = self._with_open(sizes, family, feeds, outputs)
+            if not isinstance(made, Fixed):
+                return made
+            family.close(sizes, made.name)
+        return None
+
+    def _with_open(
+        self, sizes: OpenSizes, family: Family, feeds: Mapping[str, object], outputs: list[str]
+    ) -> Entry | Fixed | None:  # fmt: skip
+        """An entry with these sizes open; None: they cannot be, or what says that one of them cannot."""
+        try:
+            entry = self._make(feeds, outputs, sizes)
+        except Fixed as problem:
+            log("plan", lambda problem=problem: str(problem))
+            return problem
+        except OperatorError:  # the inputs are to blame, which the plan for these sizes alone says in numbers
+            return None
+        except Exception:  # what cannot be done with open sizes is done without
+            log("plan", lambda: f"sizes stay closed: {traceback.format_exc()}")
+            family.can_open = False
+            return None
+        family.plans.insert(0, (sizes, entry))
+        return entry
+
+    def _make(self, feeds: Mapping[str, object], outputs: list[str], sizes: OpenSizes | None = None) -> Entry:
+        """An entry with these sizes open; without any, one of a new family.
+
+        Raises:
+            Fixed: a size cannot be open.
+        """
         started = time.perf_counter()
+        symbols = None if sizes is None else Symbols()
+        opened = None if sizes is None else sizes.opened(symbols)
         with _collector_paused():
-            plan, traced, where = self._plan(feeds, outputs)
-        log("plan", lambda: str(plan))
+            plan, traced, where = self._plan(feeds, outputs, opened)
+        if sizes is not None:
+            plan = replace(plan, guards=Guards((*plan.guards, *sizes.guards(symbols))))
+        binder = Binder(plan)
+        binding = binder.bind(() if sizes is None else sizes.values(sizes.shapes))
+        log("plan", lambda: str(binder.concrete(binding)))
         kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
         log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))
         for step in plan.steps:
             if isinstance(step, HostStep):
                 log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
-        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine())
+        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine(), binder)
         self.shared.weights.complete(self.shared.threads)  # only now, as the memory that compiling took is free again
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
         inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
         fresh = rest is None and all(isinstance(out, Tensor) for out in plan.outputs) and len(set(where.values())) == len(outputs)
-        return Entry(plan, executor, inputs, where, rest, fresh)
+        if sizes is None:
+            can_open = rest is None and not any(isinstance(step, HostStep) for step in plan.steps)
+            self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes_of(feeds), can_open))
+            while len(self.families) > MAX_PLANS:
+                self.families.popitem(last=False)
+        return Entry(plan, executor, binding, inputs, where, rest, fresh)
 
-    def _plan(self, feeds: Mapping[str, object], outputs: list[str]) -> tuple[Plan, Traced, dict[str, int]]:
+    def _plan(self, feeds: Mapping[str, object], outputs: list[str], opened: Opened | None) -> tuple[Plan, Traced, dict[str, int]]:
         """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""
         while True:
             try:
-                traced = trace(self.graph, feeds, outputs, self.read, self._runner)
+                traced = trace(self.graph, feeds, outputs, self.read, self._runner, opened)
                 break
             except Specialise as need:
                 self.read = self.read | need.readers
+        if opened is not None and traced.rest is not None:
+            raise HasHostSteps
         late = set(traced.rest.outputs) if traced.rest else set()
         names = [name for name in outputs if name not in late]
         names += [n for n in traced.rest.inputs if n not in names] if traced.rest else []
@@ -169,7 +240,8 @@ class Program:
         distinct = {id(v): v for v in traced.trace.outputs}
         traced.trace.outputs = list(distinct.values())
         shared = self.shared
-        plan = make_plan(traced.trace, shared.threads, shared.weights, shared.announce, shared.choose)
+        symbols = opened.symbols if opened is not None else None
+        plan = make_plan(traced.trace, shared.threads, shared.weights, shared.announce, shared.choose, symbols)
         return replace(plan, guards=guards(self.read, feeds)), traced, where
 
     def _runner(self, body: Graph):
@@ -208,14 +280,15 @@ class Engine:
 
     def plan(self, feeds: Mapping[str, object], outputs: list[str] | None = None) -> Plan:
         """The plan that these inputs lead to."""
-        return self.program.entry(feeds, outputs or self.graph.outputs).plan
+        entry = self.program.entry(feeds, outputs or self.graph.outputs)
+        return entry.executor.binder.concrete(entry.binding)
 
     def profile(self, feeds: Mapping[str, object], repeat: int = 10):
         """Time per step, over `repeat` runs."""
         from .profile import profile
 
         entry = self.program.entry(feeds, self.graph.outputs)
-        return profile(entry.executor, [feeds[name] for name in entry.inputs], repeat)
+        return profile(entry.executor, [feeds[name] for name in entry.inputs], repeat, entry.binding)
 
 
 def _owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:

@@ -1,20 +1,21 @@
 """The executor: binds a plan's memory to addresses and replays it.
 
 A `Context` is everything one run needs alone: arena, argument blocks, jobs, thread scratch. Free contexts wait in a
-list; a run that finds none makes one, so concurrent runs never share memory. Native steps between two host steps are
+list; a run that finds none makes one, so concurrent runs never share memory. A context that served other sizes is bound
+to those of the run. Native steps between two host steps are
 one job, which is one native call (`ops/kernels/replay.py`).
 """
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Ref, Space, Step, Tensor
+from .fusion.bindings import Binder, Binding
+from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Space, Step, Tensor
 from .memory import DATA_OFFSET, LARGE, Recycler
 from .ops.builder import OperatorError
 from .ops.kernels import replay
@@ -22,8 +23,8 @@ from .ops.kernels.spec import KernelSpec
 from .ops.pages import aligned
 from .pool import HELPER, KERNEL, REPLAY, Pool
 from .store import Progress, Store
+from .words import Table, Words
 
-_DOUBLE, _WORD = struct.Struct("d"), struct.Struct("q")  # a number's bits as a word
 SCRATCH_ALIGNMENT = 4096  # bytes; threads never write the same page
 
 
@@ -45,64 +46,39 @@ class HostFault(RuntimeError):
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps ``first .. end - 1``: one host step, or native steps. `width`: threads that the widest step can use."""
+    """Steps ``first .. end - 1``: one host step, or native steps."""
 
     first: int
     end: int
-    width: int
     host: HostStep | None = None
 
 
 class Job:
-    """One native segment in one context (see `replay`). `address` is what the native call takes."""
+    """One native segment in one context (see `replay`). `address` is what the native call takes.
 
-    def __init__(self, context: Context, segment: Segment) -> None:
-        self.context, self.patches = context, []
-        self.statuses: list[tuple[int, Step]] = []
-        steps = context.executor.plan.steps[segment.first : segment.end]
-        self.table = np.array([self._step(step) for step in steps], np.int64)
-        self.patch_table = np.array(self.patches, np.int64)
-        self.status_table = np.array([address for address, _ in self.statuses], np.int64)
+    Attributes:
+        width: threads that the widest step can use.
+    """
+
+    def __init__(self, context: Context, table: Table) -> None:
+        self.context, self.table, self.width = context, table, 1
         self.words = words = np.zeros(replay.JOB_WORDS, np.int64)
         self.address = words.ctypes.data
-        words[replay.STEPS], words[replay.STEP_COUNT] = self.table.ctypes.data, len(steps)
-        words[replay.PATCHES], words[replay.PATCH_COUNT] = self.patch_table.ctypes.data, len(self.patches)
-        words[replay.STATUSES], words[replay.STATUS_COUNT] = self.status_table.ctypes.data, len(self.statuses)
+        base = context.words.ctypes.data
+        words[replay.STEPS], words[replay.STEP_COUNT] = base + 8 * table.steps, table.step_count
+        words[replay.PATCHES], words[replay.PATCH_COUNT] = base + 8 * table.patches, table.patch_count
+        words[replay.STATUSES], words[replay.STATUS_COUNT] = base + 8 * table.statuses, len(table.failing)
         words[replay.BUFFERS], words[replay.DATA_OFFSET] = context.buffers.ctypes.data, DATA_OFFSET
+        words[replay.PLACES], words[replay.SELF] = context.executor.pool.threads, self.address
+
+    def bind(self) -> None:
+        """Take over the context's words and scratch."""
+        context, table, words = self.context, self.table, self.words
+        ends = table.steps, table.steps + replay.STEP_WORDS * table.step_count
+        tasks = context.words[slice(*ends)][replay.STEP_WORDS - 1 :: replay.STEP_WORDS]
+        self.width = min(context.executor.pool.threads, int(tasks.max()))
+        words[replay.WIDTH] = self.width
         words[replay.SCRATCH], words[replay.SCRATCH_SIZE] = context.scratch.ctypes.data, context.scratch_size
-        words[replay.WIDTH], words[replay.PLACES] = segment.width, context.executor.pool.threads
-        words[replay.SELF] = self.address
-
-    def _step(self, step: Step) -> tuple[int, int, int]:
-        block = self._block(step.args)
-        if step.status is not None:
-            self.statuses.append((block + 8 * step.status, step))
-        return self.context.executor.store.address(step.kernel), block, step.tasks
-
-    def _block(self, args: Sequence[object]) -> int:
-        """The address of an argument block; addresses that each run brings are noted as patches."""
-        words = np.array([arg if type(arg) is int else self._word(arg) for arg in args] or [0], np.int64)
-        base = words.ctypes.data
-        for i, arg in enumerate(args):
-            if type(arg) is Ref and arg.buffer.space in (Space.INPUT, Space.OUTPUT):
-                slot = arg.buffer.index + (0 if arg.buffer.space is Space.INPUT else len(self.context.executor.plan.inputs))
-                self.patches.append((base + 8 * i, slot, arg.offset))
-        self.context.blocks.append(words)
-        return base
-
-    def _word(self, arg: object) -> int:
-        """What stands for an argument that is no integer; 0 where a run's address will be."""
-        executor = self.context.executor
-        if isinstance(arg, Ref):
-            space, index = arg.buffer.space, arg.buffer.index
-            if space is Space.ARENA:
-                return self.context.arena_address + index + arg.offset
-            return executor.constant_addresses[index] + arg.offset if space is Space.CONSTANT else 0
-        if isinstance(arg, Block):
-            return self._block(arg.args)
-        if isinstance(arg, Address):
-            return executor.store.address(arg.kernel)
-        return _WORD.unpack(_DOUBLE.pack(arg))[0] if isinstance(arg, float) else int(arg)
 
 
 class Context:
@@ -110,18 +86,35 @@ class Context:
 
     def __init__(self, executor: Executor) -> None:
         plan, self.executor = executor.plan, executor
-        self.arena = aligned(plan.arena_bytes)
-        self.arena_address = self.arena.ctypes.data
-        self.scratch_size = -(-max(plan.scratch_bytes, 64) // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT + SCRATCH_ALIGNMENT
-        self.scratch = aligned(self.scratch_size * executor.pool.threads)
-        self.blocks: list[np.ndarray] = []
+        self.binding: Binding | None = None
+        self.arena = self.scratch = aligned(0)
+        self.scratch_size = 0
+        self.words = executor.words.empty()
         self.hosts: list[object] = [None] * plan.host_values
         self.buffers = np.zeros(len(plan.inputs) + len(plan.outputs) + 1, np.int64)
-        self.jobs = {s.first: Job(self, s) for s in executor.segments if s.host is None}
+        self.jobs = {first: Job(self, table) for first, table in executor.words.tables.items()}
+
+    def bind(self, binding: Binding) -> None:
+        """Get ready for runs of these sizes: grow memory, write all words."""
+        self.release()
+        if self.arena.nbytes < binding.arena_bytes or self.binding is None:
+            self.arena = aligned(binding.arena_bytes)
+        each = -(-max(binding.scratch_bytes, 64) // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT + SCRATCH_ALIGNMENT
+        if self.scratch_size < each:
+            self.scratch_size, self.scratch = each, aligned(each * self.executor.pool.threads)
+        self.executor.words.fill(self.words, self.arena.ctypes.data, binding)
+        for job in self.jobs.values():
+            job.bind()
+        self.binding = binding
+
+    def release(self) -> None:
+        """Wait until no helper looks at the words of an earlier run."""
+        for job in self.jobs.values():
+            self.executor.pool.release(job.address)
 
     def __del__(self) -> None:
-        for job in getattr(self, "jobs", {}).values():
-            self.executor.pool.release(job.address)
+        if hasattr(self, "jobs"):
+            self.release()
 
 
 class Executor:
@@ -132,26 +125,33 @@ class Executor:
         store: where kernels come from.
         pool: helper threads; their number is the plan's number of threads.
         progress: told of each kernel that has to be compiled.
+        binder: of the plan.
     """
 
-    def __init__(self, plan: Plan, store: Store, pool: Pool, progress: Progress | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, pool: Pool, progress: Progress | None = None, binder: Binder | None = None
+    ) -> None:
         self.plan, self.store, self.pool = plan, store, pool
-        self.constant_addresses = [c.ctypes.data for c in plan.constants]
-        self.segments = list(_segments(plan, pool.threads))
+        self.segments = list(_segments(plan))
         store.prepare([REPLAY, HELPER, *_kernels(plan)], progress)
         self.replay = KERNEL(store.address(REPLAY))
+        self.words = Words(plan, [(s.first, s.end) for s in self.segments if s.host is None], store)
+        self.binder = binder or Binder(plan)
+        self.binding = None if plan.is_open else self.binder.bind()
         self.free: list[Context] = []
         self.recycler = Recycler()
-        self.made = [
-            (i, o.shape, o.dtype, o.ref.buffer.nbytes)
-            for i, o in enumerate(plan.outputs)
-            if isinstance(o, Tensor) and o.ref.buffer.space is Space.OUTPUT
-        ]
 
-    def run(self, inputs: Sequence[object], timeline: int = 0, host_seconds: dict[int, float] | None = None) -> list[object]:
+    def run(
+        self,
+        inputs: Sequence[object],
+        binding: Binding | None = None,
+        timeline: int = 0,
+        host_seconds: dict[int, float] | None = None,
+    ) -> list[object]:
         """Run on arrays (C-contiguous, of the plan's dtypes and shapes) and return new outputs.
 
         Args:
+            binding: the sizes, from `binder`, of a plan with open ones.
             timeline: address of int64[steps, threads, 2] for start and end in cycles, or 0.
             host_seconds: gets the time of each host step.
 
@@ -159,15 +159,18 @@ class Executor:
             KernelFault: a kernel met data that its operator does not allow.
             HostFault: a host step failed.
         """
+        binding = binding or self.binding
         try:
             context = self.free.pop()
         except IndexError:
             context = Context(self)
+        if context.binding is not binding:
+            context.bind(binding)
         outputs: list[object] = [None] * len(self.plan.outputs)
         buffers, count = context.buffers, len(inputs)
         for i in range(count):
             buffers[i] = id(inputs[i])
-        for i, shape, dtype, nbytes in self.made:
+        for i, shape, dtype, nbytes in binding.made:
             outputs[i] = array = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
             buffers[count + i] = id(array)
         try:
@@ -176,7 +179,7 @@ class Executor:
                     self._native(context, segment, timeline)
                 else:
                     self._host(context, segment, inputs, outputs, host_seconds)
-            if len(self.made) < len(outputs):
+            if len(binding.made) < len(outputs):
                 self._copy_out(context, inputs, outputs)
         finally:
             self.free.append(context)
@@ -184,20 +187,20 @@ class Executor:
 
     def _native(self, context: Context, segment: Segment, timeline: int) -> None:
         job, pool = context.jobs[segment.first], 0
-        if segment.width > 1:
+        if job.width > 1:
             pool = self.pool.address or self.pool.start(self.store.address(HELPER))
         if timeline:
             # the loop counts its places from its own first step
             timeline += 16 * self.pool.threads * segment.first
         self.replay(job.address, pool, timeline)
-        if job.statuses and job.words[replay.FAULT]:
+        if job.table.failing and job.words[replay.FAULT]:
             self._raise(job)
 
     def _raise(self, job: Job) -> None:
         number = int(job.words[replay.FAULT]) - 1
-        step = job.statuses[number][1]
-        block = next(words for words in job.context.blocks if words.ctypes.data == job.status_table[number] - 8 * step.status)
-        code = int(block[step.status])
+        step, words = job.table.failing[number], job.context.words
+        status = int(words[job.table.statuses + number]) - words.ctypes.data
+        code = int(words[status // 8])
         raise KernelFault(step, step.errors[code - 1] if 0 < code <= len(step.errors) else f"error {code}")
 
     def _host(
@@ -234,7 +237,7 @@ class Executor:
         return np.ndarray(x.shape, x.dtype, flat, x.ref.offset)
 
     def _copy_out(self, context: Context, inputs: Sequence[object], outputs: list[object]) -> None:
-        for i, out in enumerate(self.plan.outputs):
+        for i, out in enumerate(context.binding.outputs):
             if outputs[i] is None:
                 value = self._value(context, out, inputs, outputs)
                 outputs[i] = np.array(value) if isinstance(out, Tensor) else value
@@ -272,14 +275,14 @@ def _kernels(plan: Plan) -> list[KernelSpec]:
     return found
 
 
-def _segments(plan: Plan, threads: int) -> Iterator[Segment]:
+def _segments(plan: Plan) -> Iterator[Segment]:
     """Host steps and the runs of native steps between them. A plan without steps has none."""
     start = 0
     for i, step in enumerate([*plan.steps, None]):
         if isinstance(step, Step):
             continue
         if i > start:
-            yield Segment(start, i, min(threads, max(s.tasks for s in plan.steps[start:i])))
+            yield Segment(start, i)
         if step is not None:
-            yield Segment(i, i + 1, 1, step)
+            yield Segment(i, i + 1, step)
         start = i + 1

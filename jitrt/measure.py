@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .fusion.trace import trace
 from .fusion.weights import Weights
 from .log import log
 from .ops.convchoice import Choose, ConvLayer, expected, wherever_possible, winograd_forms, winograd_of, without_winograd
+from .ops.kernels.sizes import fixed
 from .options import CONV_ALGORITHM, CONV_WINOGRAD6, SessionOptions
 from .pool import pool
 from .profile import timed
@@ -64,6 +65,7 @@ class Measured:
         allowed = [name for name in names if name not in coarse]
         if len(allowed) == 1:
             return allowed[0]
+        layer = replace(layer, image=fixed(layer.image), pads=fixed(layer.pads))  # times are those of one size
         key = f"{layer}, threads {self.threads}"
         with _alone:
             times = self.timings.get(key)

@@ -42,6 +42,12 @@ def _references(kept: deque[tuple[np.ndarray, int]]) -> int:
 _UNUSED = _references(deque([(np.empty(1), 0)]))  # references to a block that no array of the caller lies on
 
 
+def _room(nbytes: int) -> int:
+    """The bytes of a block for an output: one of eight sizes between powers of two, so that outputs that grow share blocks."""
+    step = 1 << max(nbytes.bit_length() - 4, 0)
+    return -(-nbytes // step) * step
+
+
 class Recycler:
     """Memory of large outputs, used again once the caller has dropped every array on it.
 
@@ -57,6 +63,7 @@ class Recycler:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
         """An uninitialised array of `nbytes` bytes."""
+        nbytes = _room(nbytes)
         with self._lock:
             kept = self._sizes.setdefault(nbytes, deque())
             self._sizes.move_to_end(nbytes)

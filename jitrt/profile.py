@@ -13,6 +13,7 @@ import numpy as np
 
 from .display import Svg, bars, table, timeline
 from .executor import Executor
+from .fusion.bindings import Binding
 from .fusion.plan import HostStep, Plan
 
 Span = tuple[int, int, float, float]  # step, thread, start and end in seconds from the start of the run
@@ -103,25 +104,27 @@ class Profile:
         return json.dumps({"traceEvents": events})
 
 
-def timed(executor: Executor, inputs: Sequence[object], host: dict[int, float]) -> tuple[float, list[Span]]:
+def timed(
+    executor: Executor, inputs: Sequence[object], host: dict[int, float], binding: Binding | None = None
+) -> tuple[float, list[Span]]:
     """Run once: the time of the run, and when which thread was at which native step; `host` gets the others' times."""
     rate = _cycles_per_second()
     record = np.zeros((max(len(executor.plan.steps), 1), executor.pool.threads, 2), np.int64)
     started = time.perf_counter()
-    executor.run(inputs, record.ctypes.data, host)
+    executor.run(inputs, binding, record.ctypes.data, host)
     return time.perf_counter() - started, _spans(record, rate)
 
 
-def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10) -> Profile:
+def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10, binding: Binding | None = None) -> Profile:
     """Run `repeat` times with a timeline and take each step's median."""
-    plan = executor.plan
-    executor.run(inputs)
+    plan = executor.plan if binding is None else executor.binder.concrete(binding)
+    executor.run(inputs, binding)
     durations: list[list[float]] = [[] for _ in plan.steps]
     runs: list[float] = []
     spans: list[Span] = []
     for _ in range(max(repeat, 1)):
         host: dict[int, float] = {}
-        whole, spans = timed(executor, inputs, host)
+        whole, spans = timed(executor, inputs, host, binding)
         runs.append(whole)
         for i, seconds in enumerate(_durations(spans, len(plan.steps))):
             durations[i].append(host.get(i, seconds))

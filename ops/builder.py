@@ -6,13 +6,13 @@ Whatever depends on constants alone is computed at once (`ops.evaluate`), so sha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import prod
 from typing import TypeVar
 
 import numpy as np
 
-from . import evaluate
+from . import evaluate, openvalues
+from .kernels.sizes import alike, cached, is_open, now, whole
 from .primitives import (
     Expand,
     Fold,
@@ -36,6 +36,7 @@ from .primitives import (
 )  # fmt: skip
 
 Made = TypeVar("Made")
+_TABLE = 4096  # numbers that a table of them has at least
 
 
 class NeedsValue(Exception):
@@ -66,9 +67,19 @@ class Builder:
 
     # -- constants
     def constant(self, value: object, dtype: np.dtype | type | None = None) -> Tensor:
-        """A tensor of known content."""
+        """A tensor of known content: an array, a number, or a list or tuple, in which open sizes may be."""
+        if is_open(value):
+            listed = isinstance(value, tuple | list)
+            return openvalues.whole(value if listed else [value], (len(value),) if listed else (), np.dtype(dtype or np.int64))
         array = np.asarray(value, dtype)
         return Tensor(array.dtype, array.shape, array)
+
+    def numbers(self, count: int, first: int = 0) -> Tensor:
+        """first, first + 1, ... as int64; of open sizes a part of a table that is long enough."""
+        if not is_open(count, first):
+            return self.constant(np.arange(first, first + count, dtype=np.int64))
+        room = _room(first + count)
+        return self.take(self.constant(np.arange(room, dtype=np.int64)), 0, first, first + count)
 
     def value(self, x: Tensor | Opaque) -> np.ndarray:
         """The content of a tensor that decides shapes.
@@ -81,7 +92,9 @@ class Builder:
         return x.constant
 
     def ints(self, x: Tensor | Opaque) -> tuple[int, ...]:
-        """The content of an integer tensor as Python numbers, flattened."""
+        """The content of an integer tensor as Python numbers and open sizes, flattened."""
+        if isinstance(x, Tensor) and x.is_open:
+            return tuple(x.content.reshape(-1))
         return tuple(int(v) for v in self.value(x).reshape(-1))
 
     # -- computing
@@ -91,6 +104,9 @@ class Builder:
         shape = broadcast(*(x.shape for x in inputs))
         output = Tensor(np.dtype(dtype) if dtype is not None else inputs[0].dtype, shape)
         if all(x.is_constant for x in inputs):
+            made = openvalues.map_(text, inputs, output.dtype, shape) if any(x.is_open for x in inputs) else None
+            if made is not None:
+                return made
             output.constant = evaluate.map_(text, [x.constant for x in inputs], output.dtype, shape)
             return output
         return self._add(Map(text, inputs, output, (self.node_name,)))
@@ -117,6 +133,8 @@ class Builder:
             return x
         if x.weight is not None:
             return Tensor(dtype, x.shape, weight=x.weight.cast(dtype))
+        if x.is_open:
+            return openvalues.tensor(x.content, dtype)
         if x.is_constant:
             return self.constant(evaluate.cast(x.constant, dtype))
         return self.map(f"to_{evaluate.register_name(dtype)}(a)", x, dtype=dtype)
@@ -124,10 +142,10 @@ class Builder:
     # -- moving
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """The same elements under another shape (all sizes given)."""
-        shape = tuple(int(n) for n in shape)
+        shape = tuple(map(whole, shape))
         if prod(shape) != x.size:
             raise OperatorError(f"cannot reshape [{_dims(x.shape)}] ({x.size} elements) to [{_dims(shape)}]")
-        return x if shape == x.shape else self._move(Reshape(shape), x, shape)
+        return x if alike(shape, x.shape) else self._move(Reshape(shape), x, shape)
 
     def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
         """Dimension d of the result is dimension axes[d] of x."""
@@ -138,8 +156,8 @@ class Builder:
 
     def slice(self, x: Tensor, starts: Sequence[int], steps: Sequence[int], sizes: Sequence[int]) -> Tensor:
         """Per dimension: first index, step and number of elements, all within x."""
-        how = Slice(tuple(map(int, starts)), tuple(map(int, steps)), tuple(map(int, sizes)))
-        if how.sizes == x.shape and all(k == 1 or n <= 1 for k, n in zip(how.steps, how.sizes)):
+        how = Slice(tuple(map(whole, starts)), tuple(map(int, steps)), tuple(map(whole, sizes)))
+        if alike(how.sizes, x.shape) and all(k == 1 or n <= 1 for k, n in zip(how.steps, how.sizes)):
             return x
         return self._move(how, x, how.sizes)
 
@@ -151,10 +169,10 @@ class Builder:
 
     def expand(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """Broadcast to exactly `shape`."""
-        shape = tuple(int(n) for n in shape)
+        shape = tuple(map(whole, shape))
         if broadcast(x.shape, shape) != shape:
             raise OperatorError(f"cannot broadcast [{_dims(x.shape)}] to [{_dims(shape)}]")
-        return x if shape == x.shape else self._move(Expand(shape), x, shape)
+        return x if alike(shape, x.shape) else self._move(Expand(shape), x, shape)
 
     def squeeze(self, x: Tensor, axes: Sequence[int]) -> Tensor:
         """Without the given dimensions, which have size 1."""
@@ -171,7 +189,12 @@ class Builder:
         """A tensor of `shape` with the inputs in boxes at `starts` and `fill` elsewhere."""
         inputs = tuple(self._tensor(x) for x in inputs)
         output = Tensor(inputs[0].dtype, shape)
-        if all(x.is_constant for x in inputs):
+        if any(x.is_open for x in inputs) and all(x.is_constant for x in inputs) and not is_open(shape, *starts):
+            content = np.full(shape, 0 if fill is None else fill, object)
+            for x, start in zip(inputs, starts):
+                content[tuple(slice(s, s + n) for s, n in zip(start, x.shape))] = x.content
+            return openvalues.tensor(content, output.dtype)
+        if all(x.is_constant for x in inputs) and not is_open(shape, *starts):
             output.constant = evaluate.join([x.constant for x in inputs], starts, output.dtype, shape, fill)
             return output
         return self._add(Join(inputs, tuple(map(tuple, starts)), output, fill, (self.node_name,)))
@@ -284,10 +307,12 @@ class Builder:
 
     def _move(self, how: Movement, x: Tensor, shape: Shape) -> Tensor:
         x = self._tensor(x)
-        if x.weight is not None:
-            return Tensor(x.dtype, shape, weight=x.weight.view(how, shape))
         output = Tensor(x.dtype, shape)
-        if x.is_constant:
+        if x.is_constant and not is_open(shape, how.starts if isinstance(how, Slice) else ()):
+            if x.weight is not None:
+                return Tensor(x.dtype, shape, weight=x.weight.view(how, shape))
+            if x.is_open:
+                return openvalues.tensor(evaluate.move(how, x.content), x.dtype)
             output.constant = evaluate.move(how, x.constant)
             return output
         return self._add(Move(how, x, output, (self.node_name,)))
@@ -309,7 +334,7 @@ def axis_index(axis: int, rank: int) -> int:
     return axis + rank if axis < 0 else int(axis)
 
 
-@lru_cache(maxsize=4096)
+@cached(maxsize=4096)
 def broadcast(*shapes: Shape) -> Shape:
     """The common shape under numpy's rules.
 
@@ -326,6 +351,14 @@ def broadcast(*shapes: Shape) -> Shape:
                 raise OperatorError("cannot broadcast " + " with ".join(f"[{_dims(s)}]" for s in shapes))
             result[d] = n if result[d] == 1 else result[d]
     return tuple(result)
+
+
+def _room(end: int) -> int:
+    """The length of a table that has to hold an open size of numbers: a power of two, which guards the size."""
+    room = max(1 << now(end).bit_length() + 1, _TABLE)
+    if not 0 <= end <= room:
+        raise Declined("a range that begins below 0")
+    return room
 
 
 def _dims(shape: Sequence[int]) -> str:

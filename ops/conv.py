@@ -17,6 +17,7 @@ from .kernels import depthwise as light
 from .kernels import winograd as fast
 from .kernels.image import Image
 from .kernels.packing import Packing
+from .kernels.sizes import most
 from .kernels.winogradforms import Form
 from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
@@ -42,7 +43,7 @@ def conv(
     begin, end = padding(auto_pad, pads, X.shape[2:], kernel, steps, dils)
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, dils)]
     size = tuple((n + b + e - x) // s + 1 for n, b, e, x, s in zip(X.shape[2:], begin, end, extent, steps))
-    if min(size) < 0 or any(n + b + e < x for n, b, e, x in zip(X.shape[2:], begin, end, extent)):
+    if any(n + b + e < x for n, b, e, x in zip(X.shape[2:], begin, end, extent)):
         raise OperatorError(f"kernel {extent} is larger than the padded image of {list(X.shape[2:])}")
     if X.dtype.name in ("float16", "bfloat16"):
         wide = [None if x is None else t.cast(x, np.float32) for x in (X, W, B)]
@@ -75,7 +76,7 @@ def _kernel_order(X: Tensor, W: Tensor, begin: Sequence[int], size: tuple[int, .
 
     Kernels walk along the last dimension, and a sequence is often given as a picture of width one. Nothing moves in memory.
     """
-    units = [i for i, n in enumerate(size) if n == X.shape[2 + i] == W.shape[2 + i] == 1 and begin[i] == 0]
+    units = [i for i, n in enumerate(size) if W.shape[2 + i] == 1 and begin[i] == 0 and n == X.shape[2 + i] == 1]
     return (*units, *(i for i in range(len(size)) if i not in units))
 
 
@@ -91,7 +92,7 @@ def _possible(
     filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
     names = ["direct, rows folded"] if dense.foldable(filters, layer.groups) and W.is_constant else []
     names.append("direct")
-    plane = all(X.shape[2 + i] == W.shape[2 + i] == 1 for i in order[:-2])
+    plane = all(W.shape[2 + i] == 1 and X.shape[2 + i] == 1 for i in order[:-2])
     if plane and set(layer.strides) == {1} and X.dtype == np.float32 and W.is_constant and fast.fits(X.shape[1], W.shape[0]):
         names += winograd_forms(layer)
         if best := winograd_by_cost(layer, size, threads):
@@ -131,7 +132,7 @@ def _layer(X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], group: int
     """The layer, for the rule that chooses; borders behind the image are as wide as its last filter place needs."""
     steps, dils, begin = geometry
     needed = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(size, steps, W.shape[2:], dils)]
-    end = (max(0, n - have - b) for n, have, b in zip(needed, X.shape[2:], begin))
+    end = (most(0, n - have - b) for n, have, b in zip(needed, X.shape[2:], begin))
     return ConvLayer(X.dtype.name, X.shape[1:], W.shape, tuple(steps), tuple(dils), (*begin, *end), group)
 
 

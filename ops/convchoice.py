@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 from .kernels import target
 from .kernels.conv import padded_columns
+from .kernels.sizes import cached, deferred, fixed
 from .kernels.winogradforms import Form, forms
 
 # cycles of one core: fitted to layers of real networks
@@ -53,7 +53,7 @@ class ConvLayer:
 Choose = Callable[[ConvLayer, Sequence[str]], str]  # one of the names
 
 
-@lru_cache(maxsize=256)
+@cached(maxsize=256)
 def winograd_forms(layer: ConvLayer) -> dict[str, Form]:
     """The forms of Winograd for filters of that size, by name."""
     return {f"winograd {form}": form for form in forms(layer.filters[2:])}
@@ -65,26 +65,35 @@ def is_winograd(name: str) -> bool:
 
 
 def winograd_by_cost(layer: ConvLayer, size: Sequence[int], threads: int) -> str:
-    """The name of the form that is expected to be faster than the direct way for that output size; empty if none is.
+    """The name of the form that is expected to be faster than the direct way for that output size; empty if none is."""
+    best = fixed(_cheapest(layer.filters, layer.dilations, layer.groups, tuple(size), threads))
+    return list(winograd_forms(layer))[best] if best >= 0 else ""
+
+
+@deferred(least=None)
+def _cheapest(
+    filters: tuple[int, ...], dilations: tuple[int, ...], groups: int, size: tuple[int, ...], threads: int
+) -> int:  # fmt: skip
+    """Which of the forms for these filters is expected to be faster than the direct way; -1: none.
 
     Products take their time at the register tile's speed or at that of reading the filters from memory, whichever is slower,
     and transforms theirs at the speed of the caches.
     """
-    (o, c), groups = layer.filters[:2], layer.groups
-    channels, taps = groups * padded_columns(o // groups, 4), prod(layer.filters[2:])
+    o, c, *kernel = filters
+    channels, taps = groups * padded_columns(o // groups, 4), prod(kernel)
 
     def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
         """Of `sets` products with a filter of `depth` channels."""
         steps = pixels * (depth + beginning) / (2 * target.current().lanes)
         return sets * channels * max(steps, depth * 4 / _MEMORY)
 
-    best, least = "", _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
-    for name, form in winograd_forms(layer).items():
-        tiles = prod(form.tiles(size, layer.dilations))
+    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
+    for i, form in enumerate(forms(tuple(kernel))):
+        tiles = prod(form.tiles(size, dilations))
         cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else 2 * _BEGINNING)
         cycles += form.products * tiles * (c * groups + o) * 4 / _CACHE + _LAUNCHES * threads
         if cycles < least and not form.coarse:
-            best, least = name, cycles
+            best, least = i, cycles
     return best
 
 

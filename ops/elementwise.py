@@ -108,7 +108,7 @@ def prelu_per_channel(t: Builder, x, slope, *, consumed_inputs=None):
 def div(t: Builder, a, b):
     """a / b; integers round towards zero. By a constant power of two it is an exact product, which costs less."""
     check_types((a, b), NUMBERS)
-    if a.dtype.kind == "f" and b.constant is not None and b.size == 1:
+    if a.dtype.kind == "f" and b.is_constant and not b.is_open and b.size == 1:
         fraction, exponent = np.frexp(np.float64(b.constant.item()))
         if abs(fraction) == 0.5 and abs(exponent) <= _PLAIN_EXPONENTS:
             return t.map("a * b", a, t.constant(1 / b.constant.astype(np.float64), a.dtype))
@@ -121,7 +121,7 @@ def pow_(t: Builder, x, y):
     check_types((x,), NUMBERS)
     check_types((y,), NUMBERS)
     if x.dtype.kind in FLOATS:
-        known = y.constant.item() if y.constant is not None and y.size == 1 else None
+        known = y.constant.item() if y.is_constant and not y.is_open and y.size == 1 else None
         if known in _PRODUCTS or known in _ROOTS:
             return t.reshape(_known_power(t, x, known), broadcast(x.shape, y.shape))
         return t.map("pow(a, b)", x, t.cast(y, np.float64 if x.dtype == np.float64 else np.float32), dtype=x.dtype)

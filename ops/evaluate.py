@@ -53,7 +53,7 @@ def map_(text: str, inputs: Sequence[np.ndarray], dtype: np.dtype, shape: Shape)
     """
     names = {chr(ord("a") + i): _register(x) for i, x in enumerate(inputs)}
     with np.errstate(all="ignore"):
-        result = np.asarray(eval(_compiled(text), _SCOPE, names))
+        result = np.asarray(eval(compiled(text), _SCOPE, names))
         if result.dtype != _NUMPY[register_name(dtype)]:
             raise TypeError(f"{text!r} of {', '.join(str(x.dtype) for x in inputs)} gives {result.dtype}, not {dtype}")
         return np.broadcast_to(cast(result, dtype), shape)
@@ -69,7 +69,8 @@ class _Operators(ast.NodeTransformer):
 
 
 @lru_cache(maxsize=4096)
-def _compiled(text: str):
+def compiled(text: str):
+    """A text as code, with calls of `_divide` and `_remainder`."""
     tree = ast.fix_missing_locations(_Operators().visit(ast.parse(text, mode="eval")))
     return compile(tree, f"<map {text}>", "eval")
 

@@ -7,8 +7,10 @@ from math import prod
 
 import numpy as np
 
+from . import openvalues
 from .builder import Builder, Declined, OperatorError, axis_index
 from .kernels import gather as kernels
+from .kernels.sizes import is_open
 from .movement import take_at
 from .primitives import LaunchContext, Tensor
 from .registry import op
@@ -33,6 +35,8 @@ def wrapped(indices: np.ndarray, size: int) -> np.ndarray:
     """
     if indices.size and not (-size <= indices.min() and indices.max() < size):
         raise OperatorError(f"an index of {indices.min()} .. {indices.max()} lies outside a dimension of {size}")
+    if not indices.size or indices.min() >= 0:
+        return indices
     return np.where(indices < 0, indices + size, indices)
 
 
@@ -63,7 +67,15 @@ def gather(t: Builder, x, indices, *, axis=0):
     if x.rank == 0:
         raise OperatorError("the input has no dimension to gather from")
     shape = (*x.shape[:d], *indices.shape, *x.shape[d + 1 :])
-    if indices.constant is not None and x.constant is None:
+    if x.is_open and indices.is_constant:
+        return openvalues.tensor(np.take(x.content, wrapped(indices.constant, x.shape[d]), d), x.dtype)
+    if indices.is_constant and not x.is_constant and is_open(x.shape[d]) and indices.size == 1:
+        place = indices.constant.item()
+        place = place + x.shape[d] if place < 0 else place
+        if not 0 <= place < x.shape[d]:
+            raise OperatorError(f"an index lies outside a dimension of {x.shape[d]}")
+        return t.reshape(t.take(x, d, place, place + 1), shape)
+    if indices.is_constant and not x.is_constant and not (is_open(x.shape[d]) and indices.size and indices.constant.min() < 0):
         places = wrapped(indices.constant, x.shape[d]).reshape(-1)
         try:
             return t.reshape(take_at(t, x, d, places), shape)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
 from .builder import Builder, Declined, OperatorError, axis_index, broadcast
+from .kernels.sizes import is_open
 from .primitives import Tensor
 from .registry import op
 
@@ -32,7 +34,7 @@ def _reshape(t: Builder, x: Tensor, shape: Sequence[int], allowzero: int = 0) ->
             if d >= x.rank:
                 raise OperatorError(f"shape {list(shape)} keeps dimension {d}, which the input {list(x.shape)} does not have")
             sizes[d] = x.shape[d]
-    if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
+    if sizes.count(-1) > 1 or any(n < -1 for n in sizes):
         raise OperatorError(f"shape {list(shape)} may hold one -1 and no other negative size")
     if -1 in sizes:
         known = prod(n for n in sizes if n != -1)
@@ -120,11 +122,29 @@ def _slice(t: Builder, x: Tensor, starts, ends, axes, steps) -> Tensor:
         raise OperatorError(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes and {len(steps)} steps do not match")
     if 0 in steps:
         raise OperatorError("a step is zero")
-    where = [range(n) for n in x.shape]
+    where = [(0, 1, n) for n in x.shape]
     for start, end, axis, step in zip(starts, ends, axes, steps):
         d = axis_index(axis, x.rank)
-        where[d] = range(x.shape[d])[slice(start, end, step)]
-    return t.slice(x, [r.start if r else 0 for r in where], [r.step for r in where], [len(r) for r in where])
+        where[d] = _within(x.shape[d], start, end, step)
+    return t.slice(x, *zip(*where)) if where else x
+
+
+def _within(n: int, start: int, end: int, step: int) -> tuple[int, int, int]:
+    """(first index, step, number of elements) of a range of n elements, with Python's rules."""
+    if not is_open(n, start, end):
+        r = range(n)[slice(start, end, step)]
+        return (r.start if r else 0, r.step, len(r))
+    if step < 0:
+        raise Declined("a range backwards over an open size")
+    first, after = (_clipped(bound, n) for bound in (start, end))
+    return (first, step, -(-(after - first) // step)) if after > first else (0, step, 0)
+
+
+def _clipped(bound: int, n: int) -> int:
+    """A start or end as one from 0 to n."""
+    if bound < 0:
+        return bound + n if bound + n > 0 else 0
+    return bound if bound <= n else n
 
 
 @op("Split")
@@ -146,8 +166,8 @@ def split_(t: Builder, x, split=None, *, axis=0, num_outputs=None):
         sizes = [min(chunk, max(n - i * chunk, 0)) for i in range(count)]
     if sum(sizes) != n or min(sizes, default=0) < 0:
         raise OperatorError(f"cannot split {n} elements of axis {axis} into parts of {list(sizes)}")
-    ends = np.cumsum(sizes)
-    return tuple(t.take(x, d, int(end) - size, int(end)) for size, end in zip(sizes, ends))
+    ends = itertools.accumulate(sizes)
+    return tuple(t.take(x, d, end - size, end) for size, end in zip(sizes, ends))
 
 
 @op("DepthToSpace")
@@ -236,8 +256,9 @@ def _pad(t: Builder, x: Tensor, pads: Sequence[int], axes: Sequence[int], mode: 
     before, after = [0] * x.rank, [0] * x.rank
     for i, d in enumerate(axes):
         before[d], after[d] = pads[i], pads[i + len(axes)]
-    inner = [range(n)[max(-b, 0) : n - max(-a, 0)] for n, b, a in zip(x.shape, before, after)]
-    x = t.slice(x, [r.start for r in inner], [1] * x.rank, [len(r) for r in inner])
+    if min(before, default=0) < 0 or min(after, default=0) < 0:
+        inner = [range(n)[max(-b, 0) : n - max(-a, 0)] for n, b, a in zip(x.shape, before, after)]
+        x = t.slice(x, [r.start for r in inner], [1] * x.rank, [len(r) for r in inner])
     before, after = [max(b, 0) for b in before], [max(a, 0) for a in after]
     if mode == "constant":
         return t.pad(x, before, after, fill)
@@ -290,6 +311,6 @@ def trilu(t: Builder, x, k=None, *, upper=1):
     if x.rank < 2:
         raise OperatorError(f"the input must have at least 2 dimensions, not {x.rank}")
     offset = t.constant(0, np.int64) if k is None else t.reshape(k, ())
-    rows, columns = (np.arange(n, dtype=np.int64) for n in x.shape[-2:])
-    inside = t.map("a - b >= c" if upper else "a - b <= c", t.constant(columns), t.constant(rows[:, None]), offset, dtype="bool")
+    rows, columns = map(t.numbers, x.shape[-2:])
+    inside = t.map("a - b >= c" if upper else "a - b <= c", columns, t.unsqueeze(rows, [1]), offset, dtype="bool")
     return t.map("select(a, b, c)", inside, x, t.constant(0, x.dtype), dtype=x.dtype)

@@ -84,7 +84,7 @@ def _pool(
     dils = tuple(dilations or (1,) * spatial)
     begin, end = padding(auto_pad, pads, X.shape[2:], kernel, steps, dils)
     size = tuple(_size(*each, bool(ceil_mode)) for each in zip(X.shape[2:], kernel, steps, dils, begin, end))
-    if min(size) < 0:
+    if any(n < 0 for n in size):
         raise OperatorError(f"window {list(kernel)} is larger than the padded image of {list(X.shape[2:])}")
     window = Window(kernel, steps, dils, begin, end, include_pad=include_pad, p=p, column_major=column_major)
     return _windows(t, X, mode, window, size, indices)

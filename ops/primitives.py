@@ -10,11 +10,12 @@ import enum
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from .kernels.sizes import cached, whole
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
     from .kernels.packing import Packing
     from .weights import Weight
 
-Shape = tuple[int, ...]
+Shape = tuple[int, ...]  # its numbers may be `Size`s
 
 
 class Tensor:
-    """One value of a trace: dtype and concrete shape; `constant` holds its content where that is known.
+    """One value of a trace: dtype and shape; `constant` holds its content where that is known.
 
     `source` is the primitive that makes it, None for inputs and constants. A constant may be given as a `weight`, whose
-    array is made only when `constant` is asked for: `is_constant` tells without.
+    array is made only when `constant` is asked for: `is_constant` tells without. Content that depends on open sizes is
+    `content`, an array of objects; `constant` fixes them.
     """
 
-    __slots__ = ("_array", "dtype", "name", "shape", "source", "weight")
+    __slots__ = ("_array", "_sizes", "dtype", "name", "shape", "source", "weight")
 
     def __init__(
         self,
@@ -44,8 +46,9 @@ class Tensor:
         name: str = "",
         weight: Weight | None = None,
     ) -> None:
-        self.dtype, self.shape, self._array, self.name = np.dtype(dtype), tuple(int(d) for d in shape), constant, name
+        self.dtype, self.shape, self._array, self.name = np.dtype(dtype), tuple(map(whole, shape)), constant, name
         self.weight = weight
+        self._sizes: np.ndarray | None = None
         self.source: Primitive | None = None
 
     @property
@@ -53,6 +56,8 @@ class Tensor:
         """The content; None: only a run knows it."""
         if self._array is None and self.weight is not None:
             self._array = self.weight.array()
+        if self._array is None and self._sizes is not None:
+            self._array = np.array([int(n) for n in self._sizes.reshape(-1)], self.dtype).reshape(self.shape)
         return self._array
 
     @constant.setter
@@ -60,9 +65,23 @@ class Tensor:
         self._array, self.weight = content, None
 
     @property
+    def content(self) -> np.ndarray | None:
+        """`constant`, with open sizes as they are, in an array of objects."""
+        return self.constant if self._sizes is None else self._sizes
+
+    @content.setter
+    def content(self, content: np.ndarray) -> None:
+        self._sizes = content
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the content depends on open sizes."""
+        return self._sizes is not None
+
+    @property
     def is_constant(self) -> bool:
         """Whether the content is known."""
-        return self._array is not None or self.weight is not None
+        return self._array is not None or self.weight is not None or self._sizes is not None
 
     @property
     def size(self) -> int:
@@ -398,7 +417,7 @@ def _described(p: Primitive, inputs: list[str]) -> str:
     return f"{p.name if isinstance(p, Kernel) else f'host {p.reason}'}({', '.join(inputs)})"
 
 
-@lru_cache(maxsize=4096)
+@cached(maxsize=4096)
 def _dense_strides(shape: Shape, itemsize: int, order: tuple[int, ...]) -> tuple[int, ...]:
     strides, step = [0] * len(shape), itemsize
     for d in reversed(order):
@@ -407,7 +426,7 @@ def _dense_strides(shape: Shape, itemsize: int, order: tuple[int, ...]) -> tuple
     return tuple(strides)
 
 
-@lru_cache(maxsize=4096)
+@cached(maxsize=4096)
 def _reshape_strides(old: Shape, strides: tuple[int, ...], new: Shape) -> tuple[int, ...] | None:
     """Strides of `new` over the same memory: runs of old dimensions that are dense among themselves may regroup."""
     if prod(old) == 0:

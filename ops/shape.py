@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from .builder import Builder, OperatorError, axis_index
+from .builder import Builder, Declined, OperatorError, axis_index
 from .cast import native_dtype
+from .kernels.sizes import most
 from .registry import Takes, op
 
 
@@ -28,14 +29,19 @@ def constant_of_shape(t: Builder, shape, *, value=None):
     """`value` (default float32 0) in every element."""
     fill = np.zeros(1, np.float32) if value is None else value
     sizes = t.ints(shape)
-    if min(sizes, default=0) < 0:
+    if any(n < 0 for n in sizes):
         raise OperatorError(f"the shape {list(sizes)} has a negative size")
-    return t.constant(np.broadcast_to(fill.reshape(()), sizes))
+    return t.expand(t.constant(fill.reshape(())), sizes)
 
 
 @op("Range", since=11)
 def range_(t: Builder, start, limit, delta):
     """start, start + delta, ... up to, not including, limit."""
+    if any(x.is_open for x in (start, limit, delta)):
+        (first,), (last,), step = t.ints(start), t.ints(limit), t.value(delta).item()
+        if step != 1:
+            raise Declined("a range over an open size, in other steps than 1")
+        return t.cast(t.numbers(most(last - first, 0), first), start.dtype)
     first, last, step = (t.value(x).reshape(())[()] for x in (start, limit, delta))
     if step == 0:
         raise OperatorError("delta is zero")
@@ -55,11 +61,11 @@ def eye_like(t: Builder, x, *, dtype=None, k=0):
 @op("OneHot", since=9)
 def one_hot(t: Builder, indices, depth, values, *, axis=-1):
     """values[1] where an index equals the position along the new axis, else values[0]; negative indices count back."""
-    n = int(t.value(depth).reshape(-1)[0])
+    n = t.ints(depth)[0]
     place = axis_index(axis, indices.rank + 1)
     spread = [n if d == place else 1 for d in range(indices.rank + 1)]
     wanted = t.unsqueeze(t.cast(indices, np.int64), [place])
     wanted = t.map("select(a < 0, a + b, a)", wanted, t.constant(n, np.int64))
-    position = t.constant(np.arange(n, dtype=np.int64).reshape(spread))
+    position = t.reshape(t.numbers(n), spread)
     off, on = (t.reshape(t.take(values, 0, i, i + 1), ()) for i in (0, 1))
     return t.map("select(a == b, c, d)", wanted, position, on, off, dtype=values.dtype)

@@ -22,6 +22,7 @@ from .blocking import heights, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch
 from .padcopy import pad_copy
+from .sizes import deferred, most
 from .spec import handwritten
 
 _SCORE_BYTES = 16 << 10  # of a block of keys: half of L1
@@ -120,13 +121,13 @@ def attention(
     each, blocks = _share(s.heads, panels, s.flops, threads)
     keys = _key_block(s.keys, width * size)
     k_copied, v_copied = (
-        lines and each >= _COPY_PANELS and x.row != n * size for x, lines, n in ((k, k_lines, s.head), (v, v_lines, s.value))
+        _worth_copying(each) if lines and x.row != n * size else 0 for x, lines, n in ((k, k_lines, s.head), (v, v_lines, s.value))
     )
-    last = s.keys - (max(-(-s.keys // keys), 1) - 1) * keys
+    last = s.keys - (most(-(-s.keys // keys), 1) - 1) * keys
     args = (
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
         v.column, *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
-        each, blocks, keys, *_split(keys), *_split(last), *_split(s.value), int(k_copied), int(v_copied),
+        each, blocks, keys, *_split(keys), *_split(last), *_split(s.value), k_copied, v_copied,
         *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
     )  # fmt: skip
     scratch = 64 + _FLAGS + width * size * (keys + each * (s.head + s.value + _STATE))
@@ -159,6 +160,13 @@ def _dense(leads: tuple[int, ...], matrix: int) -> tuple[int, int, int]:
     return leads[1] * leads[2] * matrix, leads[2] * matrix, matrix
 
 
+@deferred()
+def _worth_copying(panels: int) -> int:
+    """Whether (1 or 0) a task of so many panels copies keys or values together."""
+    return int(panels >= _COPY_PANELS)
+
+
+@deferred()
 def _share(heads: int, panels: int, flops: int, threads: int) -> tuple[int, int]:
     """(panels of a task, tasks of a head) at the least expected time, counted in panels.
 
@@ -174,12 +182,14 @@ def _share(heads: int, panels: int, flops: int, threads: int) -> tuple[int, int]
     return best[1:]
 
 
+@deferred()
 def _split(rows: int) -> tuple[int, int, int, int]:
     """Heights and counts of tiles that cover some rows."""
     first, count, second, tiles = split_row(rows)
     return first, count, second, tiles - count
 
 
+@deferred(least=1)
 def _key_block(keys: int, row_bytes: int) -> int:
     """Keys of a block: whole tiles, blocks of about one size."""
     blocks = max(1, -(-keys * row_bytes // _SCORE_BYTES))

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
+import numpy as np
+
 from . import target
 from .image import SIZES
+from .sizes import deferred
 
 # Half of L2 and less: neighbours may share it, and what comes next needs room
 K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
@@ -93,6 +96,7 @@ def _tile_cost(height: int) -> float:
     return max(height, (height + 2) / 2, 4) + 0.5
 
 
+@deferred()
 def blocking(
     work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
     images: int, threads: int,
@@ -147,12 +151,13 @@ class _Work:
     flops: int
     shared: bool
 
-    def panels_stay(self, panels: int) -> bool:
+    def panels_stay(self, panels: int | np.ndarray) -> bool | np.ndarray:
         """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles that pass by.
 
         Panels that have an image to themselves, those of grouped convolution, take no turns.
         """
-        return self.shared and panels * self.block_bytes <= _B_BYTES and self.block_bytes <= _PANEL_BYTES
+        fits = self.shared and self.block_bytes <= _PANEL_BYTES
+        return fits & (panels * self.block_bytes <= _B_BYTES)
 
 
 @lru_cache(maxsize=4096)
@@ -165,24 +170,24 @@ def _share(work: _Work) -> tuple[int, int, int, int]:
     tiles, panels, threads = work.tiles, work.panels, work.threads
     most = max(1, _A_BYTES // max(1, work.tile_bytes))
     ideal = max(work.flops, 1) / threads / _FLOPS_PER_SECOND
-    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
-    for row_blocks in range(1, min(tiles, max(2 * work.tasks, -(-tiles // most))) + 1):
-        of_tiles = -(-tiles // row_blocks)
-        if row_blocks != -(-tiles // of_tiles):
-            continue
-        for panel_blocks in range(1, min(panels, 2 * work.tasks) + 1):
-            of_panels = -(-panels // panel_blocks)
-            if panel_blocks != -(-panels // of_panels):
-                continue
-            if of_tiles > most and row_blocks < tiles and not work.panels_stay(of_panels):
-                continue
-            number = work.images * row_blocks * panel_blocks
-            if number > max(2 * work.tasks, work.images * row_blocks):
-                break
-            waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
-            traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
-            late = 0.0 if threads == 1 else _LATE * threads / number
-            cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
-            if cost < best[0]:
-                best = (cost, (of_tiles, row_blocks, of_panels, panel_blocks))
-    return best[1]
+    # all cuts at once: blocks of rows down, blocks of panels across
+    row_blocks, of_tiles = _cuts(tiles, min(tiles, max(2 * work.tasks, -(-tiles // most))))
+    panel_blocks, of_panels = _cuts(panels, min(panels, 2 * work.tasks))
+    row_blocks, of_tiles = row_blocks[:, None], of_tiles[:, None]
+    number = work.images * row_blocks * panel_blocks
+    waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
+    traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
+    late = 0.0 if threads == 1 else _LATE * threads / number
+    cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
+    fits = (of_tiles <= most) | (row_blocks == tiles) | work.panels_stay(of_panels)
+    fits = fits & (number <= np.maximum(2 * work.tasks, work.images * row_blocks))
+    i, j = divmod(int(np.argmin(np.where(fits, cost, np.inf))), len(panel_blocks))
+    return int(of_tiles[i, 0]), int(row_blocks[i, 0]), int(of_panels[j]), int(panel_blocks[j])
+
+
+def _cuts(whole: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of blocks, of `most` at the most, that cut something without an empty block; and the size of each block."""
+    blocks = np.arange(1, most + 1)
+    each = -(-whole // blocks)
+    kept = blocks == -(-whole // each)
+    return blocks[kept], each[kept]

@@ -26,6 +26,7 @@ from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, tripl
 from .launch import Launch
 from .packing import Packing, slices
 from .padcopy import pad_copy
+from .sizes import least, most
 from .spec import handwritten
 
 
@@ -218,10 +219,10 @@ def product(
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-8 * prod(segments[:3]) // 64) * 64
-    pixels = b.tiles * max(b.first, b.second)
+    pixels = b.tiles * most(b.first, b.second)
     scratch += -(-8 * pixels // 64) * 64
     if fetch:
-        scratch += fetch.scratch(min(lines[0], (pixels - 2) // lines[1] + 2))
+        scratch += fetch.scratch(least(lines[0], (pixels - 2) // lines[1] + 2))
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
 
 

@@ -87,11 +87,13 @@ NO_FETCH = (0,) * 11
 
 def of_groups(x: Image, y: Image, groups: int, window: Window, work: str) -> Fetch | None:
     """For a grouped convolution of padded planes, channels-last, whose sums are one K block; None: it is no such."""
+    if groups == 1:
+        return None
     size, x3, y3 = SIZES[work], x.volume(), y.volume()
     each = x.shape[1] // groups
     planes = x3.shape[2] == y3.shape[2] == window.kernel[0] == 1 and not window.begin[0]
     short = each * prod(window.kernel) <= K_STEPS
-    if groups == 1 or not planes or not short or not x.channels_last(size) or window.inside(x3, y3):
+    if not planes or not short or not x.channels_last(size) or window.inside(x3, y3):
         return None
     needed = window.needed(y3.shape[2:])
     image = Image(x.address, (*x3.shape[:2], *needed), channels_last(0, (1, each, *needed), size).strides)

@@ -15,6 +15,7 @@ from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch
 from .packing import Packing
 from .padcopy import pad_copy
+from .sizes import certainly, most
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ def _weights(
         return replace(made, address=b)
     shared = batch == 1 or b.strides[0] == 0
     count, each = 1 if shared else batch, panels * k * width * size
-    address = alloc(max(count * each, 64))
+    address = alloc(most(count * each, 64))
     full, rest = n // width, n % width
     sb, sk, sn = b.strides
     for first, number, columns in ((0, full, width), (full, 1, rest)):
-        if number and columns:
+        if not certainly(number, 0) and not certainly(columns, 0):
             source = Image(b.address + first * width * sn, (count, columns, number, k), (sb, sn, width * sn, sk))
             target = Image(address + first * k * width * size, (count, columns, number, k),
                            (each, size, k * width * size, width * size))  # fmt: skip

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .sizes import alike, certainly, whole
+
 
 class Opaque(Protocol):
     """An address that only the executor can turn into a number (a plan's place in memory), or an int64 address."""
@@ -85,7 +87,7 @@ def channels_first(address: Opaque, shape: Sequence[int], itemsize: int) -> Imag
 
 def triple(values: Sequence[int], fill: int) -> tuple[int, int, int]:
     """Per-dimension parameters of 1 to 3 spatial dimensions as those of (D, H, W)."""
-    given = tuple(int(v) for v in values)
+    given = tuple(map(whole, values))
     if not 1 <= len(given) <= 3:
         raise ValueError(f"{len(given)} spatial dimensions: expected 1 to 3")
     d, h, w = (fill,) * (3 - len(given)) + given
@@ -98,13 +100,13 @@ def merge_rows(*images: Image) -> list[Image]:
     strides = [[image.strides[4]] for image in images]
     for d in (3, 2):
         size, steps = images[0].shape[d], [image.strides[d] for image in images]
-        if size == 1:
+        if certainly(size, 1):
             continue
-        if sizes[0] == 1:
+        if certainly(sizes[0], 1):
             sizes[0] = size
             for own, step in zip(strides, steps):
                 own[0] = step
-        elif all(step == sizes[0] * own[0] for own, step in zip(strides, steps)):
+        elif alike(steps, [sizes[0] * own[0] for own in strides]):
             sizes[0] *= size
         else:
             sizes.insert(0, size)

@@ -14,6 +14,7 @@ import numpy as np
 from . import target
 from .image import SIZES, Image, merge_rows, triple
 from .launch import Launch
+from .sizes import alike, certainly, deferred
 from .spec import KernelSpec, handwritten
 
 # elements that one task should copy at least: a task costs the executor about a microsecond
@@ -49,21 +50,16 @@ def pad_copy(
         raise ValueError(f"pad_copy: {x.shape} repeated {repeat} times does not fit {y.shape}")
     offsets = triple(begin or [0] * (len(x.shape) - 2), 0)
     x, y = x.volume(), y.volume()
-    if x.shape == y.shape and not any(offsets):
+    if alike(x.shape, y.shape) and not any(offsets):
         x, y = merge_rows(x, y)
     elements = y.shape[0] * y.shape[1] * y.pixels
-    if elements == 0:
+    if certainly(elements, 0):
         return []
     bits = _bits(destination, value)
     if source == destination:
         source = destination = f"u{8 * SIZES[source]}"
     n, _, d, h, w = y.shape
-    pieces = max(1, min(-(-elements // _TASK_ELEMENTS), 4 * threads))
-    row_blocks = max(1, min(h, -(-pieces // (n * d))))
-    col_blocks = max(1, min(-(-w // 16), -(-pieces // (n * d * row_blocks))))
-    rows, cols = -(-h // row_blocks), -(-w // col_blocks)
-    cols = -(-cols // 16) * 16 if cols < w else cols
-    row_blocks, col_blocks = -(-h // rows), -(-w // cols)
+    rows, row_blocks, cols, col_blocks = _blocks(elements, n * d, h, w, threads)
     args = (x.address, y.address, *y.shape[1:], *x.shape[2:], *offsets, *x.strides, *y.strides, bits, repeat,
             rows, row_blocks, cols, col_blocks)  # fmt: skip
     kernel = kernel_of(source, destination)
@@ -74,6 +70,19 @@ def pad_copy(
 def kernel_of(source: str, destination: str) -> KernelSpec:
     """The kernel of `pad_copy`."""
     return handwritten("pad_copy", "padcopy:factory", source=source, destination=destination)
+
+
+@deferred()
+def _blocks(elements: int, planes: int, height: int, width: int, threads: int) -> tuple[int, int, int, int]:
+    """(rows of a task, blocks of rows, columns of a task, blocks of columns) of each plane."""
+    if elements == 0:
+        return 1, 0, 1, 0
+    pieces = max(1, min(-(-elements // _TASK_ELEMENTS), 4 * threads))
+    row_blocks = max(1, min(height, -(-pieces // planes)))
+    col_blocks = max(1, min(-(-width // 16), -(-pieces // (planes * row_blocks))))
+    rows, cols = -(-height // row_blocks), -(-width // col_blocks)
+    cols = -(-cols // 16) * 16 if cols < width else cols
+    return rows, -(-height // rows), cols, -(-width // cols)
 
 
 def _bits(dtype: str, value: float | int) -> int:

@@ -17,6 +17,7 @@ from . import target
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, channels_last, triple
 from .launch import Launch
+from .sizes import alike, certainly, deferred, least
 from .spec import handwritten
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def pool(
 
 def _worth_splitting(x: Image, y: Image, window: Window, threads: int) -> bool:
     chunks = -(-x.shape[1] // (_WIDE * target.current().lanes))
-    whole = tuple(window.kernel) == tuple(x.shape[2:]) and y.pixels == 1 and not any(window.begin) and not any(window.end)
+    whole = alike(window.kernel, x.shape[2:]) and certainly(y.pixels, 1) and not any(window.begin) and not any(window.end)
     return whole and len(x.shape) == 4 and threads > 1 and x.shape[0] * chunks < threads and x.pixels >= _SPLIT_PIXELS
 
 
@@ -119,6 +120,16 @@ def _two_steps(dtype: str, mode: str, x: Image, y: Image, window: Window, alloc:
     ]
 
 
+@deferred()
+def _blocks(planes: int, height: int, channels: int, wide: int, wanted: int) -> tuple[int, int, int, int]:
+    """(output rows of a task, blocks of rows, channels of a task, chunks of channels) for about so many tasks."""
+    tasks = max(1, wanted)
+    rows = max(1, min(height, -(-height * planes // tasks)))
+    row_blocks = -(-height // rows)
+    chunk = max(1, -(-channels // wide) // max(1, tasks // (planes * row_blocks))) * wide
+    return rows, row_blocks, chunk, -(-channels // chunk)
+
+
 def _launch(dtype: str, mode: str, x: Image, y: Image, window: Window, indices: Image | None, threads: int, label: str) -> Launch:
     x3, y3 = x.volume(), y.volume()
     i3 = (indices or y).volume()
@@ -126,12 +137,8 @@ def _launch(dtype: str, mode: str, x: Image, y: Image, window: Window, indices: 
     kernel, strides = triple(window.kernel, 1), triple(window.strides, 1)
     lanes, size = _lanes(dtype), SIZES[dtype]
     taps = prod(kernel)
-    tasks = max(1, min(4 * threads, n * c * od * oh * ow * taps * size // _TASK_BYTES))
-    rows = max(1, min(oh, -(-oh * n * od // tasks)))
-    row_blocks = -(-oh // rows)
-    wide = _WIDE * lanes
-    chunk = max(1, -(-c // wide) // max(1, tasks // (n * od * row_blocks))) * wide
-    chunks = -(-c // chunk)
+    wanted = least(4 * threads, n * c * od * oh * ow * taps * size // _TASK_BYTES)
+    rows, row_blocks, chunk, chunks = _blocks(n * od, oh, c, _WIDE * lanes, wanted)
     d, h, w = x3.shape[2:]
     order = (1, d, d * h) if window.column_major else (h * w, w, 1)
     if window.column_major and len(x.shape) < 5:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from . import target
+from .sizes import fixed
 
 Parameter = int | float | str | bool
 
@@ -76,7 +77,7 @@ def generated(name: str, text: str, lanes: int) -> KernelSpec:
 
 def handwritten(name: str, factory: str, **parameters: Parameter) -> KernelSpec:
     """The specification of a kernel that a factory in ``ops/kernels/`` makes."""
-    return KernelSpec(name, factory=factory, parameters=tuple(sorted(parameters.items())))
+    return KernelSpec(name, factory=factory, parameters=tuple((name, fixed(value)) for name, value in sorted(parameters.items())))
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ own. Of dilated filters the tiles of the interleaved images take turns. `ops/con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -23,6 +23,7 @@ from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
 from .packing import Packing
+from .sizes import about, deferred, least, whole
 from .spec import handwritten
 from .winogradforms import Form, Matrix, matrices
 
@@ -89,7 +90,7 @@ def _numbers(matrix: Matrix) -> np.ndarray:
 def fits(channels: int, outputs: int) -> bool:
     """Whether these are whole vectors of channels."""
     lanes = target.current().lanes
-    return not (channels % lanes or outputs % lanes) and min(channels, outputs) > 0
+    return not (channels % lanes or outputs % lanes) and channels > 0 and outputs > 0
 
 
 def winograd(
@@ -127,8 +128,8 @@ def winograd(
     n, _, height, width = out.shape
     (rows, cols), (down, right) = weights.form.tiles((height, width), dilations), weights.form.interleaved(dilations)
     grid = _Grid(weights.form, rows, cols, (down, right))
-    strips = list(_strips(weights, n, grid))
-    most = n * max(strip.rows * strip.cols for strip in strips)
+    strips = _strips(weights, n, grid)
+    most = n * strips[0].rows * strips[0].cols
     v, m = (_products(alloc, weights.form.products, most, channels) for channels in (c * groups, o))
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
     for strip in strips:
@@ -163,7 +164,7 @@ class _Grid:
         """Bytes of the image under the strip, and of its transform; `beside`: whether patches overlap (1) or not (0)."""
         n, channels, *size = image.shape
         spans = (
-            min(m * tiles + beside * (r - 1), have)
+            least(m * tiles + beside * (r - 1), have)
             for m, r, tiles, have in zip(self.form.outputs, self.form.taps, (self.rows, self.cols), size)
         )
         return 4 * n * channels * (prod(spans) + self.form.products * self.rows * self.cols)
@@ -177,22 +178,31 @@ def _plane(x: Image, label: str) -> Image:
     return Image(x.address, (*volume.shape[:2], *volume.shape[3:]), (*volume.strides[:2], *volume.strides[3:]))
 
 
-def _strips(weights: WinogradWeights, n: int, grid: _Grid) -> Iterator[_Grid]:
-    """Rows of tiles, or pieces of a very long one, whose transforms go through memory at once.
+def _strips(weights: WinogradWeights, n: int, grid: _Grid) -> list[_Grid]:
+    """Rows of tiles, or pieces of a very long one, whose transforms go through memory at once; the first is the largest.
 
-    Few, so that the transforms stay in cache; but each strip reads all filters again, so they may take twice as much.
+    Of few rows, so that their transforms stay in cache; but each strip reads all filters again, so they may take twice as much.
     """
-    o, c = weights.shape
-    products = weights.form.products
-    tile = products * n * (c * weights.groups + o) * 4
-    most, together, rows, cols = max(_STRIP_BYTES, 2 * products * c * o * 4), grid.dilations[1], 1, grid.cols
+    together = grid.dilations[1]
+    parts = _parts(*weights.shape, weights.groups, weights.form.products, n, grid.rows, grid.cols, together)
+    down, across = map(about, parts)
+    rows, cols = -(-grid.rows // down), -(-(grid.cols // together) // across) * together
+    return [
+        replace(grid, top=i * rows, left=j * cols, rows=least(rows, grid.rows - i * rows), cols=least(cols, grid.cols - j * cols))
+        for i in range(down)
+        for j in range(across)
+    ]
+
+
+@deferred(least=1)
+def _parts(o: int, c: int, groups: int, products: int, n: int, rows: int, cols: int, together: int) -> tuple[int, int]:
+    """How many strips there are down the picture, and across it."""
+    tile = products * n * (c * groups + o) * 4
+    most = max(_STRIP_BYTES, 2 * products * c * o * 4)
     if cols * tile <= max(most, _ROW_BYTES):
-        rows = _even(grid.rows, most // (cols * tile))
-    else:
-        cols = _even(cols // together, most // (together * tile)) * together
-    for top in range(0, grid.rows, rows):
-        for left in range(0, grid.cols, cols):
-            yield replace(grid, top=top, left=left, rows=min(rows, grid.rows - top), cols=min(cols, grid.cols - left))
+        return -(-rows // _even(rows, most // (cols * tile))), 1
+    pieces = cols // together
+    return rows, -(-pieces // _even(pieces, most // (together * tile)))
 
 
 def _even(count: int, most: int) -> int:
@@ -213,24 +223,24 @@ def _products(alloc: Alloc, products: int, tiles: int, channels: int) -> Image:
     return Image(alloc(products * step), (products, channels, tiles), (step, 4, channels * 4))
 
 
-def _chunk(channels: int, strip: _Grid, images: int, threads: int) -> tuple[int, int]:
+@deferred()
+def _chunk(channels: int, rows: int, cols: int, together: int, products: int, images: int, threads: int) -> tuple[int, int]:
     """Columns of tiles of one task and how many chunks a row of tiles has; a task takes all channels, which lie in a row.
 
-    Interleaved columns stay together: their pixels are neighbours.
+    Interleaved columns stay `together`: their pixels are neighbours.
     """
-    rows, together = images * strip.rows, strip.dilations[1]
-    cols = strip.cols // together
-    wanted = max(1, min(8 * threads, rows * strip.cols * channels * strip.form.products * 4 // _TASK_BYTES))
-    each = -(-cols // min(cols, -(-wanted // rows)))
+    wanted = max(1, min(8 * threads, images * rows * cols * channels * products * 4 // _TASK_BYTES))
+    cols //= together
+    each = -(-cols // min(cols, -(-wanted // (images * rows))))
     return each * together, -(-cols // each)
 
 
 def _input_launch(x: Image, v: Image, strip: _Grid, pads: Sequence[int], threads: int, label: str) -> Launch:
     n, c, height, width = x.shape
     form = strip.form
-    chunk, chunks = _chunk(c, strip, n, threads)
+    chunk, chunks = _chunk(c, strip.rows, strip.cols, strip.dilations[1], form.products, n, threads)
     args = (x.address, v.address, x.strides[0], x.strides[2], x.strides[3], v.strides[0], v.strides[2], c, height, width,
-            int(pads[0]), int(pads[1]), strip.rows, strip.cols, chunk, chunks, strip.top, strip.left,
+            whole(pads[0]), whole(pads[1]), strip.rows, strip.cols, chunk, chunks, strip.top, strip.left,
             *form.outputs, *strip.dilations, *form.patch)  # fmt: skip
     square = min(form.patch) > 1
     kernel = handwritten("winograd_input", "winogradtransform:input_factory", points=form.points, square=square)
@@ -241,7 +251,7 @@ def _input_launch(x: Image, v: Image, strip: _Grid, pads: Sequence[int], threads
 def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Grid, finish: tuple, threads: int, label: str) -> Launch:
     n, o, height, width = y.shape
     form, other = strip.form, residual or y
-    chunk, chunks = _chunk(o, strip, n, threads)
+    chunk, chunks = _chunk(o, strip.rows, strip.cols, strip.dilations[1], form.products, n, threads)
     args = (m.address, y.address, residual.address if residual else 0, *finish, m.strides[0], m.strides[2], y.strides[0],
             *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, strip.rows, strip.cols, chunk, chunks,
             strip.top, strip.left, *form.outputs, *strip.dilations)  # fmt: skip

@@ -1,0 +1,172 @@
+"""Bindings: what a plan with open sizes becomes for their values; a plan without has one binding.
+
+`Binder.bind` checks the guards and gives the values of everything in the plan that depends on sizes: a tenth of a millisecond
+for a large model. The arena is packed for more than the sizes at hand, and anew only when some memory outgrows its place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..ops.kernels.launch import Block
+from ..ops.kernels.sizes import Size
+from ..ops.kernels.solver import solver
+from .plan import Buffer, HostStep, Plan, Ref, Space, Step, Tensor
+from .storage import assign
+
+_FINENESS = 8  # the arena is packed for one of so many sizes between powers of two
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A plan's memory and outputs for one set of sizes.
+
+    Attributes:
+        inputs, outputs: the plan's, all shapes given.
+        values: of the plan's open sizes, in their order. offsets: of the arena's memories.
+        sizes: the values of the symbols.
+    """
+
+    inputs: tuple[Tensor | Buffer, ...]
+    outputs: tuple[Tensor | Buffer, ...]
+    arena_bytes: int
+    scratch_bytes: int
+    values: np.ndarray = field(repr=False)
+    offsets: np.ndarray = field(repr=False)
+    sizes: tuple[int, ...] = ()
+
+    @cached_property
+    def made(self) -> list[tuple[int, tuple[int, ...], np.dtype, int]]:
+        """Of each output that a run allocates: its index, shape, dtype and bytes."""
+        return [
+            (i, out.shape, out.dtype, out.ref.buffer.nbytes)
+            for i, out in enumerate(self.outputs)
+            if isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT
+        ]
+
+
+_NONE = np.empty(0, np.int64)
+
+
+class Packing:
+    """Places in the arena for memories of up to certain sizes."""
+
+    def __init__(self, plan: Plan, room: np.ndarray) -> None:
+        self.room = room
+        memories = [replace(memory, nbytes=int(n)) for memory, n in zip(plan.memories, room)]
+        self.nbytes = assign(memories)
+        self.offsets = np.array([memory.index for memory in memories], np.int64)
+
+    def holds(self, nbytes: np.ndarray) -> bool:
+        """Whether memories of these sizes fit."""
+        return bool((nbytes <= self.room).all())
+
+
+class Binder:
+    """Makes the bindings of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._lock = threading.Lock()
+        self._packing: Packing | None = None
+        if plan.is_open:
+            self._solve = solver(plan.symbols, [size.terms for size in plan.sizes])
+            self._memories = [plan.place(m.nbytes) if isinstance(m.nbytes, Size) else m.nbytes for m in plan.memories]
+            self._of = np.array([isinstance(m.nbytes, Size) for m in plan.memories], bool)
+            self._at = np.array(self._memories, np.int64)
+
+    def bind(self, sizes: Sequence[int] = ()) -> Binding | None:
+        """The binding for these values of the symbols; None: they do not meet the plan's guards."""
+        plan = self.plan
+        if not plan.is_open:
+            return Binding(plan.inputs, plan.outputs, plan.arena_bytes, plan.scratch_bytes, _NONE, _NONE)
+        solved = self._values(sizes)
+        if solved is None:
+            return None
+        values = np.array(solved, np.int64)
+        packing = self._packed(values, sizes)
+        at = _Values(plan, solved, packing.offsets)
+        return Binding(
+            tuple(map(at.tensor, plan.inputs)), tuple(map(at.tensor, plan.outputs)), packing.nbytes, at.number(plan.scratch_bytes),
+            values, packing.offsets, tuple(sizes),
+        )  # fmt: skip
+
+    def _values(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        try:
+            return self._solve(*sizes)
+        except (ArithmeticError, ValueError, IndexError):  # a function meets numbers that the plan's own did not lead it to
+            return None
+
+    def _packed(self, values: np.ndarray, sizes: Sequence[int]) -> Packing:
+        nbytes = self._memory_sizes(values)
+        with self._lock:
+            if self._packing is None or not self._packing.holds(nbytes):
+                larger = self._values([_rounded(n) for n in sizes])
+                room = nbytes if larger is None else np.maximum(nbytes, self._memory_sizes(np.array(larger, np.int64)))
+                if self._packing is not None:
+                    room = np.maximum(room, self._packing.room)
+                self._packing = Packing(self.plan, room)
+            return self._packing
+
+    def _memory_sizes(self, values: np.ndarray) -> np.ndarray:
+        nbytes = self._at.copy()
+        nbytes[self._of] = values[self._at[self._of]]
+        return nbytes
+
+    def concrete(self, binding: Binding) -> Plan:
+        """The plan as it is with a binding's values."""
+        if not self.plan.is_open:
+            return self.plan
+        at = _Values(self.plan, binding.values.tolist(), binding.offsets, binding.sizes)
+        return replace(
+            self.plan, inputs=binding.inputs, outputs=binding.outputs, steps=tuple(map(at.step, self.plan.steps)),
+            arena_bytes=binding.arena_bytes, scratch_bytes=binding.scratch_bytes, symbols=None, sizes=(), memories=(), places={},
+        )  # fmt: skip
+
+
+class _Values:
+    """Parts of a plan with values in place of sizes."""
+
+    def __init__(self, plan: Plan, values: Sequence[int], offsets: np.ndarray = _NONE, symbols: tuple[int, ...] = ()) -> None:
+        self.plan, self.values, self.offsets, self.symbols = plan, values, offsets, symbols
+
+    def number(self, number: object) -> object:
+        if not isinstance(number, Size):
+            return number
+        place = self.plan.places.get(number.frozen)
+        return solver(self.plan.symbols, [number.terms])(*self.symbols)[0] if place is None else self.values[place]
+
+    def tensor(self, x: Tensor | Buffer) -> Tensor | Buffer:
+        if isinstance(x, Buffer):
+            return self.buffer(x)
+        return replace(x, shape=tuple(map(self.number, x.shape)), ref=self.ref(x.ref))
+
+    def ref(self, ref: Ref) -> Ref:
+        return Ref(self.buffer(ref.buffer), self.number(ref.offset))
+
+    def buffer(self, buffer: Buffer) -> Buffer:
+        index = int(self.offsets[buffer.index]) if buffer.space is Space.ARENA and len(self.offsets) else buffer.index
+        return replace(buffer, index=index, nbytes=self.number(buffer.nbytes))
+
+    def step(self, step: Step | HostStep) -> Step:
+        assert isinstance(step, Step)
+        return replace(
+            step, args=tuple(map(self.argument, step.args)), tasks=self.number(step.tasks), flops=self.number(step.flops),
+            bytes=self.number(step.bytes),
+        )  # fmt: skip
+
+    def argument(self, arg: object) -> object:
+        if isinstance(arg, Ref):
+            return self.ref(arg)
+        return Block(tuple(map(self.argument, arg.args))) if isinstance(arg, Block) else self.number(arg)
+
+
+def _rounded(size: int) -> int:
+    """The next of the sizes that the arena is packed for."""
+    step = (1 << max(size.bit_length() - 1, 0)) // _FINENESS or 1
+    return -(-size // step) * step

@@ -1,0 +1,54 @@
+"""A plan with open sizes: all numbers in it that depend on them, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ..ops.kernels.launch import Block
+from ..ops.kernels.sizes import Size
+from ..ops.kernels.symbols import Symbols
+from .plan import HostStep, Plan, Ref, Step, Tensor
+from .storage import Memory
+
+
+class HasHostSteps(Exception):
+    """A host step may look at sizes while it runs."""
+
+
+def opened(plan: Plan, symbols: Symbols, memories: Sequence[Memory]) -> Plan:
+    """The plan with its sizes listed.
+
+    Raises:
+        HasHostSteps: Python runs a step.
+    """
+    places: dict[object, int] = {}
+    sizes: list[Size] = []
+    for number in _numbers(plan, memories):
+        if isinstance(number, Size) and number.frozen not in places:
+            places[number.frozen] = len(sizes)
+            sizes.append(number)
+    return replace(plan, symbols=symbols, sizes=tuple(sizes), memories=tuple(memories), places=places)
+
+
+def _numbers(plan: Plan, memories: Sequence[Memory]) -> Iterator[object]:
+    yield plan.scratch_bytes
+    yield from (memory.nbytes for memory in memories)
+    for x in (*plan.inputs, *plan.outputs):
+        if isinstance(x, Tensor):
+            yield from (*x.shape, x.ref.offset, x.ref.buffer.nbytes)
+    for step in plan.steps:
+        if isinstance(step, HostStep):
+            raise HasHostSteps
+        yield step.tasks
+        yield from _arguments(step)
+
+
+def _arguments(step: Step | Block) -> Iterator[object]:
+    for arg in step.args:
+        if isinstance(arg, Ref):
+            yield arg.offset
+        elif isinstance(arg, Block):
+            yield from _arguments(arg)
+        else:
+            yield arg

@@ -1,0 +1,122 @@
+"""Families: signatures that differ in sizes only, and the plans with open sizes that serve them.
+
+1. The first signature of a family has a plan of its own, the best for its sizes.
+2. A size that differs from the first signature's varies. A later signature leaves all open that vary, but for 0 and 1, which
+   are structure (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
+3. What a plan with open sizes takes for granted is checked for each new signature; one that no plan serves makes another.
+4. A size that cannot stay open, as something reads its value, is closed: for that value, as it may be one that happens to equal
+   another size, and for good when that happens with a second value. A family that needs too many plans is closed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .fusion.graph import Graph
+from .fusion.guards import SizeGuard
+from .fusion.trace import Opened
+from .ops.kernels.sizes import opened
+from .ops.kernels.symbols import LEAST, Symbols
+
+if TYPE_CHECKING:
+    from .engine import Entry
+
+MOST_PLANS = 16  # with open sizes, of one family
+Shapes = dict[str, tuple[int, ...]]
+Place = tuple[str, int]  # an input and one of its dimensions
+
+
+def shapes_of(feeds: Mapping[str, object]) -> Shapes:
+    """The shapes of the arrays among inputs."""
+    return {name: value.shape for name, value in feeds.items() if isinstance(value, np.ndarray)}
+
+
+@dataclass(frozen=True)
+class OpenSizes:
+    """Which sizes of a family's inputs are open in a plan: for each symbol its name and places; `shapes` has the others."""
+
+    names: tuple[str, ...]
+    places: tuple[tuple[Place, ...], ...]
+    shapes: Shapes
+
+    def values(self, shapes: Shapes) -> tuple[int, ...] | None:
+        """The symbols' values for these shapes; None if they are other ones than the plan's."""
+        values = tuple([shapes[name][d] for (name, d), *_ in self.places])
+        return values if self.at(values) == shapes else None
+
+    def at(self, values: Sequence[int]) -> Shapes:
+        """The inputs' shapes for values of the symbols."""
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        for value, places in zip(values, self.places):
+            for name, d in places:
+                shapes[name][d] = value
+        return {name: tuple(shape) for name, shape in shapes.items()}
+
+    def opened(self, symbols: Symbols) -> Opened:
+        """The inputs' shapes with symbols."""
+        values = [self.shapes[name][d] for (name, d), *_ in self.places]
+        return Opened(symbols, self.at([opened(symbols, name, value) for name, value in zip(self.names, values)]))
+
+    def guards(self, symbols: Symbols) -> list[SizeGuard]:
+        """What a plan with these symbols takes for granted."""
+        where = [", ".join(f"{name}[{d}]" for name, d in places) for places in self.places]
+        own = [SizeGuard(f"{name} >= {LEAST}", f"the size of {at}") for name, at in zip(self.names, where)]
+        return own + [SizeGuard(c.text, c.reason) for c in symbols.conditions]
+
+
+@dataclass
+class Family:
+    """What is known of signatures that differ in sizes.
+
+    Attributes:
+        first: the shapes of the first one.
+        can_open: whether any size may be open. varied: sizes that differ in later ones.
+        fixed: values that sizes could have alone.
+        plans: made so far with open sizes.
+    """
+
+    first: Shapes
+    can_open: bool
+    varied: set[Place] = field(default_factory=set)
+    fixed: dict[Place, set[int]] = field(default_factory=dict)
+    plans: list[tuple[OpenSizes, Entry]] = field(default_factory=list, repr=False)
+
+    def see(self, shapes: Shapes) -> None:
+        """Note what varies."""
+        self.varied.update((name, d) for name, shape in shapes.items() for d, n in enumerate(shape) if n != self.first[name][d])
+
+    def open_sizes(self, graph: Graph, shapes: Shapes) -> OpenSizes | None:
+        """What a plan for these shapes leaves open; None: nothing."""
+        groups: dict[tuple[str, int, int], list[Place]] = {}
+        if not self.can_open or len(self.plans) >= MOST_PLANS:
+            return None
+        for name, d in sorted(self.varied):
+            n = shapes[name][d]
+            if n >= LEAST and not self.closed(name, d, n):
+                groups.setdefault((_declared(graph, name, d), self.first[name][d], n), []).append((name, d))
+        names: list[str] = []
+        for (declared, _, _), ((name, d), *_) in groups.items():
+            plain = declared if declared.isidentifier() else f"{name}[{d}]"
+            names.append(plain if plain not in names else f"{plain} of {name}[{d}]")
+        return OpenSizes(tuple(names), tuple(map(tuple, groups.values())), shapes) if groups else None
+
+    def close(self, sizes: OpenSizes, name: str) -> None:
+        """A symbol has turned out to have one value only."""
+        for place, d in sizes.places[sizes.names.index(name)]:
+            self.fixed.setdefault((place, d), set()).add(sizes.shapes[place][d])
+
+    def closed(self, name: str, d: int, value: int) -> bool:
+        """Whether a size of this value cannot be open."""
+        values = self.fixed.get((name, d), set())
+        return value in values or len(values) > 1
+
+
+def _declared(graph: Graph, name: str, d: int) -> str:
+    """What the model calls a size."""
+    kind = graph.types.get(name)
+    shape = getattr(kind, "shape", None)
+    return shape[d] if shape is not None and d < len(shape) and isinstance(shape[d], str) else ""

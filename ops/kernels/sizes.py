@@ -1,0 +1,381 @@
+"""Sizes that a plan leaves open: numbers known by their present value and by an expression of the sizes that vary.
+
+A `Size` stands wherever a shape, a stride or a count is an integer. Arithmetic gives further sizes. Whatever asks for more
+is answered by the present value, and what the answer takes for granted becomes a guard, so a plan that was made with sizes
+is right for every value that meets its guards, whatever the code that made it looked at:
+
+1. A comparison or a truth value is a guard, unless it follows from the expressions, the bounds of their parts or earlier
+   guards.
+2. A use as an ordinary number (``int``, ``float``, an index, a loop's bound, a numpy array's element) fixes it to its value.
+3. A size has no hash, so nothing that is kept beyond the plan is found by one: see `cached`, `key` and `fixed`.
+4. Its text is no Python expression, so no source that a size got into compiles.
+
+`deferred` leaves a pure function of integers to be called for each value, instead of being looked into.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache, wraps
+from typing import TypeVar
+
+import numpy as np
+
+from .polynomials import Frozen, Terms, frozen, product, total
+from .symbols import Given, Symbols
+from .symboltext import text
+
+Value = TypeVar("Value")
+
+
+class Size:
+    """A number that depends on open sizes: its polynomial, and what that is now (`hint`).
+
+    Annotations say int where it may stand.
+    """
+
+    __slots__ = ("hint", "symbols", "terms")
+    __array_ufunc__ = None  # numpy's numbers leave operators to it
+    __hash__ = None  # rule 3
+
+    def __init__(self, symbols: Symbols, terms: Terms) -> None:
+        self.symbols, self.terms, self.hint = symbols, terms, symbols.now(terms)
+
+    @property
+    def frozen(self) -> Frozen:
+        """The polynomial as a value with a hash."""
+        return frozen(self.terms)
+
+    def __repr__(self) -> str:
+        return text(self.symbols, self.terms)
+
+    # -- arithmetic
+    def __add__(self, other: object) -> object:
+        terms = self._terms(other)
+        return self._plain(other, "__add__") if terms is None else _sized(self.symbols, total(self.terms, terms, 1))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: object) -> object:
+        terms = self._terms(other)
+        return self._plain(other, "__sub__") if terms is None else _sized(self.symbols, total(self.terms, terms, -1))
+
+    def __rsub__(self, other: object) -> object:
+        terms = self._terms(other)
+        return self._plain(other, "__rsub__") if terms is None else _sized(self.symbols, total(terms, self.terms, -1))
+
+    def __mul__(self, other: object) -> object:
+        terms = self._terms(other)
+        return self._plain(other, "__mul__") if terms is None else _sized(self.symbols, product(self.terms, terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> int:
+        return _sized(self.symbols, total({}, self.terms, -1))
+
+    def __pos__(self) -> Size:
+        return self
+
+    def __abs__(self) -> int:
+        return self if self >= 0 else -self
+
+    def __floordiv__(self, other: object) -> object:
+        terms = self._terms(other)
+        return self._plain(other, "__floordiv__") if terms is None else _quotient(self.symbols, self.terms, terms)
+
+    def __rfloordiv__(self, other: object) -> object:
+        terms = self._terms(other)
+        return self._plain(other, "__rfloordiv__") if terms is None else _quotient(self.symbols, terms, self.terms)
+
+    def __mod__(self, other: object) -> object:
+        return self - self // other * other if self._terms(other) is not None else self._plain(other, "__mod__")
+
+    def __rmod__(self, other: object) -> object:
+        return other - other // self * self if self._terms(other) is not None else self._plain(other, "__rmod__")
+
+    def __divmod__(self, other: object) -> tuple[object, object]:
+        return self // other, self % other
+
+    def __truediv__(self, other: object) -> float:
+        return int(self) / other
+
+    def __rtruediv__(self, other: object) -> float:
+        return other / int(self)
+
+    def __pow__(self, other: object) -> object:
+        if type(other) is int and 0 <= other <= 4:
+            return math.prod([self] * other)
+        return int(self) ** other
+
+    # -- questions (rule 1)
+    def __eq__(self, other: object) -> bool:
+        terms = self._terms(other)
+        if terms is None:
+            return int(self) == other if isinstance(other, float) else NotImplemented
+        return self.symbols.is_zero(total(self.terms, terms, -1))
+
+    def __ne__(self, other: object) -> bool:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    def __ge__(self, other: object) -> bool:
+        terms = self._terms(other)
+        return self._plain(other, "__ge__") if terms is None else self.symbols.is_nonnegative(total(self.terms, terms, -1))
+
+    def __le__(self, other: object) -> bool:
+        terms = self._terms(other)
+        return self._plain(other, "__le__") if terms is None else self.symbols.is_nonnegative(total(terms, self.terms, -1))
+
+    def __gt__(self, other: object) -> bool:
+        below = self.__le__(other)
+        return below if below is NotImplemented else not below
+
+    def __lt__(self, other: object) -> bool:
+        above = self.__ge__(other)
+        return above if above is NotImplemented else not above
+
+    def __bool__(self) -> bool:
+        return not self.symbols.is_zero(self.terms)
+
+    # -- uses as an ordinary number (rule 2)
+    def __index__(self) -> int:
+        if not self.symbols.is_zero(total(self.terms, {(): self.hint}, -1)):
+            raise AssertionError(f"{self!r} is not its own value")
+        return self.hint
+
+    __int__ = __index__
+
+    def __float__(self) -> float:
+        return float(int(self))
+
+    # -- inside
+    def _terms(self, other: object) -> Terms | None:
+        """Another operand as a polynomial; None if it is no whole number."""
+        if isinstance(other, Size):
+            if other.symbols is not self.symbols:
+                raise RuntimeError("sizes of different plans meet")
+            return other.terms
+        if not isinstance(other, int | np.integer):
+            return None
+        number = int(other)
+        return {(): number} if number else {}
+
+    def _plain(self, other: object, operator: str) -> object:
+        """What the operator gives for the present value, where the other operand is no whole number."""
+        return getattr(float(int(self)), operator)(other) if isinstance(other, float) else NotImplemented
+
+
+def opened(symbols: Symbols, name: str, value: int) -> Size:
+    """A new open size."""
+    return Size(symbols, symbols.symbol(name, value))
+
+
+# -- what code that works on sizes is written with
+def whole(number: object) -> int:
+    """A size as it is; anything else as an int."""
+    return number if isinstance(number, Size) else int(number)
+
+
+def fixed(number: Value) -> Value:
+    """A size as the int that it is from then on for this plan; anything else as it is, sequences element by element."""
+    if isinstance(number, Size):
+        return int(number)
+    return type(number)(fixed(n) for n in number) if type(number) in (tuple, list) else number
+
+
+def now(number: int) -> int:
+    """The present value, for choices that are right whatever the value is."""
+    return number.hint if isinstance(number, Size) else number
+
+
+def about(number: int) -> int:
+    """The present value of a positive number, for choices that are right whatever it is, but good only near it.
+
+    The plan is for sizes where it is no more than that, and more than half of it.
+    """
+    value = now(number)
+    if not number <= value < 2 * number:
+        raise AssertionError(f"{number!r} is not its own value")
+    return value
+
+
+def certainly(n: int, value: int) -> bool:
+    """Whether n has a value for all sizes that meet the guards; no guard comes of it."""
+    return _clearly_equal(n, value)
+
+
+def alike(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two shapes are the same for all sizes that meet the guards: no guard comes of it.
+
+    For choices that are right where the shapes are the same without being known to be.
+    """
+    return len(a) == len(b) and all(_clearly_equal(m, n) for m, n in zip(a, b))
+
+
+def _clearly_equal(m: int, n: int) -> bool:
+    if not isinstance(m, Size) and not isinstance(n, Size):
+        return m == n
+    difference = m - n
+    return difference.symbols.clearly_zero(difference.terms) if isinstance(difference, Size) else difference == 0
+
+
+def is_open(*values: object) -> bool:
+    """Whether sizes are among the values, or in the tuples and lists among them."""
+    return any(isinstance(v, Size) or (type(v) in (tuple, list) and is_open(*v)) for v in values)
+
+
+def key(*values: object) -> object:
+    """What has a hash and is equal for equal values; of sizes it is the expression (equal values of others do not count)."""
+    try:
+        hash(values)
+    except TypeError:
+        return tuple(_key(v) for v in values)
+    return values
+
+
+def _key(value: object) -> object:
+    if isinstance(value, Size):
+        return "size", value.frozen
+    if type(value) in (tuple, list):
+        return tuple(_key(v) for v in value)
+    if is_dataclass(value) and not isinstance(value, type) and type(value).__hash__ is not None:
+        return type(value), *(_key(getattr(value, f.name)) for f in fields(value) if f.compare)
+    return value
+
+
+def cached(maxsize: int) -> Callable[[Callable], Callable]:
+    """`lru_cache` of a function that is simply called where a size is among the arguments."""
+
+    def decorate(function: Callable) -> Callable:
+        fast = lru_cache(maxsize)(function)
+
+        @wraps(function)
+        def call(*arguments: object) -> object:
+            try:
+                return fast(*arguments)
+            except TypeError:  # no hash
+                return function(*arguments)
+
+        return call
+
+    return decorate
+
+
+def deferred(least: int | None = 0) -> Callable[[Callable], Callable]:
+    """A function of numbers, the same for the same numbers, that gives an int, or a tuple or dataclass of ints.
+
+    With sizes it is called anew for each value; what it gives is never under `least` (None: it may be).
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @wraps(function)
+        def call(*arguments: object) -> object:
+            flat = list(_flattened(arguments))
+            symbols = next((a.symbols for a in flat if isinstance(a, Size)), None)
+            return function(*arguments) if symbols is None else _called(symbols, function, arguments, flat, least)
+
+        return call
+
+    return decorate
+
+
+def _called(
+    symbols: Symbols, function: Callable, arguments: tuple[object, ...], flat: Sequence[object], least: int | None
+) -> object:
+    """The sizes that a function gives."""
+    call = _Rebuilt.of(function, _shapes(arguments))
+    result = call(*map(now, flat))
+    values = _values(result)
+    given = tuple(Given(a.frozen) if isinstance(a, Size) else a for a in flat)
+    made = [_sized(symbols, terms) for terms in symbols.call(call, given, values, least)]
+    return type(result)(*made) if is_dataclass(result) else tuple(made) if isinstance(result, tuple) else made[0]
+
+
+def _values(result: object) -> list[tuple[str, int]]:
+    """The integers in a function's result: the code that takes each, and what it is."""
+    if is_dataclass(result):
+        return [(f".{f.name}", int(getattr(result, f.name))) for f in fields(result)]
+    return [(f"[{i}]", int(n)) for i, n in enumerate(result)] if isinstance(result, tuple) else [("", int(result))]
+
+
+def _flattened(arguments: Iterable[object]) -> Iterable[object]:
+    for a in arguments:
+        if type(a) in (tuple, list):
+            yield from _flattened(a)
+        else:
+            yield a
+
+
+def _shapes(arguments: Iterable[object]) -> tuple:
+    """Where tuples and lists are among arguments."""
+    return tuple(_shapes(a) if type(a) in (tuple, list) else None for a in arguments)
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """A function called with the elements of its arguments."""
+
+    function: Callable
+    shapes: tuple
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def of(function: Callable, shapes: tuple) -> Callable:
+        """The function itself if its arguments are no sequences."""
+        return function if not any(type(s) is tuple for s in shapes) else _Rebuilt(function, shapes)
+
+    @property
+    def __name__(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, *flat: object) -> object:
+        rest = iter(flat)
+
+        def build(shapes: tuple) -> tuple:
+            return tuple(next(rest) if s is None else build(s) for s in shapes)
+
+        return self.function(*build(self.shapes))
+
+
+def most(*numbers: int) -> int:
+    """The largest; no guard comes of it."""
+    return _chosen(numbers, _largest, 1)
+
+
+def least(*numbers: int) -> int:
+    """The smallest; no guard comes of it."""
+    return _chosen(numbers, _smallest, -1)
+
+
+def _chosen(numbers: Sequence[int], function: Callable, sign: int) -> int:
+    kept: list[int] = []
+    for n in numbers:
+        if any(_clearly_ahead(m, n, sign) for m in kept):
+            continue
+        kept = [m for m in kept if not _clearly_ahead(n, m, sign)] + [n]
+    return kept[0] if len(kept) == 1 else function(*kept)
+
+
+def _clearly_ahead(a: int, b: int, sign: int) -> bool:
+    difference = (a - b) * sign
+    if not isinstance(difference, Size):
+        return difference >= 0
+    return difference.symbols.clearly_nonnegative(difference.terms) is True
+
+
+_largest, _smallest = deferred(least=None)(max), deferred(least=None)(min)
+
+
+def _sized(symbols: Symbols, terms: Terms) -> int:
+    """A polynomial as a size, or as the number that it is."""
+    if not terms:
+        return 0
+    return terms[()] if len(terms) == 1 and () in terms else Size(symbols, terms)
+
+
+def _quotient(symbols: Symbols, above: Terms, below: Terms) -> int:
+    if not below or symbols.is_zero(below):
+        raise ZeroDivisionError
+    return _sized(symbols, symbols.floor(above, below))
