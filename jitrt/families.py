@@ -1,8 +1,9 @@
 """Families: signatures that differ in sizes only, and the plans with open sizes that serve them.
 
 1. The first signature of a family has a plan of its own, the best for its sizes.
-2. A size that differs from the first signature's varies. A later signature leaves all open that vary, but for 0 and 1, which
-   are structure (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
+2. A size that has had `OTHERS` values besides the first signature's varies; until then each signature has a plan of its own,
+   as one with open sizes takes longer to make. A later signature leaves all open that vary, but for 0 and 1, which are
+   structure (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
 3. What a plan with open sizes takes for granted is checked for each new signature; one that no plan serves makes another.
 4. A size that cannot stay open, as something reads its value, is closed: for that value, as it may be one that happens to equal
    another size, and for good when that happens with a second value. A family that needs too many plans is closed too.
@@ -25,6 +26,7 @@ from .ops.kernels.symbols import LEAST, Symbols
 if TYPE_CHECKING:
     from .engine import Entry
 
+OTHERS = 2  # values of a size, besides the first one
 MOST_PLANS = 16  # with open sizes, of one family
 Shapes = dict[str, tuple[int, ...]]
 Place = tuple[str, int]  # an input and one of its dimensions
@@ -74,27 +76,30 @@ class Family:
 
     Attributes:
         first: the shapes of the first one.
-        can_open: whether any size may be open. varied: sizes that differ in later ones.
+        can_open: whether any size may be open. others: values that sizes have had in later ones, where they differ.
         fixed: values that sizes could have alone.
         plans: made so far with open sizes.
     """
 
     first: Shapes
     can_open: bool
-    varied: set[Place] = field(default_factory=set)
+    others: dict[Place, set[int]] = field(default_factory=dict)
     fixed: dict[Place, set[int]] = field(default_factory=dict)
     plans: list[tuple[OpenSizes, Entry]] = field(default_factory=list, repr=False)
 
     def see(self, shapes: Shapes) -> None:
-        """Note what varies."""
-        self.varied.update((name, d) for name, shape in shapes.items() for d, n in enumerate(shape) if n != self.first[name][d])
+        """Note what differs."""
+        for name, shape in shapes.items():
+            for d, n in enumerate(shape):
+                if n != self.first[name][d]:
+                    self.others.setdefault((name, d), set()).add(n)
 
     def open_sizes(self, graph: Graph, shapes: Shapes) -> OpenSizes | None:
         """What a plan for these shapes leaves open; None: nothing."""
         groups: dict[tuple[str, int, int], list[Place]] = {}
         if not self.can_open or len(self.plans) >= MOST_PLANS:
             return None
-        for name, d in sorted(self.varied):
+        for name, d in sorted(place for place, values in self.others.items() if len(values) >= OTHERS):
             n = shapes[name][d]
             if n >= LEAST and not self.closed(name, d, n):
                 groups.setdefault((_declared(graph, name, d), self.first[name][d], n), []).append((name, d))
