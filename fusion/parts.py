@@ -60,9 +60,16 @@ def _run(primitives: Sequence[Primitive], at: int, dim: int, readers: dict[int, 
         members.append(primitives[at])
         at += 1
     for end in range(len(members), 1, -1):
-        if _is_large(members[end - 1]) and (run := _Run(members[:end], dim, readers)).is_possible:
+        if _is_large(members[end - 1]) and (run := _Run(_with_tail(members, end), dim, readers)).is_possible:
             return run
     return None
+
+
+def _with_tail(members: list[Primitive], end: int) -> list[Primitive]:
+    """The first ones, and the elementwise work that follows them: their last kernel may do it on its way."""
+    while end < len(members) and isinstance(members[end], Map):
+        end += 1
+    return members[:end]
 
 
 def _fits(p: Primitive, dim: int) -> bool:
