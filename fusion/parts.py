@@ -3,8 +3,9 @@
 1. `by_images`: a run of primitives that treat the images of a batch alike is done for a few images after the other.
 2. `by_rows`: a run of primitives on one large image is done for bands of its rows. A band computes all rows that its
    windows reach, so neighbours compute some rows twice; a run ends where that would be more than `AGAIN` of its work.
-3. Only runs with two kernels or more that move more than `LARGE`: what one writes, the next does not find in the cache.
-   Bands only of kernels that compute less than `INTENSE` for each byte: the others wait little for memory.
+3. Only runs with two kernels or more that move more than a part (`PART`; for bands `LARGE`, as they cost work): what one
+   writes, the next does not find in the cache, and memory that is used for the first time is slow. Bands only of kernels
+   that compute less than `INTENSE` for each byte: the others wait little for memory.
 4. What is needed outside a run is joined in the end: its parts are written where they belong.
 """
 
@@ -39,7 +40,7 @@ def by_rows(trace: Trace) -> Trace:
 
 
 def _split(trace: Trace, dim: int) -> Trace:
-    if not any(_fits(p, dim) and _is_large(p) for p in trace.primitives):
+    if not any(_fits(p, dim) and _is_large(p, dim) for p in trace.primitives):
         return trace
     readers = readers_of(trace)
     made: list[Primitive] = []
@@ -53,14 +54,14 @@ def _split(trace: Trace, dim: int) -> Trace:
 
 def _run(primitives: Sequence[Primitive], at: int, dim: int, readers: dict[int, list[Primitive | None]]) -> _Run | None:
     """The longest run that begins with a certain primitive and is worth while."""
-    if not _is_large(primitives[at]):
+    if not _is_large(primitives[at], dim):
         return None
     members: list[Primitive] = []
     while at < len(primitives) and _fits(primitives[at], dim) and _continues(members, primitives[at], dim):
         members.append(primitives[at])
         at += 1
     for end in range(len(members), 1, -1):
-        if _is_large(members[end - 1]) and (run := _Run(_with_tail(members, end), dim, readers)).is_possible:
+        if _is_large(members[end - 1], dim) and (run := _Run(_with_tail(members, end), dim, readers)).is_possible:
             return run
     return None
 
@@ -85,8 +86,8 @@ def _continues(members: Sequence[Primitive], p: Primitive, dim: int) -> bool:
     return dim != IMAGES or not members or members[0].outputs[0].shape[dim] == p.outputs[0].shape[dim]
 
 
-def _is_large(p: Primitive) -> bool:
-    return isinstance(p, Kernel) and _moved(p) > LARGE
+def _is_large(p: Primitive, dim: int) -> bool:
+    return isinstance(p, Kernel) and _moved(p) > (PART if dim == IMAGES else LARGE)
 
 
 def _is_intense(p: Kernel) -> bool:

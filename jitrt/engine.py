@@ -36,7 +36,7 @@ from .fusion.trace import Opened, Specialise, Traced, trace
 from .fusion.weights import Weights, pack_ahead, with_weights
 from .log import log
 from .measure import Measured, rule
-from .memory import Slabs
+from .memory import Arenas, Slabs
 from .ops.builder import OperatorError
 from .ops.convchoice import Choose, expected
 from .ops.kernels.spec import KernelSpec
@@ -75,6 +75,7 @@ class Shared:
     def __init__(self, threads: int, choose: Choose = expected, narrow: bool = False) -> None:
         self.threads, self.choose = threads, choose
         self.weights = Weights(allocate=Slabs().allocate, narrow=narrow)
+        self.arenas = Arenas()
         self.pool: Pool = pool(threads)
         self.store: Store = store()
 
@@ -207,7 +208,7 @@ class Program:
         for step in plan.steps:
             if isinstance(step, HostStep):
                 log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
-        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine(), binder)
+        executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine(), binder, self.shared.arenas)
         self.shared.weights.complete(self.shared.threads)  # only now, as the memory that compiling took is free again
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None

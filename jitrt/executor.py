@@ -1,9 +1,9 @@
 """The executor: binds a plan's memory to addresses and replays it.
 
-A `Context` is everything one run needs alone: arena, argument blocks, jobs, thread scratch. Free contexts wait in a
-list; a run that finds none makes one, so concurrent runs never share memory. A context that served other sizes is bound
-to those of the run. Native steps between two host steps are
-one job, which is one native call (`ops/kernels/replay.py`).
+A `Context` is everything one run needs alone: argument blocks, jobs, thread scratch, and an arena, which is taken from
+those of the session. Free contexts wait in a list; a run that finds none makes one, so concurrent runs never share
+memory. A context that served other sizes, or had another arena, is bound to those of the run. Native steps between two
+host steps are one job, which is one native call (`ops/kernels/replay.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from .fusion.bindings import Binder, Binding
 from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Space, Step, Tensor
-from .memory import DATA_OFFSET, LARGE, Recycler
+from .memory import DATA_OFFSET, LARGE, Arena, Arenas, Recycler
 from .ops.builder import OperatorError
 from .ops.kernels import replay
 from .ops.kernels.spec import KernelSpec
@@ -87,22 +87,29 @@ class Context:
     def __init__(self, executor: Executor) -> None:
         plan, self.executor = executor.plan, executor
         self.binding: Binding | None = None
-        self.arena = self.scratch = aligned(0)
+        self.arena, self.address = Arena(), 0
+        self.scratch = aligned(0)
         self.scratch_size = 0
         self.words = executor.words.empty()
         self.hosts: list[object] = [None] * plan.host_values
         self.buffers = np.zeros(len(plan.inputs) + len(plan.outputs) + 1, np.int64)
         self.jobs = {first: Job(self, table) for first, table in executor.words.tables.items()}
 
-    def bind(self, binding: Binding) -> None:
-        """Get ready for runs of these sizes: grow memory, write all words."""
+    def get_ready(self, binding: Binding, arena: Arena) -> None:
+        """For a run of these sizes in this arena."""
+        self.arena = arena
+        if self.binding is not binding or self.address != arena.address or arena.room < binding.arena_bytes:
+            self._bind(binding)
+
+    def _bind(self, binding: Binding) -> None:
+        """Grow memory, write all words."""
         self.release()
-        if self.arena.nbytes < binding.arena_bytes or self.binding is None:
-            self.arena = aligned(binding.arena_bytes)
+        self.arena.grow(binding.arena_bytes)
+        self.address = self.arena.address
         each = -(-max(binding.scratch_bytes, 64) // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT + SCRATCH_ALIGNMENT
         if self.scratch_size < each:
             self.scratch_size, self.scratch = each, aligned(each * self.executor.pool.threads)
-        self.executor.words.fill(self.words, self.arena.ctypes.data, binding)
+        self.executor.words.fill(self.words, self.address, binding)
         for job in self.jobs.values():
             job.bind()
         self.binding = binding
@@ -126,11 +133,13 @@ class Executor:
         pool: helper threads; their number is the plan's number of threads.
         progress: told of each kernel that has to be compiled.
         binder: of the plan.
+        arenas: of the session.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, pool: Pool, progress: Progress | None = None, binder: Binder | None = None
-    ) -> None:
+        self, plan: Plan, store: Store, pool: Pool, progress: Progress | None = None, binder: Binder | None = None,
+        arenas: Arenas | None = None,
+    ) -> None:  # fmt: skip
         self.plan, self.store, self.pool = plan, store, pool
         self.segments = list(_segments(plan))
         store.prepare([REPLAY, HELPER, *_kernels(plan)], progress)
@@ -138,6 +147,7 @@ class Executor:
         self.words = Words(plan, [(s.first, s.end) for s in self.segments if s.host is None], store)
         self.binder = binder or Binder(plan)
         self.binding = None if plan.is_open else self.binder.bind()
+        self.arenas = arenas or Arenas()
         self.free: list[Context] = []
         self.recycler = Recycler()
 
@@ -164,8 +174,7 @@ class Executor:
             context = self.free.pop()
         except IndexError:
             context = Context(self)
-        if context.binding is not binding:
-            context.bind(binding)
+        context.get_ready(binding, self.arenas.take(context.arena))
         outputs: list[object] = [None] * len(self.plan.outputs)
         buffers, count = context.buffers, len(inputs)
         for i in range(count):
@@ -182,6 +191,7 @@ class Executor:
             if len(binding.made) < len(outputs):
                 self._copy_out(context, inputs, outputs)
         finally:
+            self.arenas.give(context.arena)
             self.free.append(context)
         return outputs
 
@@ -229,7 +239,7 @@ class Executor:
             return context.hosts[x.index] if x.space is Space.HOST else inputs[x.index]
         space, index = x.ref.buffer.space, x.ref.buffer.index
         if space is Space.ARENA:
-            return np.ndarray(x.shape, x.dtype, context.arena, index + x.ref.offset)
+            return np.ndarray(x.shape, x.dtype, context.arena.bytes, index + x.ref.offset)
         whole = {Space.CONSTANT: self.plan.constants, Space.INPUT: inputs, Space.OUTPUT: outputs}[space][index]
         if x.dtype == object or (whole.shape == x.shape and not x.ref.offset):
             return whole

@@ -1,4 +1,4 @@
-"""Memory of runs: slabs for what is kept long, and large outputs used again."""
+"""Memory of runs: slabs for what is kept long, arenas for what a run needs itself, and large outputs used again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections import OrderedDict, deque
 
 import numpy as np
 
-from .ops.pages import aligned, allocate
+from .ops.pages import Growing, aligned, allocate
 
 LARGE = 64 << 10  # bytes from which an output is recycled: below, allocating costs less
 DATA_OFFSET = object.__basicsize__  # where an array object keeps its data address (PyArrayObject: right after the head)
+_AHEAD = 8  # addresses of an arena: times what was asked for first
 _SCAN = 8  # blocks of one size that an allocation looks at
 _KEEP = 64  # blocks of one size that are remembered
 
@@ -33,6 +34,56 @@ class Slabs:
                 self._rest = aligned(self.size)
             piece, self._rest = self._rest[:nbytes], self._rest[-(-nbytes // 64) * 64 :]
             return piece
+
+
+class Arena:
+    """The values between the steps of one run at a time. `room`: bytes from `address` on; growing may change both."""
+
+    def __init__(self) -> None:
+        self._memory = Growing(0)
+        self.address = self.room = 0
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """uint8[room]."""
+        return self._memory.bytes
+
+    def grow(self, nbytes: int) -> None:
+        """Have room for that many bytes; what was in them is lost."""
+        if nbytes > self.room:
+            try:
+                self._memory = Growing(_AHEAD * nbytes)
+            except OSError:  # a limit on addresses
+                self._memory = Growing(nbytes)
+            self.room, self.address = self._memory.room, self._memory.bytes.ctypes.data
+        self._memory.use(nbytes)
+
+
+class Arenas:
+    """The arenas of a session: all its plans run in the same ones, so memory grows with runs at a time, not with plans.
+
+    Pages that are there already are also what makes the first run of a new plan fast.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Arena] = []
+
+    def take(self, last: Arena) -> Arena:
+        """An arena for a run; the one of the context's last run if nobody else has it."""
+        free = self._free
+        try:  # single operations of a list, so that no lock is needed
+            free.remove(last)
+            return last
+        except ValueError:
+            pass
+        try:
+            return free.pop()
+        except IndexError:
+            return Arena()
+
+    def give(self, arena: Arena) -> None:
+        """A run has ended."""
+        self._free.append(arena)
 
 
 def _references(kept: deque[tuple[np.ndarray, int]]) -> int:

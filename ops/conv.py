@@ -17,7 +17,7 @@ from .kernels import depthwise as light
 from .kernels import winograd as fast
 from .kernels.image import Image
 from .kernels.packing import Packing
-from .kernels.sizes import most
+from .kernels.sizes import cached, most
 from .kernels.winogradforms import Form
 from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
@@ -100,10 +100,12 @@ def _possible(
     return names
 
 
-def _algorithm(name: str, W: Tensor, layer: ConvLayer, order: tuple[int, ...]) -> _Algorithm:
-    """One of the `_possible` algorithms."""
+@cached(maxsize=4096)
+def _algorithm(name: str, layer: ConvLayer, dtype: np.dtype, order: tuple[int, ...]) -> _Algorithm:
+    """One of the `_possible` algorithms; `dtype`: of the filters."""
     steps, dils, begin = ([of[i] for i in order] for of in (layer.strides, layer.dilations, layer.pads))
-    filters, group = (*W.shape[:2], *(W.shape[2 + i] for i in order)), layer.groups
+    shape, group = layer.filters, layer.groups
+    filters = (*shape[:2], *(shape[2 + i] for i in order))
     if name == "depthwise":
         return _Algorithm(
             name, lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
@@ -113,17 +115,17 @@ def _algorithm(name: str, W: Tensor, layer: ConvLayer, order: tuple[int, ...]) -
         form = Form((1, *filters[2:])[-2:], winograd_forms(layer)[name].points)
         pads, apart = (0, *begin)[-2:], (1, *dils)[-2:]
         return _Algorithm(
-            name, fast.winograd_packing(W.shape[:2], form, group), lambda at: fast.WinogradWeights(W.shape[:2], form, group, at),
+            name, fast.winograd_packing(shape[:2], form, group), lambda at: fast.WinogradWeights(shape[:2], form, group, at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, pads, apart, **rest),
         )  # fmt: skip
     if name == "direct, rows folded":
         return _Algorithm(
-            name, dense.folded_packing(filters, W.dtype),
+            name, dense.folded_packing(filters, dtype),
             lambda at: dense.PackedWeights((*filters[:2], 1, *filters[2:]), 1, at, folded=True),
             lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
     return _Algorithm(
-        name, dense.weights_packing(W.shape, W.dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
+        name, dense.weights_packing(shape, dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
         lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
     )  # fmt: skip
 
@@ -150,7 +152,7 @@ def _conv(
     def launch(x: LaunchContext) -> list:
         order, layer = _kernel_order(X, W, begin, size), _layer(X, W, (steps, dils, begin), group, size)
         names = _possible(X, W, layer, order, whole, x.threads)
-        way = _algorithm(x.choose(layer, names) if len(names) > 1 else names[0], W, layer, order)
+        way = _algorithm(x.choose(layer, names) if len(names) > 1 else names[0], layer, W.dtype, order)
         address = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
         return way.launch(
             evaluate.memory_name(X.dtype), _image(x.inputs[0], order), way.weights(address), _image(x.outputs[0], order),

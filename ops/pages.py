@@ -26,6 +26,28 @@ def allocate(nbytes: int) -> tuple[np.ndarray, int]:
     return owner, -owner.ctypes.data % 64
 
 
+class Growing:
+    """Memory that grows where it is: addresses for more than is needed now, whose pages come when they are first written.
+
+    Raises:
+        OSError: the system does not give the addresses.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room, self._huge = room, 0
+        self._map = _map(room + HUGE_PAGE) if room >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE") else None
+        owner = np.empty(room + 64, np.uint8) if self._map is None else np.frombuffer(self._map, np.uint8)
+        self._start = -owner.ctypes.data % (64 if self._map is None else HUGE_PAGE)
+        self.bytes = owner[self._start : self._start + room]
+
+    def use(self, nbytes: int) -> None:
+        """So many bytes, at most `room`, will be written: what of them fills huge pages lies on such."""
+        huge = nbytes // HUGE_PAGE * HUGE_PAGE
+        if self._map is not None and huge > self._huge:
+            self._map.madvise(mmap.MADV_HUGEPAGE, self._start + self._huge, huge - self._huge)
+            self._huge = huge
+
+
 def aligned(nbytes: int) -> np.ndarray:
     """uint8[nbytes], uninitialised, at a multiple of 64."""
     owner, offset = allocate(nbytes)

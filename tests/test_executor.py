@@ -13,8 +13,8 @@ import onnx.parser
 import pytest
 
 import jitrt as ort
-from jitrt.memory import LARGE, Recycler, Slabs
-from jitrt.ops.pages import HUGE_PAGE, aligned, lasting
+from jitrt.memory import LARGE, Arena, Arenas, Recycler, Slabs
+from jitrt.ops.pages import HUGE_PAGE, Growing, aligned, lasting
 
 
 def session(text: str, threads: int = 2) -> ort.InferenceSession:
@@ -181,6 +181,63 @@ def test_blocks_are_aligned(nbytes, allocate):
     assert block.nbytes == nbytes
     assert block.ctypes.data % 64 == 0
     block[:] = 1
+
+
+@pytest.mark.parametrize("room", [1, 100, HUGE_PAGE - 1, 3 * HUGE_PAGE + 5])
+def test_growing_memory_stays_where_it_is_and_keeps_what_is_in_it(room):
+    memory = Growing(room)
+    start = memory.bytes.ctypes.data
+    assert memory.bytes.nbytes == memory.room == room
+    assert start % 64 == 0
+    for used in (0, room // 3, room // 2, room):
+        memory.use(used)
+        assert memory.bytes[: room // 3].all() or used <= room // 3
+        memory.bytes[:used] = 1
+    assert memory.bytes.all()
+    assert memory.bytes.ctypes.data == start
+
+
+def test_an_arena_moves_only_when_it_has_no_room():
+    arena = Arena()
+    arena.grow(10_000)
+    at = arena.address
+    for nbytes in (1, 20_000, 10_000, arena.room):
+        arena.grow(nbytes)
+        assert arena.address == at
+    arena.grow(arena.room + 1)
+    assert arena.room > 80_000
+    assert arena.bytes.ctypes.data == arena.address
+
+
+def test_an_arena_falls_back_to_what_is_needed_where_addresses_are_scarce(monkeypatch):
+    def scarce(room):
+        if room > 5000:
+            raise OSError
+        return Growing(room)
+
+    monkeypatch.setattr("jitrt.memory.Growing", scarce)
+    arena = Arena()
+    arena.grow(5000)
+    assert arena.room == 5000
+
+
+def test_an_arena_is_one_run_at_a_time():
+    arenas = Arenas()
+    first = arenas.take(Arena())
+    second = arenas.take(first)
+    assert first is not second
+    arenas.give(first)
+    arenas.give(second)
+    assert arenas.take(first) is first
+    assert arenas.take(first) is second
+
+
+def test_plans_of_a_session_share_their_arena():
+    one = session(WORK, threads=1)
+    for rows in (8, 3, 400, 8, 2000, 3):
+        feeds = work_feeds(rows, rows)
+        assert np.allclose(one.run(None, feeds)[0], work_expected(feeds), 1e-4, 1e-5)
+    assert len(one._engine.shared.arenas._free) == 1
 
 
 def test_a_block_is_reused_only_when_every_view_is_gone():
