@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -15,9 +15,10 @@ from .kernels import conv as dense
 from .kernels import convtranspose as transposed
 from .kernels import depthwise as light
 from .kernels import winograd as fast
-from .kernels.image import Image
+from .kernels.image import Alloc, Image, Opaque
 from .kernels.packing import Packing
 from .kernels.sizes import cached, most
+from .kernels.templates import launches
 from .kernels.winogradforms import Form
 from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
@@ -153,11 +154,22 @@ def _conv(
         order, layer = _kernel_order(X, W, begin, size), _layer(X, W, (steps, dils, begin), group, size)
         names = _possible(X, W, layer, order, whole, x.threads)
         way = _algorithm(x.choose(layer, names) if len(names) > 1 else names[0], layer, W.dtype, order)
-        address = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
-        return way.launch(
-            evaluate.memory_name(X.dtype), _image(x.inputs[0], order), way.weights(address), _image(x.outputs[0], order),
-            epilogue=x.epilogue, label=f"{way.name} {_label(X, W, steps, group)}", **_shared_arguments(x, order),
-        )  # fmt: skip
+        filters = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
+        images = [_image(one, order) for one in (x.inputs[0], x.outputs[0], x.residual) if one is not None]
+        bias, epilogue = x.inputs[2] or x.bias, x.epilogue or ()
+
+        def make(at: Sequence[Opaque], alloc: Alloc) -> list:
+            rest = list(at[1:])
+            source, result, *residual = (replace(image, address=rest.pop(0)) for image in images)
+            return way.launch(
+                evaluate.memory_name(X.dtype), source, way.weights(at[0]), result, residual=residual[0] if residual else None,
+                bias=rest.pop(0) if bias else 0, epilogue=tuple(rest) if rest else None, low=x.low, high=x.high,
+                alloc=alloc, threads=x.threads, label=f"{way.name} {_label(X, W, steps, group)}",
+            )  # fmt: skip
+
+        key = (way.name, layer, order, bool(bias), len(epilogue), x.low, x.high, x.threads)
+        addresses = [filters, *(image.address for image in images), *([bias.address] if bias else []), *epilogue]
+        return launches(make, (*key, *((image.shape, image.strides) for image in images)), addresses, x.alloc)
 
     return t.kernel(
         "conv", (X, packed, B), [(X.dtype, shape)], launch, orders=(None, packed and tuple(range(packed.rank)), (0,)),
@@ -171,13 +183,6 @@ def _conv(
 def _channels_last(rank: int) -> tuple[int, ...]:
     """The order of an image's dimensions in memory."""
     return (0, *range(2, rank), 1)
-
-
-def _shared_arguments(x: LaunchContext, order: tuple[int, ...] | None = None) -> dict[str, object]:
-    """What a launch is told of bias, residual and clip, and of the run."""
-    bias = x.inputs[2] or x.bias
-    tail = {"residual": x.residual and _image(x.residual, order), "low": x.low, "high": x.high}
-    return {"bias": bias.address if bias else 0, **tail, "alloc": x.alloc, "threads": x.threads}
 
 
 def _packed_at_run_time(t: Builder, W: Tensor, group: int) -> Tensor:
@@ -272,7 +277,8 @@ def _by_phases(
         weights = transposed.TransposedWeights.of(W.shape, W.dtype.itemsize, group, steps, dils, address)
         return transposed.conv_transpose(
             evaluate.memory_name(X.dtype), _image(x.inputs[0]), weights, _image(x.outputs[0]), begin,
-            label=f"transposed {_label(X, W, steps, group, W.shape[1] * group)}", **_shared_arguments(x),
+            bias=x.inputs[2].address if x.inputs[2] else 0, alloc=x.alloc, threads=x.threads,
+            label=f"transposed {_label(X, W, steps, group, W.shape[1] * group)}",
         )  # fmt: skip
 
     return t.kernel(

@@ -97,7 +97,6 @@ def _tile_cost(height: int) -> float:
 
 
 @deferred()
-@lru_cache(maxsize=4096)
 def blocking(
     work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
     images: int, threads: int,
