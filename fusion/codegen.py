@@ -19,6 +19,7 @@ from .schedule import Schedule
 # bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
 # for stores of neighbouring elements whose addresses look alike in their low 12 bits (tensors begin at pages)
 RESERVED = 64 + 2048
+BLOCK = 512  # elements of a staged row that all passes go over before the next ones
 AHEAD_ROWS = 8  # by which work on scores does
 AHEAD = 1024  # bytes by which a single pass prefetches
 
@@ -29,6 +30,7 @@ class Generated:
 
     Attributes:
         lanes: elements of a vector.
+        staged: whether rows are done block by block.
         saved: number of values that wait in scratch between passes.
         cost: of one element, in operations as cheap as an addition or an access to memory.
     """
@@ -36,11 +38,13 @@ class Generated:
     kernel: KernelSpec
     shape: Shape
     lanes: int
+    staged: bool
     saved: int
     cost: int
 
     def scratch_bytes(self, row: int) -> int:
         """Thread scratch that a run needs; `row` is the inner size (ROW) or the folded size (COLUMN)."""
+        row = BLOCK if self.staged else row
         width = row * self.lanes if self.shape is Shape.COLUMN else row + self.lanes
         return RESERVED + self.saved * width * 8 if self.saved else 0
 
@@ -51,7 +55,9 @@ def generate(code: LoopCode, lanes: int) -> Generated:
     writer = _Writer(code)
     name = {Shape.TILE: "tail_", Shape.SCORES: "scores_"}.get(code.shape, "") + names_of(code.statements)
     cost = sum(8 if is_dear(s.text) else 1 for s in code.statements) + len(code.operands)
-    return Generated(generated(name, writer.write(), lanes), code.shape, lanes, len(writer.schedule.in_scratch), cost)
+    schedule = writer.schedule
+    kernel = generated(name, writer.write(), lanes)
+    return Generated(kernel, code.shape, lanes, schedule.is_staged, len(schedule.in_scratch), cost)
 
 
 class _Writer:
@@ -80,8 +86,9 @@ class _Writer:
         self.put(1, "fold_size = args[5]")
         self.put(1, "first_row = task // chunks * rows_per_task")
         self.put(1, "last_row = min(first_row + rows_per_task, rows)")
-        self.put(1, "lo = task % chunks * chunk")
-        self.put(1, "hi = min(lo + chunk, n)")
+        first, last = ("begin", "end") if self.schedule.is_staged else ("lo", "hi")
+        self.put(1, f"{first} = task % chunks * chunk")
+        self.put(1, f"{last} = min({first} + chunk, n)")
         for i, operand in enumerate(code.operands):
             at = code.place(i)
             if operand.access is Access.STRIDED:
@@ -93,7 +100,12 @@ class _Writer:
         self.put(1, "for row in range(first_row, last_row):")
         for i in range(count):
             self.put(2, f"p{i} = at[{i}]")
-        (self._column_body if self.column else self._row_body)(2)
+        if self.schedule.is_staged:
+            self.put(2, f"for lo in range(begin, end, {BLOCK}):")
+            self.put(3, f"hi = min(lo + {BLOCK}, end)")
+            self._row_body(3)
+        else:
+            (self._column_body if self.column else self._row_body)(2)
         self.put(2, f"walk_on(at, {rank}, {count})")
 
     def _tile(self) -> None:
@@ -160,7 +172,7 @@ class _Writer:
         Hardware stops prefetching where a page ends, which is noticed too late. Loops of several passes ask for the next
         row while their second pass reads this one from L1; a single pass that computes long, for what comes soon.
         """
-        several = self.schedule.passes > 1
+        several = self.schedule.passes > 1 and not self.schedule.is_staged
         if self.code.blockwise or k != several or not (several or any(is_dear(s.text) for s in self.code.statements)):
             return []
         found = [i for i in sorted(self.schedule.loads(0)) if self.code.operands[i].access is Access.UNIT]

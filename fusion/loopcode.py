@@ -80,6 +80,7 @@ class LoopCode:
         rank: number of outer dimensions that are stepped through (3 or 7; unused ones have size 1; blocks: rows among them).
         operands: inputs and outputs; x<i> in statements. `stores`: (operand, value).
         scalars: register types of scalar arguments.
+        staged: whether a row without reductions may be passed over more than once (`schedule`).
     """
 
     shape: Shape
@@ -88,6 +89,7 @@ class LoopCode:
     scalars: tuple[str, ...]
     statements: tuple[Statement, ...]
     stores: tuple[tuple[int, str], ...]
+    staged: bool = False
 
     # -- the argument block's layout
     @property

@@ -107,7 +107,7 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
     shape = Shape.COLUMN if nest.column else Shape.ROW
     code = LoopCode(
         shape, outer_rank(len(outer)), operands, tuple(t for t, _ in work.scalars), work.statements,
-        tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
+        tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)), not axes and _is_long(work, nest.inner[0]),
     )  # fmt: skip
     made = generate(code, lanes)
     rows = prod(n for n, _ in outer)
@@ -184,17 +184,21 @@ def scores(
 def _lanes(work: Body, inner: int, total: int) -> int:
     """Elements of a loop's vectors: as many registers as hide the latency of one's chain behind the others' work.
 
-    Two for most. Four for long rows if the chain is longer than what the CPU looks ahead (some 250 instructions), which
-    several elementary functions in a row are, or one and a sum. One for short rows that two do not fill, if there are
-    many: with few it makes no difference, and a size that grows should not need a second kernel for nothing.
+    Two for most. Four for long rows if the chain is longer than what the CPU looks ahead (some 250 instructions). One for
+    short rows that two do not fill, if there are many: with few it makes no difference, and a size that grows should not
+    need a second kernel for nothing.
     """
     native = target.current().lanes
-    dear = sum(is_dear(s.text) for s in work.statements if not s.row)
-    folds = any(s.fold for s in work.statements)
-    if dear >= (1 if folds else 3) and inner > 64 * native:
+    if _is_long(work, inner):
         return 4 * native
     short = not is_open(inner) and inner < 4 * native and inner % (2 * native) != 0
     return native if short and now(total) >= MANY else 2 * native
+
+
+def _is_long(work: Body, inner: int) -> bool:
+    """Whether rows are long, and the chain too: several elementary functions, or one and a sum."""
+    dear = sum(is_dear(s.text) for s in work.statements if not s.row)
+    return dear >= (1 if any(s.fold for s in work.statements) else 3) and inner > 64 * target.current().lanes
 
 
 # -- the loop nest

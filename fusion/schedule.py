@@ -3,18 +3,27 @@
 A row with reductions is passed over once per level of dependence: pass k computes what needs only the reductions of
 earlier passes. What a later pass would have to compute dearly again waits, in an output where one is free until then,
 else in thread scratch.
+
+A staged row, which has no reductions but a long chain of dear functions, is passed over once for every two of them, in blocks
+that stay in L1: the CPU looks ahead into the next vectors only where the way through one is short. All results must come in
+its last pass, as they may lie where operands do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .loopcode import Access, LoopCode, Shape, Statement, is_dear
+
+TOGETHER = 2  # dear functions, one after the other, of a pass of a staged row
 
 
 class Schedule:
     """Which pass computes what.
 
     Attributes:
-        level: the number of reductions that a value depends on, one after the other: the first pass that can compute it.
+        level: the first pass that can compute a value: the number of reductions that it depends on, one after the other.
+        is_staged: whether a row is done in blocks.
         passes: how often a row is passed over.
         saved: values that a later pass would have to compute dearly again: they wait, in an output or in scratch.
         in_output: the saved values that wait in an output, and in which.
@@ -24,9 +33,8 @@ class Schedule:
     def __init__(self, code: LoopCode) -> None:
         self.code = code
         self.by_target = {s.target: s for s in code.statements}
-        self.level: dict[str, int] = {}
-        for s in code.statements:
-            self.level[s.target] = max((self.level.get(a, 0) for a in s.args), default=0) + (s.fold is not None)
+        self.level = self._staged() if code.staged else self._levels(lambda s: s.fold is not None)
+        self.is_staged = any(self.level.values()) if code.staged else False
         work = [self.level[s.args[0]] for s in code.statements if s.fold and s.args[0] in self.level]
         work += [0 for s in code.statements if s.fold]
         work += [self.level.get(value, 0) for i, value in code.stores if not code.operands[i].row]
@@ -34,6 +42,19 @@ class Schedule:
         self.saved = tuple(s.target for s in code.statements if self._is_saved(s))
         self.in_output = self._waiting_in_outputs() if code.shape is Shape.ROW else {}
         self.in_scratch = tuple(name for name in self.saved if name not in self.in_output)
+
+    def _levels(self, counts: Callable[[Statement], bool]) -> dict[str, int]:
+        """How many statements that count a value depends on, one after the other."""
+        level: dict[str, int] = {}
+        for s in self.code.statements:
+            level[s.target] = max((level.get(a, 0) for a in s.args), default=0) + counts(s)
+        return level
+
+    def _staged(self) -> dict[str, int]:
+        """The passes of a staged row; just one if results would come in several."""
+        level = {name: max(0, n - 1) // TOGETHER for name, n in self._levels(lambda s: is_dear(s.text)).items()}
+        last = max(level.values())
+        return level if all(level.get(value, 0) == last for _, value in self.code.stores) else dict.fromkeys(level, 0)
 
     def _is_saved(self, s: Statement) -> bool:
         if s.row or s.fold or not self._dear(s.target):

@@ -118,8 +118,7 @@ def exp_flushed(x: E) -> E:
 def exp_sum(x: E, rest: E | None = None) -> E:
     """e^(x + rest) for x within the range of exp, and |rest| small."""
     reduced = _reduce(x, rest)
-    power = reduced.power()
-    return reduced.exp() * power * power
+    return reduced.power().fma(reduced.expm1(), reduced.power()) * reduced.power()
 
 
 def exp2(x: E) -> E:
