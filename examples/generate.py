@@ -1,4 +1,4 @@
-"""Text from a decoder with a KV cache: a loop over `InferenceSession.run`, greedy or sampled.
+"""Text from a decoder with a KV cache that grows in place: a loop over a session's runs, greedy or sampled.
 
 `python -m examples.generate --model decoder.onnx 15496 11 995` goes on from token numbers. The model has the names that
 exporters of Hugging Face models write: input_ids, attention_mask, position_ids (if at all), past_key_values.N.key and
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 
 import numpy as np
 
@@ -38,37 +37,38 @@ def sampled(temperature: float = 1.0, top: int = 50, seed: int | None = None) ->
 
 
 class Decoder:
-    """A session and the keys and values of all tokens so far.
+    """A session and the keys and values of all tokens so far, which stay where they are between runs.
 
     Args:
         model: path or bytes.
-        runtime: jitrt, or onnxruntime to compare with.
         options: of the session.
+        capacity: tokens that there is room for at first; it doubles as often as it has to.
     """
 
-    def __init__(self, model: str | bytes, runtime: ModuleType = jitrt, options: object = None) -> None:
-        self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        inputs = {x.name: x for x in self.session.get_inputs()}
+    def __init__(self, model: str | bytes, options: jitrt.SessionOptions | None = None, capacity: int = 256) -> None:
+        self.session = jitrt.InferenceSession(model, options)
+        self.binding = self.session.io_binding()
+        self.binding.bind_output("logits")
+        inputs = {x.name: x.shape for x in self.session.get_inputs()}
         self.takes_positions = "position_ids" in inputs
-        names = [name for name in inputs if name.startswith("past_key_values.")]
-        self.present = {name: name.replace("past_key_values", "present") for name in names}
-        # nothing is past at first: a size of 0 where the batch is 1 and heads and their width are numbers
-        self.past = {name: np.zeros([_size(d, i) for i, d in enumerate(inputs[name].shape)], np.float32) for name in names}
-        self.length = 0
+        self.length, self.caches = 0, []
+        for name, (_, heads, _, size) in ((n, shape) for n, shape in inputs.items() if n.startswith("past_key_values.")):
+            nothing = np.zeros((1, heads, 0, size), np.float32)
+            self.caches.append(self.binding.bind_cache(name, name.replace("past_key_values", "present"), nothing, capacity))
 
     def step(self, tokens: Sequence[int]) -> np.ndarray:
         """Take tokens, all of a prompt or one; the logits of what comes next."""
         total = self.length + len(tokens)
-        feeds = {"input_ids": np.array([tokens], np.int64), "attention_mask": np.ones((1, total), np.int64), **self.past}
+        for cache in self.caches:
+            if total > cache.capacity:
+                cache.reserve(max(total, 2 * cache.capacity))
+        self.binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
+        self.binding.bind_cpu_input("attention_mask", np.ones((1, total), np.int64))
         if self.takes_positions:
-            feeds["position_ids"] = np.arange(self.length, total)[None]
-        logits, *caches = self.session.run(["logits", *self.present.values()], feeds)
-        self.past, self.length = dict(zip(self.present, caches, strict=True)), total
-        return logits[0, -1]
-
-
-def _size(dimension: str | int, place: int) -> int:
-    return dimension if isinstance(dimension, int) else 1 if place == 0 else 0
+            self.binding.bind_cpu_input("position_ids", np.arange(self.length, total)[None])
+        self.session.run_with_iobinding(self.binding)
+        self.length = total
+        return self.binding.get_outputs()[0].numpy()[0, -1]
 
 
 def generate(decoder: Decoder, prompt: Sequence[int], pick: Pick = greedy, end: int | None = None) -> Iterator[int]:
@@ -92,7 +92,7 @@ def main() -> None:
     if arguments.bfloat16:
         options.add_session_config_entry("jitrt.weights", "bfloat16")
     pick = sampled(arguments.temperature) if arguments.temperature else greedy
-    tokens = generate(Decoder(arguments.model or _random_gpt2(), options=options), arguments.tokens, pick)
+    tokens = generate(Decoder(arguments.model or _random_gpt2(), options), arguments.tokens, pick)
     times = []
     for _ in range(arguments.count):
         start = time.perf_counter()

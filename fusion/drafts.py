@@ -168,7 +168,7 @@ class Final:
     def value(self, value: object) -> object:
         """An input or output of a host step or of the plan."""
         if isinstance(value, PlanTensor):
-            return PlanTensor(value.name, value.dtype, value.shape, self._arg(value.ref))
+            return PlanTensor(value.name, value.dtype, value.shape, self._arg(value.ref), value.in_place)
         return self.buffer(value) if isinstance(value, Memory) else value
 
     def step(self, draft: Draft | HostStep) -> Step | HostStep:

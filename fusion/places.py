@@ -1,12 +1,13 @@
 """Places: where each value of a trace lies while its plan is made.
 
 A value that a unit leaves for others is stored: in the memory of a join that reads it, in an output, in the memory of
-an input that dies there (`reuse`), else in the arena. All others are constants or views.
+an input that dies there (`reuse`), else in the arena. All others are constants or views. An output may be in an input's
+array (`sharing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -18,6 +19,7 @@ from .drafts import Drafts
 from .group import Unit, base, unit_inputs
 from .plan import Space
 from .plan import Tensor as PlanTensor
+from .sharing import in_place
 from .storage import At, Memory, Orders, Place, placements
 
 NEVER = 1 << 60  # no unit comes so late
@@ -27,7 +29,7 @@ Nodes = tuple[str, ...]
 class Places:
     """The places of a trace's values; what has to be copied becomes a step of `drafts`."""
 
-    def __init__(self, trace: Trace, units: Sequence[Unit], drafts: Drafts) -> None:
+    def __init__(self, trace: Trace, units: Sequence[Unit], drafts: Drafts, shared: Mapping[int, int] | None = None) -> None:
         self.drafts = drafts
         self.orders = Orders(trace, units)
         self.in_join = placements(units, trace)
@@ -39,6 +41,8 @@ class Places:
         self._kept: list[object] = []  # keeps ids unique
         self._last_reader = self._last_readers(trace, units)
         self._place_inputs(trace)
+        self.shared = in_place(trace, shared or {})
+        self._place_shared(trace)
         self._place_outputs(trace)
 
     def _last_readers(self, trace: Trace, units: Sequence[Unit]) -> dict[int, int]:
@@ -61,6 +65,13 @@ class Places:
                 self.opaque[id(x)] = Memory(Space.INPUT, 0, i)
             else:
                 self.known[id(x)] = _row_major(x, Space.INPUT, i)
+
+    def _place_shared(self, trace: Trace) -> None:
+        """Outputs that begin where an input does."""
+        for i, j in self.shared.items():
+            x, array = trace.outputs[i], self.known[id(trace.inputs[j])]
+            self.known[id(x)] = Place(array.memory, Layout(x.shape, array.layout.strides))
+            self.orders.row_major.add(id(x))
 
     def _place_outputs(self, trace: Trace) -> None:
         """Outputs that a unit stores, or reshapes of them, go straight to the caller's array."""
@@ -186,6 +197,8 @@ class Places:
         """Output i of the plan; one that lies in another output's array is copied."""
         if id(x) in self.opaque:
             return self.opaque[id(x)]
+        if i in self.shared:
+            return PlanTensor(x.name, x.dtype, x.shape, self.known[id(x)].at, in_place=True)
         made = self.array(x, ())
         memory = made.ref.memory
         if memory.space is Space.OUTPUT and (memory.index != i or made.ref.offset or memory.nbytes != x.size * x.dtype.itemsize):

@@ -97,12 +97,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A C-contiguous array in a buffer, as a host step or an output sees it. `dtype` is a numpy dtype."""
+    """A C-contiguous array in a buffer, as a host step or an output sees it. `dtype` is a numpy dtype.
+
+    `in_place`: an output that begins where an input does and has its strides, as the caller asked for.
+    """
 
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
     ref: Ref
+    in_place: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {'string' if self.dtype == object else self.dtype}[{','.join(map(str, self.shape))}]"

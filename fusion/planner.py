@@ -7,7 +7,7 @@ packs the arena.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from ..ops.convchoice import Choose, expected
@@ -37,6 +37,7 @@ def make_plan(
     announce: Announce = lambda kernels: None,
     choose: Choose = expected,
     symbols: Symbols | None = None,
+    shared: Mapping[int, int] | None = None,
 ) -> Plan:
     """The plan of a trace for a number of threads.
 
@@ -45,20 +46,23 @@ def make_plan(
         announce: told of the kernels of each step as soon as they are known, so that they can be compiled meanwhile.
         choose: the algorithm of each convolution.
         symbols: the open sizes that the trace was made with.
+        shared: outputs that the caller would like in the array of an input, by number (`sharing`).
     """
     symbols = symbols or Symbols()
     symbols.node = "the passes over the trace"
     trace = by_rows(by_images(simplify(trace)))
-    return _Planner(trace, threads, weights, announce, choose, symbols).plan()
+    drafts, units = Drafts(threads, announce), group(trace)
+    return _Planner(trace, units, drafts, Places(trace, units, drafts, shared), weights, choose, symbols).plan()
 
 
 class _Planner:
-    def __init__(self, trace: Trace, threads: int, weights: Weights, announce: Announce, choose: Choose, symbols: Symbols) -> None:
-        self.trace, self.weights, self.choose, self.symbols = trace, weights, choose, symbols
-        self.units = group(trace)
-        self.drafts = Drafts(threads, announce)
-        self.places = Places(trace, self.units, self.drafts)
-        self.readers = _readers(trace, self.units)
+    def __init__(
+        self, trace: Trace, units: Sequence[Unit], drafts: Drafts, places: Places, weights: Weights, choose: Choose,
+        symbols: Symbols,
+    ) -> None:  # fmt: skip
+        self.trace, self.units, self.drafts, self.places = trace, units, drafts, places
+        self.weights, self.choose, self.symbols = weights, choose, symbols
+        self.readers = _readers(trace, units)
 
     def plan(self) -> Plan:
         """All units in order, then the arena."""

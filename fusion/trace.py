@@ -18,8 +18,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..ops import evaluate, fallback, registry
+from ..ops import evaluate, fallback, openvalues, registry
 from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
+from ..ops.kernels.sizes import is_open
 from ..ops.kernels.symbols import Symbols
 from ..ops.primitives import Opaque, Shape, Tensor, Trace
 from ..ops.weights import Weight
@@ -50,10 +51,11 @@ class _Asked(NeedsValue):
 
 @dataclass(frozen=True)
 class Opened:
-    """Inputs' shapes with open sizes in them."""
+    """Inputs' shapes with open sizes in them; `contents`: the elements of those that are read."""
 
     symbols: Symbols
     shapes: Mapping[str, Shape]
+    contents: Mapping[str, tuple[int, ...]]
 
 
 @dataclass
@@ -92,9 +94,9 @@ def trace(
         OperatorError: a node's inputs do not fit its definition; the message names the node.
     """
     tracer = Tracer(graph, runner, opened.symbols if opened else Symbols())
-    shapes = opened.shapes if opened else {}
+    shapes, contents = (opened.shapes, opened.contents) if opened else ({}, {})
     for name in [*graph.inputs, *(n for n in graph.overridable if n in inputs)]:
-        tracer.feed(name, inputs[name], name in read, shapes.get(name))
+        tracer.feed(name, inputs[name], name in read, shapes.get(name), contents.get(name))
     tracer.lower_nodes(graph.nodes)
     return tracer.finish(outputs)
 
@@ -114,10 +116,15 @@ class Tracer(Builder):
         self.late: set[str] = set()
 
     # -- the environment
-    def feed(self, name: str, value: object, read: bool, shape: Shape | None = None) -> None:
-        """Bind an input; `shape` if it has open sizes."""
-        if isinstance(value, np.ndarray):
-            tensor: Value = Tensor(value.dtype, shape or value.shape, np.array(value) if read else None, name)
+    def feed(
+        self, name: str, value: object, read: bool, shape: Shape | None = None, content: tuple[int, ...] | None = None
+    ) -> None:  # fmt: skip
+        """Bind an input; `shape` and `content` if there are open sizes."""
+        if content is not None and is_open(content):
+            tensor: Value = openvalues.whole(content, value.shape, value.dtype)
+            tensor.name = name
+        elif isinstance(value, np.ndarray):
+            tensor = Tensor(value.dtype, shape or value.shape, np.array(value) if read else None, name)
         else:
             tensor = Opaque(name)
         self.values[name] = tensor

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .cache import Cache
 from .dlpack import from_dlpack
 from .errors import InvalidArgument
 from .fusion.graph import SequenceType, TensorType, Type
 from .fusion.tensors import element_type, numpy_dtype
-from .values import type_text
+from .values import feed, type_text
 
 if TYPE_CHECKING:
     from .session import InferenceSession
@@ -162,6 +163,7 @@ class IOBinding:
         self._session = session
         self._inputs: dict[str, object] = {}
         self._outputs: dict[str, np.ndarray | None] = {}
+        self._caches: dict[str, Cache] = {}
         self._results: list[object] = []
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
@@ -199,6 +201,27 @@ class IOBinding:
         """Ask for an output in an `OrtValue`'s memory."""
         self._outputs[self._known_output(name)] = ortvalue.numpy()
 
+    def bind_cache(self, past: str, present: str, first: np.ndarray | OrtValue, capacity: int = 0, axis: int = -2) -> Cache:
+        """Bind an input and the longer output that is this input in the next run: a decoder's keys or values.
+
+        Their rows stay in one array between runs. A run writes new ones behind them, and copies nothing if the model makes the
+        output by `Concat`; else the output is copied to the array. `clear_binding_inputs` forgets caches too.
+
+        Args:
+            first: what is past now; it may have no rows, and is copied.
+            capacity: how many rows there is to be room for; `Cache.reserve` makes more.
+            axis: the dimension that grows.
+        """
+        array = first.numpy() if isinstance(first, OrtValue) else np.asarray(first)
+        kind = self._session.graph.types.get(self._known_input(past))
+        feed(past, kind, array, {})
+        if not -array.ndim <= axis < array.ndim:
+            raise InvalidArgument(f"{past!r} has {array.ndim} dimensions, none of them is {axis}")
+        if self._known_output(present) in {cache.present for cache in self._caches.values() if cache.past != past}:
+            raise InvalidArgument(f"{present!r} is another cache's")
+        made = self._caches[past] = Cache(past, present, array, axis % array.ndim, capacity)
+        return made
+
     def get_outputs(self) -> list[OrtValue]:
         """The outputs of the last run, in the order in which they were bound."""
         return [OrtValue(value) for value in self._results]
@@ -208,8 +231,9 @@ class IOBinding:
         return [np.array(v) if isinstance(v, np.ndarray) else v for v in self._results]
 
     def clear_binding_inputs(self) -> None:
-        """Forget the inputs."""
+        """Forget the inputs and the caches."""
         self._inputs.clear()
+        self._caches.clear()
 
     def clear_binding_outputs(self) -> None:
         """Forget the outputs."""
@@ -223,10 +247,9 @@ class IOBinding:
 
     def run(self, run_options: object = None) -> None:
         """What `InferenceSession.run_with_iobinding` does."""
-        if not self._outputs:
+        if not self._outputs and not self._caches:
             raise InvalidArgument("no output is bound")
-        values = self._session.run(list(self._outputs), self._inputs, run_options)
-        self._results = [_stored(name, value, memory) for value, (name, memory) in zip(values, self._outputs.items())]
+        self._results = self._session._run_bound(self._inputs, self._outputs, list(self._caches.values()), run_options)
 
     def _known_input(self, name: str) -> str:
         self._session._check_input_names([name])
@@ -235,19 +258,6 @@ class IOBinding:
     def _known_output(self, name: str) -> str:
         self._session._check_output_names([name])
         return name
-
-
-def _stored(name: str, value: object, memory: np.ndarray | None) -> object:
-    """A run's output where the caller wants it."""
-    if memory is None:
-        return value
-    if not isinstance(value, np.ndarray):
-        raise InvalidArgument(f"output {name!r} is no tensor; it cannot be written to bound memory")
-    if value.dtype != memory.dtype or value.shape != memory.shape:
-        bound, made = TensorType(memory.dtype, memory.shape), TensorType(value.dtype, value.shape)
-        raise InvalidArgument(f"output {name!r} is {made}, the memory bound to it {bound}")
-    memory[...] = value
-    return memory
 
 
 def _at(address: int, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:

@@ -3,8 +3,8 @@
 1. A signature is dtype and shape of every input, the contents of those that tracing had to read, and the outputs that
    are asked for. A known one replays its plan.
 2. A new one is traced; if tracing needs the contents of inputs, they become part of the signature for good.
-3. A signature that differs from a known one in sizes only gets a plan in which those are open, which then serves every
-   other one that meets its guards (`families`): without tracing, planning or compiling.
+3. A signature that differs from a known one only in sizes, or in whole numbers that tracing read, gets a plan in which those
+   are open, which then serves every other one that meets its guards (`families`): without tracing, planning or compiling.
 4. What had to wait for values (`Traced.rest`) is a program of its own, with its own plans.
 5. Plans are bounded in number; the least recently used goes first. All share the session's packed weights.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 from . import display  # noqa: F401  graphs, plans and steps get their look in notebooks
 from .executor import Executor
-from .families import Family, OpenSizes, Shapes, shapes_of
+from .families import Family, OpenSizes, Shapes, is_counted, shapes_of
 from .fusion.bindings import Binder, Binding
 from .fusion.graph import Graph
 from .fusion.guards import Guards, Reader, guards
@@ -39,6 +39,7 @@ from .measure import Measured, rule
 from .memory import Arenas, Slabs
 from .ops.builder import OperatorError
 from .ops.convchoice import Choose, expected
+from .ops.kernels.sizes import is_open
 from .ops.kernels.spec import KernelSpec
 from .ops.kernels.symbols import Fixed, Symbols
 from .options import WEIGHTS, SessionOptions
@@ -86,10 +87,14 @@ class Shared:
 
 
 class Program:
-    """A graph and its plans."""
+    """A graph and its plans.
 
-    def __init__(self, graph: Graph, shared: Shared) -> None:
-        self.graph, self.shared = graph, shared
+    Attributes:
+        in_place: outputs that runs would like to be in the array of an input, by name.
+    """
+
+    def __init__(self, graph: Graph, shared: Shared, in_place: Mapping[str, str] | None = None) -> None:
+        self.graph, self.shared, self.in_place = graph, shared, in_place or {}
         self.read: dict[str, Reader] = {}
         self.entries: OrderedDict[object, Entry] = OrderedDict()
         self.families: OrderedDict[object, Family] = OrderedDict()
@@ -140,7 +145,10 @@ class Program:
         for name, value in feeds.items():
             if isinstance(value, np.ndarray):
                 content = value.tobytes() if name in self.read and value.dtype != object else None
-                parts.append((name, value.dtype, value.ndim if ranks else value.shape, content))
+                if ranks and content is not None and is_counted(value):
+                    parts.append((name, value.dtype, value.shape, True))
+                else:
+                    parts.append((name, value.dtype, value.ndim if ranks else value.shape, content))
             else:
                 parts.append((name, type(value)))
         return tuple(parts)
@@ -151,7 +159,7 @@ class Program:
         family = self.families.get(self.signature(feeds, outputs, ranks=True))
         if family is None:
             return None
-        shapes = shapes_of(feeds)
+        shapes = shapes_of(feeds, self.read)
         for sizes, entry in family.plans:
             values = sizes.values(shapes)
             binding = None if values is None else entry.executor.binder.bind(values)
@@ -212,11 +220,11 @@ class Program:
         self.shared.weights.complete(self.shared.threads)  # only now, as the memory that compiling took is free again
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
-        inputs = [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
+        inputs = self._taken(feeds)
         fresh = rest is None and all(isinstance(out, Tensor) for out in plan.outputs) and len(set(where.values())) == len(outputs)
         if sizes is None:
             can_open = rest is None and not any(isinstance(step, HostStep) for step in plan.steps)
-            self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes_of(feeds), can_open))
+            self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes_of(feeds, self.read), can_open))
             while len(self.families) > MAX_PLANS:
                 self.families.popitem(last=False)
         return Entry(plan, executor, binding, inputs, where, rest, fresh)
@@ -242,12 +250,30 @@ class Program:
         traced.trace.outputs = list(distinct.values())
         shared = self.shared
         symbols = opened.symbols if opened is not None else None
-        plan = make_plan(traced.trace, shared.threads, shared.weights, shared.announce, shared.choose, symbols)
-        return replace(plan, guards=guards(self.read, feeds)), traced, where
+        taken = self._taken(feeds)
+        pairs = {where[out]: taken.index(name) for out, name in self.in_place.items() if out in where}
+        plan = make_plan(traced.trace, shared.threads, shared.weights, shared.announce, shared.choose, symbols, pairs)
+        return replace(plan, guards=guards(self.read, feeds if opened is None else _fixed_contents(feeds, opened))), traced, where
+
+    def _taken(self, feeds: Mapping[str, object]) -> list[str]:
+        """The inputs of a plan."""
+        return [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
 
     def _runner(self, body: Graph):
         program = Program(body, self.shared)
         return program.run
+
+
+def _fixed_contents(feeds: Mapping[str, object], opened: Opened) -> dict[str, object]:
+    """Inputs with names in place of elements that are open, without those all of whose elements are."""
+    shown = dict(feeds)
+    for name, content in opened.contents.items():
+        if is_open(content):
+            shown[name] = np.empty(len(content), object)
+            shown[name][:] = content
+        if all(map(is_open, content)):
+            del shown[name]
+    return shown
 
 
 @contextmanager
@@ -272,12 +298,13 @@ class Engine:
         self.shared = Shared(threads, rule(options, threads), options._own(WEIGHTS) == "bfloat16")
         pack_ahead(self.graph, self.shared.weights, threads)
         self.program = Program(self.graph, self.shared)
+        self.bound: dict[object, Program] = {}  # of runs in the caller's memory (`bound`)
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
         """Run and return the named values, which are the caller's alone."""
         entry = self.program.entry(feeds, outputs)
         values = self.program.run_entry(entry, feeds, outputs)
-        return values if entry.fresh else _owned(values, feeds)
+        return values if entry.fresh else owned(values, feeds)
 
     def plan(self, feeds: Mapping[str, object], outputs: list[str] | None = None) -> Plan:
         """The plan that these inputs lead to."""
@@ -292,7 +319,7 @@ class Engine:
         return profile(entry.executor, [feeds[name] for name in entry.inputs], repeat, entry.binding)
 
 
-def _owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:
+def owned(values: list[object], feeds: Mapping[str, object]) -> list[object]:
     """A run's outputs, copied where they are not the caller's alone (host steps may hand through what they were given)."""
     seen: set[int] = set()
     for i, value in enumerate(values):

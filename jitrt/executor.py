@@ -9,8 +9,9 @@ host steps are one job, which is one native call (`ops/kernels/replay.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -157,6 +158,7 @@ class Executor:
         binding: Binding | None = None,
         timeline: int = 0,
         host_seconds: dict[int, float] | None = None,
+        given: Mapping[int, np.ndarray] = MappingProxyType({}),
     ) -> list[object]:
         """Run on arrays (C-contiguous, of the plan's dtypes and shapes) and return new outputs.
 
@@ -164,6 +166,7 @@ class Executor:
             binding: the sizes, from `binder`, of a plan with open ones.
             timeline: address of int64[steps, threads, 2] for start and end in cycles, or 0.
             host_seconds: gets the time of each host step.
+            given: the caller's arrays for outputs, by number; all that are in place are among them.
 
         Raises:
             KernelFault: a kernel met data that its operator does not allow.
@@ -180,7 +183,11 @@ class Executor:
         for i in range(count):
             buffers[i] = id(inputs[i])
         for i, shape, dtype, nbytes in binding.made:
-            outputs[i] = array = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
+            if i not in given:
+                outputs[i] = array = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
+                buffers[count + i] = id(array)
+        for i, array in given.items():
+            outputs[i] = array
             buffers[count + i] = id(array)
         try:
             for segment in self.segments:

@@ -1,5 +1,7 @@
 """Families: signatures that differ in sizes only, and the plans with open sizes that serve them.
 
+What tracing had to read of inputs (`Program.read`) counts as sizes too: the number of tokens in a buffer, say, or a shape.
+
 1. The first signature of a family has a plan of its own, the best for its sizes.
 2. A size that has had `OTHERS` values besides the first signature's varies; until then each signature has a plan of its own,
    as one with open sizes takes longer to make. A later signature leaves all open that vary, but for 0 and 1, which are
@@ -11,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,13 +30,21 @@ if TYPE_CHECKING:
 
 OTHERS = 2  # values of a size, besides the first one
 MOST_PLANS = 16  # with open sizes, of one family
+_CONTENT = " (content)"  # follows an input's name where `Shapes` has its elements
 Shapes = dict[str, tuple[int, ...]]
-Place = tuple[str, int]  # an input and one of its dimensions
+Place = tuple[str, int]  # an input and one of its dimensions, or one of its elements
 
 
-def shapes_of(feeds: Mapping[str, object]) -> Shapes:
-    """The shapes of the arrays among inputs."""
-    return {name: value.shape for name, value in feeds.items() if isinstance(value, np.ndarray)}
+def is_counted(value: np.ndarray) -> bool:
+    """Whether the elements of an input that was read may be open."""
+    return value.dtype.name in ("int32", "int64")
+
+
+def shapes_of(feeds: Mapping[str, object], read: Container[str] = ()) -> Shapes:
+    """The shapes of the arrays among inputs, and the elements of those that were read."""
+    shapes = {name: value.shape for name, value in feeds.items() if isinstance(value, np.ndarray)}
+    counted = [name for name in shapes if name in read and is_counted(feeds[name])]
+    return shapes | {name + _CONTENT: tuple(feeds[name].reshape(-1).tolist()) for name in counted}
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,13 @@ class OpenSizes:
     def opened(self, symbols: Symbols) -> Opened:
         """The inputs' shapes with symbols."""
         values = [self.shapes[name][d] for (name, d), *_ in self.places]
-        return Opened(symbols, self.at([opened(symbols, name, value) for name, value in zip(self.names, values)]))
+        shapes = self.at([opened(symbols, name, value) for name, value in zip(self.names, values)])
+        contents = {name.removesuffix(_CONTENT): content for name, content in shapes.items() if name.endswith(_CONTENT)}
+        return Opened(symbols, shapes, contents)
 
     def guards(self, symbols: Symbols) -> list[SizeGuard]:
         """What a plan with these symbols takes for granted."""
-        where = [", ".join(f"{name}[{d}]" for name, d in places) for places in self.places]
-        own = [SizeGuard(f"{name} >= {LEAST}", f"the size of {at}") for name, at in zip(self.names, where)]
+        own = [SizeGuard(f"{name} >= {LEAST}", _where(places)) for name, places in zip(self.names, self.places)]
         return own + [SizeGuard(c.text, c.reason) for c in symbols.conditions]
 
 
@@ -102,7 +113,7 @@ class Family:
         for name, d in sorted(place for place, values in self.others.items() if len(values) >= OTHERS):
             n = shapes[name][d]
             if n >= LEAST and not self.closed(name, d, n):
-                groups.setdefault((_declared(graph, name, d), self.first[name][d], n), []).append((name, d))
+                groups.setdefault((_called(graph, name, d, shapes[name]), self.first[name][d], n), []).append((name, d))
         names: list[str] = []
         for (declared, _, _), ((name, d), *_) in groups.items():
             plain = declared if declared.isidentifier() else f"{name}[{d}]"
@@ -120,8 +131,17 @@ class Family:
         return value in values or len(values) > 1
 
 
-def _declared(graph: Graph, name: str, d: int) -> str:
-    """What the model calls a size."""
+def _called(graph: Graph, name: str, d: int, sizes: Sequence[int]) -> str:
+    """What the model calls a size; an element of an input is called after it."""
+    if name.endswith(_CONTENT):
+        return name.removesuffix(_CONTENT) + (f"_{d}" if len(sizes) > 1 else "")
     kind = graph.types.get(name)
     shape = getattr(kind, "shape", None)
     return shape[d] if shape is not None and d < len(shape) and isinstance(shape[d], str) else ""
+
+
+def _where(places: Sequence[Place]) -> str:
+    """What a symbol is, for people."""
+    sizes = ", ".join(f"{name}[{d}]" for name, d in places if not name.endswith(_CONTENT))
+    elements = [f"element {d} of {name.removesuffix(_CONTENT)}" for name, d in places if name.endswith(_CONTENT)]
+    return ", ".join([*([f"the size of {sizes}"] if sizes else []), *elements])

@@ -23,6 +23,7 @@ from .options import RunOptions, SessionOptions
 from .values import feed, type_text
 
 if TYPE_CHECKING:
+    from .cache import Cache
     from .engine import Engine
     from .fusion.plan import Plan
     from .profile import Profile
@@ -182,11 +183,37 @@ class InferenceSession:
         except MemoryError:
             raise
         except Exception as error:
-            from .executor import HostFault, KernelFault
-            from .ops.builder import OperatorError
+            raise _failure(error) from error
 
-            named = isinstance(error, (OperatorError, KernelFault, HostFault))
-            raise NodeFailure(str(error) if named else f"a node failed: {type(error).__name__}: {error}") from error
+    def _run_bound(
+        self, inputs: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Sequence[Cache],
+        options: RunOptions | None,
+    ) -> list[object]:  # fmt: skip
+        """`run` with outputs and caches in the caller's memory (`IOBinding`)."""
+        if not caches and not any(memory is not None for memory in outputs.values()):
+            return self.run(list(outputs), inputs, options)
+        from . import bound
+
+        if options is not None:
+            _check_run_options(options)
+        kept = {cache.past: cache.buffer for cache in caches}
+        twice = [c.present for c in caches if c.present in outputs] + [name for name in kept if name in inputs]
+        if twice:
+            raise InvalidArgument(f"{twice[0]!r} is bound, and kept by a cache")
+        feeds = {n: x for n, x in self._feeds({**inputs, **kept}).items() if n not in kept}
+        started = self._trace_file.now() if self._trace_file is not None else 0.0
+        engine = self._engine_for([*outputs, *(cache.present for cache in caches)])
+        try:
+            values = bound.run(engine, feeds, outputs, caches)
+        except (MemoryError, InvalidArgument):
+            raise
+        except Exception as error:
+            raise _failure(error) from error
+        if self._trace_file is not None:
+            self._trace_file.add("model_run", started)
+        if options is not None:
+            _check_run_options(options)
+        return values
 
     def _engine_for(self, outputs: list[str]) -> Engine:
         """An engine whose rewritten graph still has these values: nearly always the session's own."""
@@ -379,6 +406,15 @@ class InferenceSession:
         inputs = ", ".join(f"{a.name}: {a.type}{a.shape}" for a in self.get_inputs())
         outputs = ", ".join(f"{a.name}: {a.type}{a.shape}" for a in self.get_outputs())
         return f"<jitrt.InferenceSession {self.graph.name} ({inputs}) -> ({outputs})>"
+
+
+def _failure(error: Exception) -> NodeFailure:
+    """What a run's error is to the caller."""
+    from .executor import HostFault, KernelFault
+    from .ops.builder import OperatorError
+
+    named = isinstance(error, OperatorError | KernelFault | HostFault)
+    return NodeFailure(str(error) if named else f"a node failed: {type(error).__name__}: {error}")
 
 
 def _file_state(source: object) -> tuple[int, ...] | None:

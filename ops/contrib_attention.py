@@ -105,8 +105,7 @@ def default_scale(scale: float | None, size: int) -> float:
 
 def places(t: Builder, count: int, axis: int = -1, start: int = 0) -> Tensor:
     """start, start + 1, ... as int32 along an axis counted from the end."""
-    values = np.arange(start, start + count, dtype=np.int32)
-    return t.constant(values.reshape((count, *[1] * (-1 - axis))))
+    return t.cast(t.reshape(t.numbers(count, start), (count, *[1] * (-1 - axis))), np.int32)
 
 
 def causal(t: Builder, queries: int, keys: int) -> Tensor | None:

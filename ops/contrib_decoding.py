@@ -69,17 +69,17 @@ class _Cache:
 
     def queries(self) -> Tensor:
         """The position of each query, to broadcast with scores: int32[S, 1] or [B, 1, S, 1]."""
-        if isinstance(self.before, int):
+        if not isinstance(self.before, Tensor):
             return places(self.t, self.new, -2, self.before)
         return self.t.map("a + b", self.before, places(self.t, self.new, -2))
 
     def appended(self, past: Tensor | None, x: Tensor) -> Tensor:
         """New keys or values in their place in the past; zero where nothing is yet."""
         t = self.t
-        if isinstance(self.before, int):
+        if not isinstance(self.before, Tensor):
             end = self.before + self.new
             parts = [x] if past is None else [t.take(past, 2, 0, self.before), x]
-            if past is not None and past.shape[2] > end:
+            if past is not None and past.shape[2] >= end:
                 parts.append(t.take(past, 2, end, past.shape[2]))
             both = t.concat(parts, 2)
             return t.pad(both, (0,) * 4, (0, 0, self.room - both.shape[2], 0))
@@ -153,7 +153,7 @@ def _normalised(t: Builder, x: Tensor, weight: Tensor, epsilon: float) -> Tensor
 def _cache_of(t: Builder, batch: int, new: int, total: int, past: Tensor | None, lengths: Tensor, counts: Tensor | None) -> _Cache:
     """A first prompt begins all sequences; one sequence has as many tokens before as `total` says; else lengths decide."""
     held = 0 if past is None else past.shape[2]
-    room = max(total, held)
+    room = total if total > held else held
     if counts is not None:
         new_tokens = t.reshape(counts, (batch, 1, 1, 1))
         before = t.map("a + 1 - b", t.reshape(lengths, (batch, 1, 1, 1)), new_tokens)
@@ -172,7 +172,7 @@ def _turn(
     if positions is not None and cache.new == cache.total:  # of a first prompt only the first position counts
         steps = t.constant(np.arange(cache.new, dtype=np.int64).reshape(1, -1))
         positions = t.map("a + b", steps, t.take(t.take(positions, 0, 0, 1), 1, 0, 1))
-    if positions is None and isinstance(cache.before, int):
+    if positions is None and not isinstance(cache.before, Tensor):
         angles = [t.take(x, 0, cache.before, cache.before + cache.new) for x in (cos, sin)]
     else:
         if positions is None:
@@ -184,7 +184,7 @@ def _turn(
 
 def _window(t: Builder, cache: _Cache, width: int) -> Tensor | None:
     """Keys up to the query's own position; with a `width` the last so many of them."""
-    if cache.new == 1 and cache.before == cache.total - 1 and width < 0:
+    if cache.new == 1 and not isinstance(cache.before, Tensor) and cache.before == cache.total - 1 and width < 0:
         return None
     keys, queries = places(t, cache.total), cache.queries()
     text = "a <= b" if width < 0 else f"(a <= b) & (a > b - {width})"

@@ -229,6 +229,19 @@ def test_values_that_tracing_reads_belong_to_each_plan() -> None:
     assert len(plans(made)) == 2
 
 
+def test_values_that_tracing_reads_are_open_when_they_differ() -> None:
+    made = engine("(float[N] x, int64[2] s, int64 n) => (float[A,B] y) { r = Reshape (x, s) one = Constant <value_ints = [1]> () "
+                  "zero = Constant <value_ints = [0]> () e = Unsqueeze (n, zero) y = Slice (r, zero, e, zero) }")  # fmt: skip
+    for rows, n in ((2, 2), (3, 3), (4, 2), (5, 4), (9, 5), (33, 30), (5, 1), (5, -2), (5, 0)):
+        x = np.arange(rows * 6, dtype=np.float32)
+        (y,) = made.run({"x": x, "s": np.array([rows, 6]), "n": np.array(n)}, ["y"])
+        np.testing.assert_array_equal(y, x.reshape(rows, 6)[:n])
+    printed = [str(entry.plan.guards).splitlines() for entry in plans(made)]
+    assert any("s = [$s_0, 6]: read as shape by Reshape 'r'" in lines and "s_0 >= 2: element 0 of s" in lines for lines in printed)
+    assert any("n >= 2: element 0 of n" in lines and not any(line.startswith("n = ") for line in lines) for lines in printed)
+    assert len(plans(made)) <= 4
+
+
 # -- models
 MODELS = {
     "bert_base": (ENCODER, [{"sequence": 9}, {"sequence": 12}], [{"sequence": s} for s in (10, 33, 64, 512)]),

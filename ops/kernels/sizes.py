@@ -206,6 +206,11 @@ def certainly(n: int, value: int) -> bool:
     return _clearly_equal(n, value)
 
 
+def never_above(a: int, b: int) -> bool:
+    """Whether a <= b for all sizes that meet the guards; no guard comes of it."""
+    return _clearly_ahead(b, a, 1)
+
+
 def alike(a: Sequence[int], b: Sequence[int]) -> bool:
     """Whether two shapes are the same for all sizes that meet the guards: no guard comes of it.
 

@@ -1,0 +1,165 @@
+"""Runs in the caller's memory: outputs are written where they were bound, caches grow in place.
+
+1. An output that is bound to the very memory of an input of its shape (a buffer of keys and values that is past and present) is
+   asked to be in place; so is a `Cache`. `fusion.sharing` says when that can be done.
+2. Any other output whose memory is C-contiguous and overlaps nothing that the run reads or writes is written there by the plan.
+3. What is left is made in new memory, and copied when the run is over. So no binding changes a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from .cache import Cache, with_caches
+from .engine import Engine, Entry, Program, owned
+from .errors import InvalidArgument
+from .fusion.graph import TensorType
+from .fusion.plan import Space, Tensor
+
+Arrays = dict[str, np.ndarray]
+Spans = list[tuple[int, int, str]]  # addresses of an array's first byte and of the one after the last, and its name
+
+
+def run(
+    engine: Engine, feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Sequence[Cache] = ()
+) -> list[object]:
+    """The outputs of a run, each in its memory (None: new memory); the caches have grown.
+
+    Args:
+        feeds: checked inputs, without those that caches stand for.
+
+    Raises:
+        InvalidArgument: an output does not fit its memory, or a cache is full.
+    """
+    known = {**feeds, **{c.array_name: c.buffer for c in caches}, **{c.count_name: c.count() for c in caches}}
+    shared = _same_memory(feeds, outputs) | {cache.present: cache.array_name for cache in caches}
+    known = _separate(known, shared)
+    names = [*outputs, *(cache.present for cache in caches)]
+    entry = _program(engine, caches, shared).entry(known, names)
+    placed: Arrays = {}
+    if entry.rest is None:
+        placed = _in_place(entry, known, shared)
+        placed |= _direct(entry, known, outputs, placed)
+        for cache in caches:
+            cache.check(_shape(entry, cache.present))
+        given = {entry.outputs[name]: memory for name, memory in placed.items()}
+        made = entry.executor.run([known[name] for name in entry.inputs], entry.binding, given=given)
+        values = {name: made[entry.outputs[name]] for name in names}
+    else:  # part of it is planned when its values exist
+        values = dict(zip(names, _program(engine, caches, {}).run(known, names)))
+    if not entry.fresh:
+        rest = [name for name in names if name not in placed]
+        values |= zip(rest, owned([values[name] for name in rest], known | placed))
+    for cache in caches:
+        if cache.present in placed:
+            cache.grow(_shape(entry, cache.present)[cache.axis])
+        else:
+            cache.replace(values[cache.present])
+    return [values[n] if n in placed or memory is None else _stored(n, values[n], memory) for n, memory in outputs.items()]
+
+
+def _program(engine: Engine, caches: Sequence[Cache], shared: Mapping[str, str]) -> Program:
+    """The engine's program for runs with these caches, in which these outputs are asked to be in the array of an input."""
+    key = tuple((c.past, c.present, c.axis) for c in caches), tuple(shared.items())
+    found = engine.bound.get(key)
+    if found is None:
+        found = engine.bound[key] = Program(with_caches(engine.graph, caches), engine.shared, shared)
+    return found
+
+
+def _shape(entry: Entry, name: str) -> tuple[int, ...] | None:
+    """An output's shape; None: only the run knows it."""
+    out = entry.binding.outputs[entry.outputs[name]]
+    return out.shape if isinstance(out, Tensor) else None
+
+
+# -- who shares
+def _same_memory(feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None]) -> dict[str, str]:
+    """Outputs that are bound to the memory of an input of their shape -> that input."""
+    bound = {name: memory for name, memory in outputs.items() if _is_target(memory)}
+    if not bound:
+        return {}
+    at = {_about(x): name for name, x in feeds.items() if _is_plain(x)}
+    return {name: at[_about(memory)] for name, memory in bound.items() if _about(memory) in at}
+
+
+def _separate(known: dict[str, object], shared: dict[str, str]) -> dict[str, object]:
+    """Inputs of which none lies where another is written; where that takes a copy, the copy is not shared any more."""
+    written = set(shared.values())
+    for one, other in _overlaps(_spans(known)) if written else ():
+        if one in written or other in written:
+            moved = other if one in written else one
+            known = known | {moved: known[moved].copy()}
+            for name in [name for name, source in shared.items() if source == moved]:
+                del shared[name]
+    return known
+
+
+# -- what the plan writes where
+def _in_place(entry: Entry, known: Mapping[str, object], shared: Mapping[str, str]) -> Arrays:
+    """Outputs in an input's array."""
+    found: Arrays = {}
+    for name, source in shared.items():
+        out = entry.binding.outputs[entry.outputs[name]]
+        if isinstance(out, Tensor) and out.in_place and entry.inputs[out.ref.buffer.index] == source:
+            found[name] = known[source]
+    return found
+
+
+def _direct(entry: Entry, known: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], placed: Arrays) -> Arrays:
+    """Outputs that the plan can write to their memory."""
+    found: dict[int, str] = {}
+    for name, memory in outputs.items():
+        i = entry.outputs[name]
+        out = entry.binding.outputs[i]
+        made_there = isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT and i not in found and name not in placed
+        if made_there and _is_target(memory) and (out.shape, out.dtype) == (memory.shape, memory.dtype):
+            found[i] = name
+    bound = {f"output {name}": outputs[name] for name in found.values()}
+    taken = {name for pair in _overlaps(_spans(known | bound)) for name in pair} if bound else set()
+    return {name: outputs[name] for name in found.values() if f"output {name}" not in taken}
+
+
+# -- memory
+def _is_plain(x: object) -> bool:
+    """Whether it is an array that plans can use as it is, and not empty."""
+    return type(x) is np.ndarray and x.flags.c_contiguous and x.flags.aligned and x.dtype != object and x.nbytes > 0
+
+
+def _is_target(x: np.ndarray | None) -> bool:
+    """Whether plans can write to it."""
+    return _is_plain(x) and x.flags.writeable
+
+
+def _address(x: np.ndarray) -> int:
+    return x.__array_interface__["data"][0]
+
+
+def _about(x: np.ndarray) -> tuple[object, ...]:
+    return _address(x), x.shape, x.dtype
+
+
+def _spans(arrays: Mapping[str, object]) -> Spans:
+    return [(at := _address(x), at + x.nbytes, name) for name, x in arrays.items() if _is_plain(x)]
+
+
+def _overlaps(spans: Spans) -> Iterator[tuple[str, str]]:
+    """Pairs of arrays that have memory in common."""
+    behind: Spans = []  # those that end after the present one begins
+    for start, end, name in sorted(spans):
+        behind = [other for other in behind if other[1] > start]
+        yield from ((other[2], name) for other in behind)
+        behind.append((start, end, name))
+
+
+def _stored(name: str, value: object, memory: np.ndarray) -> np.ndarray:
+    """A run's output, copied to where the caller wants it."""
+    if not isinstance(value, np.ndarray):
+        raise InvalidArgument(f"output {name!r} is no tensor; it cannot be written to bound memory")
+    if value.dtype != memory.dtype or value.shape != memory.shape:
+        bound, made = TensorType(memory.dtype, memory.shape), TensorType(value.dtype, value.shape)
+        raise InvalidArgument(f"output {name!r} is {made}, the memory bound to it {bound}")
+    memory[...] = value
+    return memory
