@@ -7,7 +7,7 @@ for a large model. The arena is packed for more than the sizes at hand, and anew
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from ..ops.kernels.solver import solver
 from .plan import Buffer, HostStep, Plan, Ref, Space, Step, Tensor
 from .storage import assign
 
-_FINENESS = 8  # the arena is packed for one of so many sizes between powers of two
+_FINENESS = 8, 64  # the arena is packed for one of so many sizes between powers of two, at best
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,44 @@ class Binding:
     """A plan's memory and outputs for one set of sizes.
 
     Attributes:
-        inputs, outputs: the plan's, all shapes given.
+        plan: may have open sizes.
         values: of the plan's open sizes, in their order. offsets: of the arena's memories.
         sizes: the values of the symbols.
+        made: of each output that a run allocates: its index, shape, dtype and bytes.
     """
 
-    inputs: tuple[Tensor | Buffer, ...]
-    outputs: tuple[Tensor | Buffer, ...]
+    plan: Plan
     arena_bytes: int
     scratch_bytes: int
     values: np.ndarray = field(repr=False)
     offsets: np.ndarray = field(repr=False)
+    made: list[tuple[int, tuple[int, ...], np.dtype, int]]
     sizes: tuple[int, ...] = ()
 
     @cached_property
-    def made(self) -> list[tuple[int, tuple[int, ...], np.dtype, int]]:
-        """Of each output that a run allocates: its index, shape, dtype and bytes."""
-        return [
-            (i, out.shape, out.dtype, out.ref.buffer.nbytes)
-            for i, out in enumerate(self.outputs)
-            if isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT
-        ]
+    def _at(self) -> _Values:
+        return _Values(self.plan, self.values.tolist(), self.offsets, self.sizes)
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor | Buffer, ...]:
+        """The plan's outputs, all shapes given."""
+        return tuple(map(self._at.tensor, self.plan.outputs)) if self.plan.is_open else self.plan.outputs
+
+    def shape(self, i: int) -> tuple[int, ...] | None:
+        """The shape of output i; None: only a run knows it."""
+        out = self.plan.outputs[i]
+        return tuple(map(self._at.number, out.shape)) if isinstance(out, Tensor) else None
+
+    def concrete(self) -> Plan:
+        """The plan as it is with these values."""
+        if not self.plan.is_open:
+            return self.plan
+        at = self._at
+        return replace(
+            self.plan, inputs=tuple(map(at.tensor, self.plan.inputs)), outputs=self.outputs,
+            steps=tuple(map(at.step, self.plan.steps)), arena_bytes=self.arena_bytes, scratch_bytes=self.scratch_bytes,
+            symbols=None, sizes=(), memories=(), places={},
+        )  # fmt: skip
 
 
 _NONE = np.empty(0, np.int64)
@@ -84,17 +101,14 @@ class Binder:
         """The binding for these values of the symbols; None: they do not meet the plan's guards."""
         plan = self.plan
         if not plan.is_open:
-            return Binding(plan.inputs, plan.outputs, plan.arena_bytes, plan.scratch_bytes, _NONE, _NONE)
+            return Binding(plan, plan.arena_bytes, plan.scratch_bytes, _NONE, _NONE, _made(plan, int))
         solved = self._values(sizes)
         if solved is None:
             return None
         values = np.array(solved, np.int64)
         packing = self._packed(values, sizes)
-        at = _Values(plan, solved, packing.offsets)
-        return Binding(
-            tuple(map(at.tensor, plan.inputs)), tuple(map(at.tensor, plan.outputs)), packing.nbytes, at.number(plan.scratch_bytes),
-            values, packing.offsets, tuple(sizes),
-        )  # fmt: skip
+        number = _Values(plan, solved).number
+        return Binding(plan, packing.nbytes, number(plan.scratch_bytes), values, packing.offsets, _made(plan, number), tuple(sizes))
 
     def _values(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
         try:
@@ -106,27 +120,34 @@ class Binder:
         nbytes = self._memory_sizes(values)
         with self._lock:
             if self._packing is None or not self._packing.holds(nbytes):
-                larger = self._values([_rounded(n) for n in sizes])
-                room = nbytes if larger is None else np.maximum(nbytes, self._memory_sizes(np.array(larger, np.int64)))
+                room = np.maximum(nbytes, self._larger(sizes))
                 if self._packing is not None:
                     room = np.maximum(room, self._packing.room)
                 self._packing = Packing(self.plan, room)
             return self._packing
+
+    def _larger(self, sizes: Sequence[int]) -> np.ndarray:
+        """The bytes of memories for somewhat larger sizes that meet the guards; 0 if none are found."""
+        for fineness in _FINENESS:
+            rounded = self.plan.symbols.consistent([_rounded(n, fineness) for n in sizes])
+            larger = self._values(rounded)
+            if larger is not None:
+                return self._memory_sizes(np.array(larger, np.int64))
+        return np.zeros(len(self._memories), np.int64)
 
     def _memory_sizes(self, values: np.ndarray) -> np.ndarray:
         nbytes = self._at.copy()
         nbytes[self._of] = values[self._at[self._of]]
         return nbytes
 
-    def concrete(self, binding: Binding) -> Plan:
-        """The plan as it is with a binding's values."""
-        if not self.plan.is_open:
-            return self.plan
-        at = _Values(self.plan, binding.values.tolist(), binding.offsets, binding.sizes)
-        return replace(
-            self.plan, inputs=binding.inputs, outputs=binding.outputs, steps=tuple(map(at.step, self.plan.steps)),
-            arena_bytes=binding.arena_bytes, scratch_bytes=binding.scratch_bytes, symbols=None, sizes=(), memories=(), places={},
-        )  # fmt: skip
+
+def _made(plan: Plan, number: Callable[[int], int]) -> list[tuple[int, tuple[int, ...], np.dtype, int]]:
+    """What a run allocates, with values in place of sizes."""
+    return [
+        (i, tuple(map(number, out.shape)), out.dtype, number(out.ref.buffer.nbytes))
+        for i, out in enumerate(plan.outputs)
+        if isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT
+    ]
 
 
 class _Values:
@@ -166,7 +187,7 @@ class _Values:
         return Block(tuple(map(self.argument, arg.args))) if isinstance(arg, Block) else self.number(arg)
 
 
-def _rounded(size: int) -> int:
+def _rounded(size: int, fineness: int) -> int:
     """The next of the sizes that the arena is packed for."""
-    step = (1 << max(size.bit_length() - 1, 0)) // _FINENESS or 1
+    step = (1 << max(size.bit_length() - 1, 0)) // fineness or 1
     return -(-size // step) * step

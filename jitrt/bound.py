@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .cache import Cache, with_caches
+from .cache import Cache, counts, with_caches
 from .engine import Engine, Entry, Program, owned
 from .errors import InvalidArgument
 from .fusion.graph import TensorType
@@ -33,7 +33,8 @@ def run(
     Raises:
         InvalidArgument: an output does not fit its memory, or a cache is full.
     """
-    known = {**feeds, **{c.array_name: c.buffer for c in caches}, **{c.count_name: c.count() for c in caches}}
+    rows = {name: np.empty((count, 0), np.bool_) for count, name in counts(caches).items()}
+    known = {**feeds, **{cache.array_name: cache.buffer for cache in caches}, **rows}
     shared = _same_memory(feeds, outputs) | {cache.present: cache.array_name for cache in caches}
     known = _separate(known, shared)
     names = [*outputs, *(cache.present for cache in caches)]
@@ -42,8 +43,9 @@ def run(
     if entry.rest is None:
         placed = _in_place(entry, known, shared)
         placed |= _direct(entry, known, outputs, placed)
-        for cache in caches:
-            cache.check(_shape(entry, cache.present))
+        shapes = [_shape(entry, cache.present) for cache in caches]
+        for cache, shape in zip(caches, shapes):
+            cache.check(shape)
         given = {entry.outputs[name]: memory for name, memory in placed.items()}
         made = entry.executor.run([known[name] for name in entry.inputs], entry.binding, given=given)
         values = {name: made[entry.outputs[name]] for name in names}
@@ -52,9 +54,9 @@ def run(
     if not entry.fresh:
         rest = [name for name in names if name not in placed]
         values |= zip(rest, owned([values[name] for name in rest], known | placed))
-    for cache in caches:
+    for i, cache in enumerate(caches):
         if cache.present in placed:
-            cache.grow(_shape(entry, cache.present)[cache.axis])
+            cache.grow(shapes[i][cache.axis])
         else:
             cache.replace(values[cache.present])
     return [values[n] if n in placed or memory is None else _stored(n, values[n], memory) for n, memory in outputs.items()]
@@ -62,7 +64,8 @@ def run(
 
 def _program(engine: Engine, caches: Sequence[Cache], shared: Mapping[str, str]) -> Program:
     """The engine's program for runs with these caches, in which these outputs are asked to be in the array of an input."""
-    key = tuple((c.past, c.present, c.axis) for c in caches), tuple(shared.items())
+    names = counts(caches)
+    key = tuple((cache.past, cache.present, cache.axis, names[cache.rows]) for cache in caches), tuple(shared.items())
     found = engine.bound.get(key)
     if found is None:
         found = engine.bound[key] = Program(with_caches(engine.graph, caches), engine.shared, shared)
@@ -71,8 +74,7 @@ def _program(engine: Engine, caches: Sequence[Cache], shared: Mapping[str, str])
 
 def _shape(entry: Entry, name: str) -> tuple[int, ...] | None:
     """An output's shape; None: only the run knows it."""
-    out = entry.binding.outputs[entry.outputs[name]]
-    return out.shape if isinstance(out, Tensor) else None
+    return entry.binding.shape(entry.outputs[name])
 
 
 # -- who shares
@@ -102,7 +104,7 @@ def _in_place(entry: Entry, known: Mapping[str, object], shared: Mapping[str, st
     """Outputs in an input's array."""
     found: Arrays = {}
     for name, source in shared.items():
-        out = entry.binding.outputs[entry.outputs[name]]
+        out = entry.plan.outputs[entry.outputs[name]]
         if isinstance(out, Tensor) and out.in_place and entry.inputs[out.ref.buffer.index] == source:
             found[name] = known[source]
     return found
@@ -113,9 +115,9 @@ def _direct(entry: Entry, known: Mapping[str, object], outputs: Mapping[str, np.
     found: dict[int, str] = {}
     for name, memory in outputs.items():
         i = entry.outputs[name]
-        out = entry.binding.outputs[i]
+        out = entry.plan.outputs[i]
         made_there = isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT and i not in found and name not in placed
-        if made_there and _is_target(memory) and (out.shape, out.dtype) == (memory.shape, memory.dtype):
+        if made_there and _is_target(memory) and (_shape(entry, name), out.dtype) == (memory.shape, memory.dtype):
             found[i] = name
     bound = {f"output {name}": outputs[name] for name in found.values()}
     taken = {name for pair in _overlaps(_spans(known | bound)) for name in pair} if bound else set()

@@ -60,13 +60,13 @@ class Cache:
         Raises:
             InvalidArgument: there are too many rows, or they are other ones.
         """
-        rows, held = list(shape or ()), list(self.buffer.shape)
-        if len(rows) == len(held) and rows[self.axis] > self.capacity:
+        held, axis = self.buffer.shape, self.axis
+        if shape is None or (*shape[:axis], held[axis], *shape[axis + 1 :]) != held:
+            raise InvalidArgument(f"{self.present!r} has shape {list(shape or ())}, which is no longer {self.past!r} {list(held)}")
+        if shape[axis] > held[axis]:
             raise InvalidArgument(
-                f"the cache of {self.past!r} has room for {self.capacity} rows, the run makes {rows[self.axis]}: `reserve` more"
+                f"the cache of {self.past!r} has room for {held[axis]} rows, the run makes {shape[axis]}: `reserve` more"
             )
-        if len(rows) != len(held) or rows[: self.axis] != held[: self.axis] or rows[self.axis + 1 :] != held[self.axis + 1 :]:
-            raise InvalidArgument(f"{self.present!r} has shape {rows}, which is no longer {self.past!r} {held}")
 
     def grow(self, rows: int) -> None:
         """A run has written rows behind the old ones: there are so many now."""
@@ -83,20 +83,10 @@ class Cache:
     def _used(self) -> tuple[slice, ...]:
         return (*[slice(None)] * self.axis, slice(self._rows))
 
-    # -- as inputs of the changed model
     @property
     def array_name(self) -> str:
-        """The input that takes the array."""
+        """The input of the changed model that takes the array."""
         return f"{self.past} (array)"
-
-    @property
-    def count_name(self) -> str:
-        """The input whose first size is the number of rows: a size, so that it stays open as other sizes do."""
-        return f"{self.past} (rows)"
-
-    def count(self) -> np.ndarray:
-        """What that input is given."""
-        return np.empty((self._rows, 0), np.bool_)
 
     def __repr__(self) -> str:
         return f"<Cache {self.past!r}: {self._rows} of {self.capacity} rows>"
@@ -111,21 +101,27 @@ def _with_room(rows: np.ndarray, axis: int, capacity: int) -> np.ndarray:
     return made
 
 
+def counts(caches: Sequence[Cache]) -> dict[int, str]:
+    """Numbers of rows -> the input of the changed model whose first size is this number (sizes can be open)."""
+    return {cache.rows: f"{cache.past} (rows)" for cache in reversed(caches)}
+
+
 def with_caches(graph: Graph, caches: Sequence[Cache]) -> Graph:
-    """The graph with caches' arrays and numbers of rows for its pasts."""
+    """The graph with caches' arrays, and numbers of rows, for its pasts; those that are equal now are one."""
     if not caches:
         return graph
     arrays = {cache.past: cache.array_name for cache in caches}
-    constants, types, nodes = dict(graph.constants), dict(graph.types), []
+    constants, types, nodes, names = dict(graph.constants), dict(graph.types), [], counts(caches)
     for cache in caches:
+        count = names[cache.rows]
         declared = types.get(cache.past)
         shape = list(declared.shape) if isinstance(declared, TensorType) and declared.shape else [None] * cache.buffer.ndim
-        types[cache.count_name] = TensorType(np.dtype(bool), (shape[cache.axis], 0))
+        types[count] = TensorType(np.dtype(bool), (shape[cache.axis], 0))
         shape[cache.axis] = "capacity"
         types[cache.array_name] = TensorType(cache.buffer.dtype, tuple(shape))
         zero, axis, size = (f"{cache.past} ({part})" for part in ("start", "axis", "size"))
         constants |= {zero: np.zeros(1, np.int64), axis: np.array([cache.axis])}
-        nodes.append(Node("Shape", [cache.count_name], [size], {"start": 0, "end": 1}, size, version=15))
+        nodes.append(Node("Shape", [count], [size], {"start": 0, "end": 1}, size, version=15))
         nodes.append(Node("Slice", [cache.array_name, zero, size, axis], [cache.past], name=cache.past, version=13))
-    inputs = [*(arrays.get(name, name) for name in graph.inputs), *(cache.count_name for cache in caches)]
+    inputs = [*(arrays.get(name, name) for name in graph.inputs), *names.values()]
     return graph.copy(inputs=inputs, nodes=[*nodes, *graph.nodes], constants=constants, types=types)

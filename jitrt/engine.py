@@ -124,13 +124,13 @@ class Program:
 
     def entry(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
         """The plan of these inputs; made now if the signature is new."""
+        read = self.read
         key = self.signature(feeds, outputs)
         found = self.entries.get(key)
         if found is None:
             with self.lock:
-                key = self.signature(feeds, outputs)
                 found = self.entries.get(key) or self._known(feeds, outputs) or self._make(feeds, outputs)
-                self.entries[self.signature(feeds, outputs)] = found
+                self.entries[key if read is self.read else self.signature(feeds, outputs)] = found
                 while len(self.entries) > MAX_PLANS:
                     self.entries.popitem(last=False)
         elif len(self.entries) > 1:
@@ -210,7 +210,7 @@ class Program:
             plan = replace(plan, guards=Guards((*plan.guards, *sizes.guards(symbols))))
         binder = Binder(plan)
         binding = binder.bind(() if sizes is None else sizes.values(sizes.shapes))
-        log("plan", lambda: str(binder.concrete(binding)))
+        log("plan", lambda: str(binding.concrete()))
         kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
         log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))
         for step in plan.steps:
@@ -309,7 +309,7 @@ class Engine:
     def plan(self, feeds: Mapping[str, object], outputs: list[str] | None = None) -> Plan:
         """The plan that these inputs lead to."""
         entry = self.program.entry(feeds, outputs or self.graph.outputs)
-        return entry.executor.binder.concrete(entry.binding)
+        return entry.binding.concrete()
 
     def profile(self, feeds: Mapping[str, object], repeat: int = 10):
         """Time per step, over `repeat` runs."""

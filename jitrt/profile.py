@@ -117,7 +117,7 @@ def timed(
 
 def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10, binding: Binding | None = None) -> Profile:
     """Run `repeat` times with a timeline and take each step's median."""
-    plan = executor.plan if binding is None else executor.binder.concrete(binding)
+    plan = executor.plan if binding is None else binding.concrete()
     executor.run(inputs, binding)
     durations: list[list[float]] = [[] for _ in plan.steps]
     runs: list[float] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -200,7 +200,7 @@ class InferenceSession:
         twice = [c.present for c in caches if c.present in outputs] + [name for name in kept if name in inputs]
         if twice:
             raise InvalidArgument(f"{twice[0]!r} is bound, and kept by a cache")
-        feeds = {n: x for n, x in self._feeds({**inputs, **kept}).items() if n not in kept}
+        feeds = self._feeds(inputs, kept)
         started = self._trace_file.now() if self._trace_file is not None else 0.0
         engine = self._engine_for([*outputs, *(cache.present for cache in caches)])
         try:
@@ -261,18 +261,18 @@ class InferenceSession:
                 known = [*self.graph.inputs, *self.graph.overridable]
                 raise InvalidArgument(f"invalid input name {name!r}; the model's inputs are {known}")
 
-    def _feeds(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Validated inputs, in the graph's order."""
+    def _feeds(self, given: Mapping[str, object], without: Collection[str] = ()) -> dict[str, object]:
+        """Validated inputs, in the graph's order, `without` some."""
         graph, kinds, sizes = self.graph, self.graph.types, self._sizes
         if type(given) is not dict and not isinstance(given, Mapping):
             raise InvalidArgument(f"input_feed takes a dictionary, got {type(given).__name__}")
-        missing = [n for n in self._required if n not in given]
+        missing = [n for n in self._required if n not in given and n not in without]
         if missing:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({list(given)}).")
         if not self._names.issuperset(given):
             self._check_input_names(given)
         names = graph.inputs if not graph.overridable else [*graph.inputs, *(n for n in graph.overridable if n in given)]
-        return {n: feed(n, kinds.get(n), given.get(n), sizes) for n in names}
+        return {n: feed(n, kinds.get(n), given.get(n), sizes) for n in names if n not in without}
 
     def run_with_ort_values(
         self, output_names: Sequence[str] | None, input_dict_ort_values: Mapping[str, object], run_options: RunOptions | None = None

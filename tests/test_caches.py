@@ -14,9 +14,11 @@ import jitrt
 from benchmarks import zoo
 from jitrt import bound
 from jitrt.engine import Engine, Entry, Program
+from jitrt.fusion import bindings
 from jitrt.fusion.graph import Graph
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
+from jitrt.fusion.plan import Plan
 
 onnxruntime.set_default_logger_severity(4)
 SMALL = {
@@ -97,6 +99,22 @@ def test_a_decoders_caches_grow_where_they_are(name: str) -> None:
     assert in_place(made.ours) == [made.presents] * 18
     assert len(open_plans(made.ours)) == 2  # for one token and for several
     assert made.length == made.caches[0].capacity
+
+
+def test_memory_is_laid_out_anew_for_few_lengths_only(monkeypatch) -> None:
+    """Though one size follows from another (the mask's from the past's), so that not any larger sizes will do."""
+    packed = []
+
+    class Counted(bindings.Packing):
+        def __init__(self, plan: Plan, room: np.ndarray) -> None:
+            super().__init__(plan, room)
+            packed.append(room)
+
+    monkeypatch.setattr(bindings, "Packing", Counted)
+    made = Decoding("gpt2", capacity=60)
+    for tokens in ([5, 3, 8], *[[t] for t in range(40)]):
+        made.step(tokens)
+    assert 1 <= len(packed) <= 12
 
 
 def test_a_full_cache_is_an_error_until_there_is_more_room() -> None:

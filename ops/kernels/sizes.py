@@ -36,17 +36,20 @@ class Size:
     Annotations say int where it may stand.
     """
 
-    __slots__ = ("hint", "symbols", "terms")
+    __slots__ = ("_frozen", "hint", "symbols", "terms")
     __array_ufunc__ = None  # numpy's numbers leave operators to it
     __hash__ = None  # rule 3
 
     def __init__(self, symbols: Symbols, terms: Terms) -> None:
         self.symbols, self.terms, self.hint = symbols, terms, symbols.now(terms)
+        self._frozen: Frozen | None = None
 
     @property
     def frozen(self) -> Frozen:
         """The polynomial as a value with a hash."""
-        return frozen(self.terms)
+        if self._frozen is None:
+            self._frozen = frozen(self.terms)
+        return self._frozen
 
     def __repr__(self) -> str:
         return text(self.symbols, self.terms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .polynomials import Frozen, Terms, add, frozen, product, split, total, without
@@ -119,7 +119,7 @@ class Symbols:
         return number
 
     @staticmethod
-    def value(terms: Terms, values: Sequence[int]) -> int:
+    def value(terms: Terms, values: Mapping[int, int] | Sequence[int]) -> int:
         """A polynomial for values of its parts."""
         result = 0
         for monomial, factor in terms.items():
@@ -127,6 +127,15 @@ class Symbols:
                 factor *= values[part]
             result += factor
         return result
+
+    def consistent(self, values: Sequence[int]) -> list[int]:
+        """Values of the symbols, with what follows from others by an equation of symbols (a guard) taken from these."""
+        found = dict(zip((i for i, part in enumerate(self.parts) if part.kind == "symbol"), values))
+        for _ in self._same:
+            for part, terms in self._same.items():
+                if all(p in found for m in terms for p in m):
+                    found[part] = self.value(terms, found)
+        return list(found.values())
 
     def now(self, terms: Terms) -> int:
         """A polynomial's present value."""
