@@ -19,7 +19,8 @@ from ..ops.kernels.solver import solver
 from .plan import Buffer, HostStep, Plan, Ref, Space, Step, Tensor
 from .storage import assign
 
-_FINENESS = 8, 64  # the arena is packed for one of so many sizes between powers of two, at best
+_FINENESS = 8, 64  # the arena is packed for one of so many sizes between powers of two: the first that guards allow
+_SMALL = 7  # below 2 to this, sizes are as far apart as above
 
 
 @dataclass(frozen=True)
@@ -189,5 +190,5 @@ class _Values:
 
 def _rounded(size: int, fineness: int) -> int:
     """The next of the sizes that the arena is packed for."""
-    step = (1 << max(size.bit_length() - 1, 0)) // fineness or 1
+    step = (1 << max(size.bit_length() - 1, _SMALL)) // fineness
     return -(-size // step) * step
