@@ -112,6 +112,80 @@ def one_node() -> tuple[onnx.ModelProto, Feeds]:
     return build("(float[4] x) => (float[4] y) { y = Add (x, x) }"), {"x": normal(4)}
 
 
+def lstm(steps: int, batch: int, width: int, hidden: int) -> tuple[onnx.ModelProto, Feeds]:
+    """A bidirectional LSTM over float32[steps, batch, width]."""
+    weights = {
+        "w": normal(2, 4 * hidden, width, seed=1) / width**0.5,
+        "r": normal(2, 4 * hidden, hidden, seed=2) / hidden**0.5,
+        "b": normal(2, 8 * hidden, seed=3) / 10,
+    }
+    model = build(
+        f"(float[{steps},{batch},{width}] x) => (float[{steps},2,{batch},{hidden}] y)"
+        f' {{ y = LSTM <direction = "bidirectional", hidden_size = {hidden}> (x, w, r, b) }}',
+        weights,
+    )
+    return model, {"x": normal(steps, batch, width)}
+
+
+def top_k(rows: int, columns: int, k: int) -> tuple[onnx.ModelProto, Feeds]:
+    """The k largest of each row."""
+    text = f"(float[{rows},{columns}] x) => (float[{rows},{k}] y, int64[{rows},{k}] i) {{ y, i = TopK (x, k) }}"
+    return build(text, {"k": np.array([k])}), {"x": normal(rows, columns)}
+
+
+def gather_nd(images: int, places: int, channels: int, size: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Vectors of `channels` at places of images [images, size, size, channels]."""
+    rng = np.random.default_rng(0)
+    shapes = f"(float[{images},{size},{size},{channels}] x, int64[{places},3] i) => (float[{places},{channels}] y)"
+    indices = np.stack([rng.integers(0, n, places) for n in (images, size, size)], -1)
+    return build(f"{shapes} {{ y = GatherND (x, i) }}"), {"x": normal(images, size, size, channels), "i": indices}
+
+
+def resize(channels: int, size: int, scale: float, mode: str) -> tuple[onnx.ModelProto, Feeds]:
+    """An image of `channels`, larger by `scale`."""
+    made = int(size * scale)
+    text = (
+        f"(float[1,{channels},{size},{size}] x) => (float[1,{channels},{made},{made}] y)"
+        f' {{ y = Resize <mode = "{mode}"> (x, , scales) }}'
+    )
+    return build(text, {"scales": np.array([1, 1, scale, scale], np.float32)}), {"x": normal(1, channels, size, size)}
+
+
+def einsum(equation: str, *shapes: tuple[int, ...]) -> tuple[onnx.ModelProto, Feeds]:
+    """Einsum of two inputs."""
+    a, b = (",".join(map(str, shape)) for shape in shapes)
+    text = f'(float[{a}] a, float[{b}] b) => (float y) {{ y = Einsum <equation = "{equation}"> (a, b) }}'
+    model = build(text)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model, {"a": normal(*shapes[0]), "b": normal(*shapes[1], seed=1)}
+
+
+def suppression(boxes: int, classes: int, most: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Non-maximum suppression, boxes of 20 to 60 pixels in an image of 640."""
+    rng = np.random.default_rng(0)
+    corner = rng.random((1, boxes, 2), np.float32) * 600
+    corners = np.concatenate([corner, corner + 20 + 40 * rng.random((1, boxes, 2), np.float32)], -1)
+    text = (
+        f"(float[1,{boxes},4] boxes, float[1,{classes},{boxes}] scores) => (int64[n,3] y)"
+        " { y = NonMaxSuppression (boxes, scores, most, overlap, least) }"
+    )
+    limits = {"most": np.array([most]), "overlap": np.array([0.5], np.float32), "least": np.array([0.5], np.float32)}
+    return build(text, limits), {"boxes": corners, "scores": rng.random((1, classes, boxes), np.float32)}
+
+
+def roi_align(channels: int, size: int, boxes: int, cells: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Boxes of an image of `channels` resampled to cells x cells, two samples a side."""
+    rng = np.random.default_rng(0)
+    corner = rng.random((boxes, 2), np.float32) * size / 2
+    text = (
+        f"(float[1,{channels},{size},{size}] x, float[{boxes},4] b, int64[{boxes}] i)"
+        f" => (float[{boxes},{channels},{cells},{cells}] y)"
+        f" {{ y = RoiAlign <output_height = {cells}, output_width = {cells}, sampling_ratio = 2> (x, b, i) }}"
+    )
+    regions = np.concatenate([corner, corner + 4 + rng.random((boxes, 2), np.float32) * size / 2], -1)
+    return build(text), {"x": normal(1, channels, size, size), "b": regions, "i": np.zeros(boxes, np.int64)}
+
+
 def forest(trees: int, depth: int, rows: int, features: int, classes: int = 0) -> tuple[onnx.ModelProto, Feeds]:
     """Full trees of random thresholds: a regressor's, or a classifier's whose leaves speak of every class."""
     rng, inner, nodes = np.random.default_rng(0), 2**depth - 1, 2 ** (depth + 1) - 1

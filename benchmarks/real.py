@@ -54,6 +54,30 @@ def magika(batch: int = 1) -> tuple[onnx.ModelProto, Feeds]:
     return onnx.load(magika_path()), {"bytes": content}
 
 
+def silero_path() -> Path | None:
+    """The file of silero-vad's model."""
+    folder = package_folder("silero_vad")
+    return None if folder is None else folder / "data" / "silero_vad.onnx"
+
+
+def silero(rate: int) -> tuple[onnx.ModelProto, Feeds]:
+    """silero-vad's model, its state and one window of noise at a sample rate of 16000 or 8000."""
+    samples = {16000: 576, 8000: 288}[rate]
+    sound = np.random.default_rng(0).standard_normal((1, samples), np.float32) / 10
+    return onnx.load(silero_path()), {"input": sound, "state": np.zeros((2, 1, 128), np.float32), "sr": np.array(rate)}
+
+
+def nudenet_path() -> Path | None:
+    """The file of nudenet's YOLOv8n."""
+    folder = package_folder("nudenet")
+    return None if folder is None else folder / "320n.onnx"
+
+
+def nudenet() -> tuple[onnx.ModelProto, Feeds]:
+    """nudenet's detector and a picture."""
+    return onnx.load(nudenet_path()), {"images": samplers.unit_photo(np.random.default_rng(0), (1, 3, 320, 320), {})}
+
+
 def light_paths() -> dict[str, Path]:
     """The onnx wheel's light models by name (``resnet50``, ``vgg19`` ...)."""
     folder = package_folder("onnx") / "backend" / "test" / "data" / "light"

@@ -7,7 +7,7 @@ into references to buffers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -175,7 +175,7 @@ class Final:
         """A step as the plan holds it."""
         if isinstance(draft, HostStep):
             inputs = tuple(self.value(x) for x in draft.inputs)
-            return HostStep(draft.call, inputs, tuple(self.value(x) for x in draft.outputs), draft.nodes, draft.reason)
+            return replace(draft, inputs=inputs, outputs=tuple(self.value(x) for x in draft.outputs))
         args = tuple([a if type(a) is int else self._arg(a) for a in draft.args])
         return Step(draft.kernel, args, draft.tasks, draft.nodes, draft.shape, draft.flops, draft.bytes, draft.status, draft.errors)
 

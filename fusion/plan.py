@@ -118,7 +118,8 @@ class HostStep:
 
     `call` takes the inputs (None for an absent optional one) and returns one value per output. An output that is a
     `Tensor` is copied to its place, after its shape is checked; one that is a `Buffer` in HOST space is kept as the
-    object it is (a sequence, strings, an array whose shape only the run knows).
+    object it is (a sequence, strings, an array whose shape only the run knows). A step that `cuts` only takes the part
+    of an array that a kernel has filled.
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -126,6 +127,7 @@ class HostStep:
     outputs: tuple[Tensor | Buffer, ...]
     nodes: tuple[str, ...] = ()
     reason: str = ""
+    cuts: bool = False
 
     def __repr__(self) -> str:
         return f"<HostStep {_shorten(self.nodes)}: {self.reason}>"
@@ -171,8 +173,8 @@ class Plan:
 
     @property
     def host_nodes(self) -> tuple[str, ...]:
-        """The ONNX nodes that Python runs."""
-        return tuple(name for s in self.steps if isinstance(s, HostStep) for name in s.nodes)
+        """The ONNX nodes that Python computes."""
+        return tuple(name for s in self.steps if isinstance(s, HostStep) and not s.cuts for name in s.nodes)
 
     def __str__(self) -> str:
         """A table: step, nodes it covers, kernel, shapes, tasks, bytes moved, FLOPs; the values that it is made for."""

@@ -182,7 +182,8 @@ class _Sinking:
         for x in p.inputs:
             if not self._is_ready(x, move, kernel):
                 return False
-            viewed = _viewed(x, _back(move, x.shape) or (), p.nodes, moves)
+            back = _back(move, x.shape)
+            viewed = None if back is None else _viewed(x, back, p.nodes, moves)
             if viewed is None or viewed.rank > len(shape):
                 return False
             if any(n not in (1, m) for n, m in zip(reversed(viewed.shape), reversed(shape))):
@@ -221,12 +222,12 @@ class _Sinking:
 def _back(move: Move, shape: Shape) -> list[Reshape | Permute] | None:
     """The views that lead a value of `shape`, which broadcasts with the view's result, back to what the view is of.
 
-    None: it needs none, or there are none and the shapes will not fit.
+    None: there are none, though the shapes may fit by chance.
     """
     whole, inner = move.output.shape, move.input.shape
     lead = (1,) * (len(whole) - len(shape)) + shape
     if prod(shape) == 1:
-        return [Reshape(())] if shape else None
+        return [Reshape(())] if shape else []
     if isinstance(move.how, Permute):
         axes = move.how.axes
         return [Reshape(lead), Permute(tuple(axes.index(d) for d in range(len(axes))))]

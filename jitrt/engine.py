@@ -311,6 +311,15 @@ class Engine:
         entry = self.program.entry(feeds, outputs or self.graph.outputs)
         return entry.binding.concrete()
 
+    def plans(self, feeds: Mapping[str, object]) -> list[Plan]:
+        """That plan, and those of what waited for values in the runs so far."""
+        found, pending = [], [self.program.entry(feeds, self.graph.outputs)]
+        while pending:
+            entry = pending.pop(0)
+            found.append(entry.plan)
+            pending += entry.rest.entries.values() if entry.rest is not None else []
+        return found
+
     def profile(self, feeds: Mapping[str, object], repeat: int = 10):
         """Time per step, over `repeat` runs."""
         from .profile import profile

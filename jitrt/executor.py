@@ -249,7 +249,7 @@ class Executor:
             return np.ndarray(x.shape, x.dtype, context.arena.bytes, index + x.ref.offset)
         whole = {Space.CONSTANT: self.plan.constants, Space.INPUT: inputs, Space.OUTPUT: outputs}[space][index]
         if x.dtype == object or (whole.shape == x.shape and not x.ref.offset):
-            return whole
+            return whole.reshape(x.shape)  # constants have one dimension at least
         flat = whole.reshape(-1).view(np.uint8)
         return np.ndarray(x.shape, x.dtype, flat, x.ref.offset)
 

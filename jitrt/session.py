@@ -375,6 +375,10 @@ class InferenceSession:
         """The plan for these inputs (without: for the declared shapes, 1 for what is not fixed)."""
         return self._engine.plan(self._feeds(self._example() if input_feed is None else input_feed))
 
+    def get_plans(self, input_feed: Mapping[str, object]) -> list[Plan]:
+        """The plan for these inputs and, after a run, those of what waited in it for sizes that only a run gives."""
+        return self._engine.plans(self._feeds(input_feed))
+
     def profile(self, input_feed: Mapping[str, object] | None = None, repeat: int = 10) -> Profile:
         """Time per step over `repeat` runs."""
         return self._engine.profile(self._feeds(self._example() if input_feed is None else input_feed), repeat)

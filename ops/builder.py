@@ -37,6 +37,7 @@ from .primitives import (
 
 Made = TypeVar("Made")
 _TABLE = 4096  # numbers that a table of them has at least
+_ODD = "a type that kernels do not know"  # why Python moves it
 
 
 class NeedsValue(Exception):
@@ -109,6 +110,7 @@ class Builder:
                 return made
             output.constant = evaluate.map_(text, [x.constant for x in inputs], output.dtype, shape)
             return output
+        evaluate.check(text, tuple(x.dtype for x in inputs), output.dtype)
         return self._add(Map(text, inputs, output, (self.node_name,)))
 
     def reduce(self, fold: Fold | str, x: Tensor, axes: Sequence[int] | None = None, keepdims: bool = True) -> Tensor:
@@ -197,6 +199,9 @@ class Builder:
         if all(x.is_constant for x in inputs) and not is_open(shape, *starts):
             output.constant = evaluate.join([x.constant for x in inputs], starts, output.dtype, shape, fill)
             return output
+        if not evaluate.is_native(output.dtype):
+            kind = [(output.dtype, shape)]
+            return self.host(lambda v: [evaluate.join(v, starts, output.dtype, shape, fill)], inputs, kind, _ODD)[0]
         return self._add(Join(inputs, tuple(map(tuple, starts)), output, fill, (self.node_name,)))
 
     def concat(self, inputs: Sequence[Tensor], axis: int) -> Tensor:
@@ -243,8 +248,11 @@ class Builder:
     ) -> tuple[Tensor, ...]:
         """A hand-built kernel (see `primitives.Kernel`); gives its output tensors.
 
-        If every input is constant and there is a reference, that is called at once.
+        If every input is constant and there is a reference, that is called at once; on types that kernels do not know
+        (strings, float8 ...) it is a host step.
         """
+        if reference is not None and not all(evaluate.is_native(x.dtype) for x in inputs if isinstance(x, Tensor)):
+            return self.host(reference, inputs, outputs, _ODD)
         if reference is not None and all(x is None or (isinstance(x, Tensor) and x.is_constant) for x in inputs):
             return tuple(self.constant(v) for v in reference([None if x is None else x.constant for x in inputs]))
         made = tuple(Tensor(dtype, shape) for dtype, shape in outputs)
@@ -281,6 +289,22 @@ class Builder:
         self.primitives.append(step)
         return made
 
+    def cut(self, x: Tensor, count: Tensor, axis: int) -> Tensor | Opaque:
+        """The first count[0] slices of x along an axis: how much of it a kernel has filled is known when it has run.
+
+        Python reads the size and takes that part, but computes nothing.
+        """
+        before = (slice(None),) * axis
+        if x.is_constant and count.is_constant:
+            return self.constant(x.constant[(*before, slice(int(count.constant[0])))])
+        step = Host(
+            lambda v: [v[0][(*before, slice(int(v[1][0])))].copy()], (x, count), (Opaque(),), "the size is known when it is filled",
+            (self.node_name,), cuts=True,
+        )  # fmt: skip
+        step.outputs[0].source = step
+        self.primitives.append(step)
+        return step.outputs[0]
+
     def op(self, name: str, *inputs: Tensor | None, since: int | None = None, domain: str = "", **attributes: object):
         """Lower another operator in place, at the model's opset or at `since`."""
         from . import registry
@@ -315,6 +339,10 @@ class Builder:
                 return openvalues.tensor(evaluate.move(how, x.content), x.dtype)
             output.constant = evaluate.move(how, x.constant)
             return output
+        if not evaluate.is_native(x.dtype):
+            return self.host(
+                lambda v: [np.ascontiguousarray(evaluate.move(how, v[0])).reshape(shape)], (x,), [(x.dtype, shape)], _ODD
+            )[0]
         return self._add(Move(how, x, output, (self.node_name,)))
 
     def _add(self, primitive: Map | Reduce | Move | Join) -> Tensor:

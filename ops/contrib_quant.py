@@ -10,14 +10,15 @@ import numpy as np
 from .builder import Builder, OperatorError, axis_index
 from .contrib_attention import Options, self_attention
 from .contrib_fused import to_last, to_second
+from .conv import padding
 from .matmul import matmul_integer
 from .movement import concat
-from .pool import average_pool, global_average_pool, max_pool
+from .pool import average_pool, global_average_pool, max_pool, window_count
 from .primitives import Tensor
 from .qlinear import qlinear_conv
 from .quant import dequantize_linear, dynamic_quantize_linear, quantize_linear
 from .reduce import fold_mean
-from .registry import contrib
+from .registry import Takes, contrib
 from .rnn import lstm
 
 
@@ -32,13 +33,13 @@ def quantised(t: Builder, x: Tensor, scale: Tensor, zero: Tensor | None, dtype: 
 
 
 # -- conversions
-@contrib("QuantizeLinear")
+@contrib("QuantizeLinear", takes=Takes.TENSORS)
 def quantize(t: Builder, x, y_scale, y_zero_point=None, *, axis=1):
     """QuantizeLinear, also where onnx had no 16-bit integers yet."""
     return quantize_linear(t, x, y_scale, y_zero_point, axis=axis)
 
 
-@contrib("DequantizeLinear")
+@contrib("DequantizeLinear", takes=Takes.TENSORS)
 def dequantize(t: Builder, x, x_scale, x_zero_point=None, *, axis=1):
     """DequantizeLinear, also where onnx had no 16-bit integers yet."""
     return dequantize_linear(t, x, x_scale, x_zero_point, axis=axis)
@@ -107,10 +108,24 @@ def qlinear_reduce_mean(t: Builder, data, data_scale, data_zero_point, reduced_s
 
 @contrib("QLinearAveragePool")
 def qlinear_average_pool(t: Builder, X, x_scale, x_zero_point, y_scale, y_zero_point=None, *, channels_last=0, **attributes):
-    """AveragePool."""
+    """AveragePool; with a border that counts (count_include_pad), what a last window has beyond it counts too."""
     x = real(t, X, x_scale, x_zero_point)
-    y = average_pool(t, to_second(t, x) if channels_last else x, **attributes)
+    x = to_second(t, x) if channels_last else x
+    if attributes.get("count_include_pad") and attributes.get("ceil_mode"):
+        attributes["pads"] = _whole_windows(x.shape[2:], **attributes)
+    y = average_pool(t, x, **attributes)
     return quantised(t, to_last(t, y) if channels_last else y, y_scale, y_zero_point, X.dtype)
+
+
+def _whole_windows(image, *, kernel_shape, pads=None, strides=None, dilations=None, auto_pad="NOTSET", **others) -> list[int]:
+    """Pads with so much more after the image that its last window, which ceil_mode lets hang over, ends with them."""
+    steps, dils = (tuple(v or (1,) * len(image)) for v in (strides, dilations))
+    begin, end = padding(auto_pad, pads, image, tuple(kernel_shape), steps, dils)
+    after = []
+    for n, k, s, d, b, e in zip(image, kernel_shape, steps, dils, begin, end):
+        count = window_count(n, k, s, d, b, e, True)
+        after.append(max(e, (count - 1) * s + (k - 1) * d + 1 - n - b))
+    return [*begin, *after]
 
 
 @contrib("QLinearGlobalAveragePool")

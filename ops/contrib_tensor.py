@@ -14,7 +14,7 @@ from .registry import INTEGERS, Takes, check_types, contrib
 from .shape import range_
 
 contrib("Trilu")(trilu)
-contrib("GatherND")(gather_nd)
+contrib("GatherND", takes=Takes.TENSORS)(gather_nd)
 
 
 # -- shapes

@@ -1,4 +1,4 @@
-"""Operators of detectors: NonMaxSuppression, RoiAlign, GridSample. Images are channels-last in memory."""
+"""Operators of detectors: NonMaxSuppression, RoiAlign, MaxRoiPool, GridSample, AffineGrid. Images are channels-last in memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ def non_max_suppression(
     t: Builder, boxes: Tensor, scores: Tensor, max_output_boxes_per_class: Tensor | None = None,
     iou_threshold: Tensor | None = None, score_threshold: Tensor | None = None, *, center_point_box=0,
 ) -> Tensor | Opaque:  # fmt: skip
-    """int64[chosen, 3] of (image, class, box): best boxes first, without those that overlap a better one too much.
-
-    The choice is a kernel's; a host step then puts together as many rows as there are.
-    """
+    """int64[chosen, 3] of (image, class, box): best boxes first, without those that overlap a better one too much."""
     if boxes.rank != 3 or boxes.shape[2] != 4 or scores.rank != 3 or scores.shape[::2] != boxes.shape[:2]:
         raise OperatorError(f"boxes {list(boxes.shape)} and scores {list(scores.shape)} do not fit each other")
     if boxes.dtype != np.float32 or scores.dtype != np.float32:
@@ -44,13 +41,13 @@ def non_max_suppression(
     outputs = [(np.dtype(np.int32), (images, classes, most)), (np.dtype(np.int64), (images, classes))]
     dense = tuple(None if x is None else tuple(range(x.rank)) for x in inputs)
     chosen, counts = t.kernel("nms", inputs, outputs, launch, orders=dense)
-    return t.host(lambda v: [_rows(*v)], (chosen, counts), [None], "the number of boxes is known when they are chosen")[0]
 
+    def gather(c: LaunchContext) -> list:
+        return nms.rows(*(x.address for x in (*c.inputs, *c.outputs)), images, classes, most)
 
-def _rows(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(image, class, box) of the first counts[image, class] boxes of each."""
-    image, kind, place = np.nonzero(np.arange(chosen.shape[2]) < counts[..., None])
-    return np.stack([image, kind, chosen[image, kind, place].astype(np.int64)], 1)
+    kinds = [(np.dtype(np.int64), (images * classes * most, 3)), (np.dtype(np.int64), (1,))]
+    rows, found = t.kernel("nms_rows", (chosen, counts), kinds, gather, orders=((0, 1, 2), (0, 1)))
+    return t.cut(rows, found, 0)
 
 
 @op("RoiAlign", since=10)
@@ -100,6 +97,43 @@ def _roi_align(
     )[0]  # fmt: skip
 
 
+@op("MaxRoiPool")
+def max_roi_pool(t: Builder, X: Tensor, rois: Tensor, *, pooled_shape, spatial_scale=1.0) -> Tensor:
+    """The largest pixel in each cell of boxes (image, x1, y1, x2, y2), whose corners are rounded; an empty cell is 0."""
+    if X.rank != 4 or rois.rank != 2 or rois.shape[1] != 5 or len(pooled_shape) != 2:
+        raise OperatorError(f"an image {list(X.shape)}, boxes {list(rois.shape)} and cells {list(pooled_shape)} do not fit")
+    if X.dtype.name in ("float16", "bfloat16"):
+        wide = [t.cast(v, np.float32) for v in (X, rois)]
+        return t.cast(max_roi_pool(t, *wide, pooled_shape=pooled_shape, spatial_scale=spatial_scale), X.dtype)
+    if 0 in X.shape:
+        raise Declined("boxes in an empty image")
+    count, order = rois.shape[0], (0, 2, 3, 1)
+
+    def launch(k: LaunchContext) -> list:
+        places = (_image(k.inputs[0]), k.inputs[1].address, k.outputs[0].address)
+        name = evaluate.memory_name(X.dtype)
+        return sample.max_roi_pool(name, *places, count, pooled_shape, spatial_scale, alloc=k.alloc, threads=k.threads)
+
+    return t.kernel(
+        "max_roi_pool", (X, rois), [(X.dtype, (count, X.shape[1], *pooled_shape))], launch, orders=(None, (0, 1)),
+        output_orders=(order,), errors=("a box names an image that is not there",),
+    )[0]  # fmt: skip
+
+
+@op("AffineGrid", since=20)
+def affine_grid(t: Builder, theta: Tensor, size: Tensor, *, align_corners=0) -> Tensor:
+    """[N, *spatial, rank]: where the points of an image of `size` come from, by a matrix [rank, rank + 1] for each."""
+    n, _, *spatial = t.ints(size)
+    rank = len(spatial)
+    if theta.shape != (n, rank, rank + 1):
+        raise OperatorError(f"matrices {list(theta.shape)} do not fit a size of {[n, '?', *spatial]}")
+    axes = [np.linspace(-1, 1, m) if align_corners else (2 * np.arange(m) + 1) / m - 1 for m in spatial]
+    # a point names the innermost dimension first
+    points = np.stack([*reversed(np.meshgrid(*axes, indexing="ij")), np.ones(spatial)], -1).reshape(1, prod(spatial), rank + 1)
+    grid = t.op("MatMul", t.constant(points, theta.dtype), t.transpose(theta, (0, 2, 1)), since=13)
+    return t.reshape(grid, [n, *spatial, rank])
+
+
 @op("GridSample", since=16)
 def grid_sample(t: Builder, X: Tensor, grid: Tensor, *, align_corners=0, mode="linear", padding_mode="zeros") -> Tensor:
     """The image at the points of a grid, whose coordinates run from -1 to 1 along each dimension."""
@@ -109,11 +143,15 @@ def grid_sample(t: Builder, X: Tensor, grid: Tensor, *, align_corners=0, mode="l
     spatial = X.rank - 2
     if grid.rank != X.rank or grid.shape[-1] != spatial or grid.shape[0] != X.shape[0]:
         raise OperatorError(f"a grid {list(grid.shape)} does not fit an image {list(X.shape)}")
-    if not 1 <= spatial <= 3 or X.dtype.kind not in "fV" or 0 in X.shape[2:]:
+    return sampled(t, X, grid, kind, padding_mode, "corners" if align_corners else "edges")
+
+
+def sampled(t: Builder, X: Tensor, grid: Tensor, mode: str, padding: str, units: str) -> Tensor:
+    """The image [N, C, *image] at the points of a grid [N, *size, rank], whose `units` the kernel explains."""
+    if not 1 <= X.rank - 2 <= 3 or X.dtype.kind not in "fV" or 0 in X.shape[2:]:
         raise Declined("sampling of integers or of more than 3 dimensions")
     if X.dtype.name in ("float16", "bfloat16"):
-        attributes = {"align_corners": align_corners, "mode": mode, "padding_mode": padding_mode}
-        return t.cast(grid_sample(t, t.cast(X, np.float32), grid, **attributes), X.dtype)
+        return t.cast(sampled(t, t.cast(X, np.float32), grid, mode, padding, units), X.dtype)
     if grid.dtype.name not in ("float32", "float64"):
         grid = t.cast(grid, np.float32)
     n, c = X.shape[:2]
@@ -123,9 +161,7 @@ def grid_sample(t: Builder, X: Tensor, grid: Tensor, *, align_corners=0, mode="l
     def launch(k: LaunchContext) -> list:
         names = [evaluate.memory_name(v.dtype) for v in (X, grid)]
         places = (_image(k.inputs[0]), k.inputs[1].address, k.outputs[0].address)
-        return sample.grid_sample(
-            *names, *places, prod(size), kind, padding_mode, bool(align_corners), alloc=k.alloc, threads=k.threads
-        )
+        return sample.grid_sample(*names, *places, prod(size), mode, padding, units, alloc=k.alloc, threads=k.threads)
 
     return t.kernel(
         "grid_sample", (X, grid), [(X.dtype, (n, c, *size))], launch, orders=(None, tuple(range(grid.rank))),

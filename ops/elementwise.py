@@ -224,6 +224,15 @@ def clip_by_attributes(t: Builder, x, *, min=-math.inf, max=math.inf, consumed_i
     return _clip(t, x, *(t.constant(bound, np.float32) if math.isfinite(bound) else None for bound in (min, max)))
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@op("Clip", since=6)
+def clip_by_attributes_with_defaults(t: Builder, x, *, min=-_LARGEST, max=_LARGEST):
+    """From opset 6 on the bounds default to float32's, so infinities are cut off too."""
+    return clip_by_attributes(t, x, min=min, max=max)
+
+
 @op("Clip", since=11)
 def clip(t: Builder, x, min=None, max=None):
     """min(max(x, low), high); the bounds are scalars or absent."""

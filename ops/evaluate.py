@@ -59,6 +59,19 @@ def map_(text: str, inputs: Sequence[np.ndarray], dtype: np.dtype, shape: Shape)
         return np.broadcast_to(cast(result, dtype), shape)
 
 
+@lru_cache(maxsize=4096)
+def check(text: str, inputs: tuple[np.dtype, ...], dtype: np.dtype) -> None:
+    """Whether `text` of inputs of these types gives `dtype`, with literals as numpy takes them: of the arrays' type if they fit.
+
+    A generated kernel has no type to give to literals alone: ``select(a > 0, splat_f32(1.0), splat_f32(0.0))`` says it.
+
+    Raises:
+        TypeError: it does not.
+    """
+    if is_native(dtype) and all(map(is_native, inputs)):
+        map_(text, [np.ones(1, kind) for kind in inputs], dtype, (1,))
+
+
 class _Operators(ast.NodeTransformer):
     """C's division and remainder in place of Python's."""
 
@@ -177,6 +190,7 @@ FUNCTIONS: dict[str, object] = {
     "inf": math.inf, "nan": math.nan, "select": np.where, "minimum": np.minimum, "maximum": np.maximum,
     "at_least": np.maximum, "at_most": np.minimum, "absolute": np.abs, "fma": lambda a, b, c: a * b + c,
     "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "rint": np.rint, "copysign": np.copysign,
+    "rounded_f16": lambda x: x.astype(np.float16).astype(x.dtype),
     "isnan": np.isnan, "exp": np.exp, "exp_flushed": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log,
     "log2": np.log2, "log10": np.log10,
     "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,

@@ -9,11 +9,12 @@ import numpy as np
 
 from . import openvalues
 from .builder import Builder, Declined, OperatorError, axis_index
+from .evaluate import is_native
 from .kernels import gather as kernels
 from .kernels.sizes import is_open
 from .movement import take_at
 from .primitives import LaunchContext, Tensor
-from .registry import op
+from .registry import Takes, op
 
 
 def index_type(indices: Tensor) -> str:
@@ -59,7 +60,7 @@ def _kernel(
     return out
 
 
-@op("Gather")
+@op("Gather", takes=Takes.TENSORS)
 def gather(t: Builder, x, indices, *, axis=0):
     """The slices of x at the indices along an axis; the indices' dimensions take the axis' place."""
     kind = index_type(indices)
@@ -69,13 +70,14 @@ def gather(t: Builder, x, indices, *, axis=0):
     shape = (*x.shape[:d], *indices.shape, *x.shape[d + 1 :])
     if x.is_open and indices.is_constant:
         return openvalues.tensor(np.take(x.content, wrapped(indices.constant, x.shape[d]), d), x.dtype)
-    if indices.is_constant and not x.is_constant and is_open(x.shape[d]) and indices.size == 1:
+    known = indices.is_constant and not x.is_constant and is_native(x.dtype)
+    if known and is_open(x.shape[d]) and indices.size == 1:
         place = indices.constant.item()
         place = place + x.shape[d] if place < 0 else place
         if not 0 <= place < x.shape[d]:
             raise OperatorError(f"an index lies outside a dimension of {x.shape[d]}")
         return t.reshape(t.take(x, d, place, place + 1), shape)
-    if indices.is_constant and not x.is_constant and not (is_open(x.shape[d]) and indices.size and indices.constant.min() < 0):
+    if known and not (is_open(x.shape[d]) and indices.size and indices.constant.min() < 0):
         places = wrapped(indices.constant, x.shape[d]).reshape(-1)
         try:
             return t.reshape(take_at(t, x, d, places), shape)
@@ -89,10 +91,12 @@ def gather(t: Builder, x, indices, *, axis=0):
             prod(x.shape[d + 1 :]), indices.size, shared=True,
         )  # fmt: skip
 
-    return _kernel(t, "gather", x, indices, shape, launch, lambda v: [np.take(v[0], wrapped(v[1], x.shape[d]), d)])
+    return _kernel(
+        t, "gather", x, indices, shape, launch, lambda v: [np.asarray(np.take(v[0], wrapped(v[1], x.shape[d]), d), x.dtype)]
+    )
 
 
-@op("GatherND", since=11)
+@op("GatherND", since=11, takes=Takes.TENSORS)
 def gather_nd(t: Builder, x, indices, *, batch_dims=0):
     """The slices of x at the index tuples in the last dimension of `indices`."""
     kind = index_type(indices)
@@ -113,13 +117,13 @@ def gather_nd(t: Builder, x, indices, *, batch_dims=0):
         source = values[0].reshape(-1, *chosen, *inner)
         tuples = values[1].reshape(-1, prod(between), depth)
         places = [wrapped(tuples[:, :, k], n) for k, n in enumerate(chosen)]
-        picked = source[(np.arange(len(source))[:, None], *places)]
-        return [picked.reshape(*batch, *between, *inner)]
+        picked = np.asarray(source[(np.arange(len(source))[:, None], *places)], x.dtype)
+        return [picked.reshape((*batch, *between, *inner))]
 
     return _kernel(t, "gather_nd", x, indices, (*batch, *between, *inner), launch, reference)
 
 
-@op("GatherElements", since=11)
+@op("GatherElements", since=11, takes=Takes.TENSORS)
 def gather_elements(t: Builder, x, indices, *, axis=0):
     """out[i, j, k] = x[i, indices[i, j, k], k] for axis 1, and so on."""
     kind = index_type(indices)
@@ -127,7 +131,8 @@ def gather_elements(t: Builder, x, indices, *, axis=0):
     if indices.rank != x.rank or any(m > n for e, (m, n) in enumerate(zip(indices.shape, x.shape)) if e != d):
         raise OperatorError(f"indices {list(indices.shape)} do not fit an input {list(x.shape)} along axis {axis}")
     sizes = [n if e == d else m for e, (m, n) in enumerate(zip(indices.shape, x.shape))]
-    x = t.slice(x, [0] * x.rank, [1] * x.rank, sizes)
+    corner = tuple(map(slice, sizes))
+    x = t.slice(x, [0] * x.rank, [1] * x.rank, sizes) if is_native(x.dtype) else x
 
     def launch(c: LaunchContext) -> list:
         (source, chosen), (out,) = c.inputs, c.outputs
@@ -137,6 +142,18 @@ def gather_elements(t: Builder, x, indices, *, axis=0):
         )  # fmt: skip
 
     def reference(values: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.take_along_axis(values[0], wrapped(values[1], sizes[d]), d)]
+        return [np.take_along_axis(values[0][corner], wrapped(values[1], sizes[d]), d)]
 
     return _kernel(t, "gather_elements", x, indices, indices.shape, launch, reference)
+
+
+@op("ReverseSequence", since=10)
+def reverse_sequence(t: Builder, x, sequence_lens, *, batch_axis=1, time_axis=0):
+    """The first sequence_lens[b] steps of each sequence b in reverse; what comes after them stays."""
+    if x.rank < 2 or {batch_axis, time_axis} != {0, 1}:
+        raise OperatorError(f"time axis {time_axis} and batch axis {batch_axis} must be 0 and 1 of {list(x.shape)}")
+    turned = [batch_axis, time_axis, *range(2, x.rank)]
+    sequences = t.transpose(x, turned)
+    steps = t.constant(np.arange(sequences.shape[1]))
+    places = t.map("select(a < b, b - 1 - a, a)", steps, t.cast(t.unsqueeze(sequence_lens, [1]), np.int64))
+    return t.transpose(gather_nd(t, sequences, t.unsqueeze(places, [2]), batch_dims=1), turned)

@@ -11,17 +11,17 @@ import numpy as np
 from .builder import Builder, Declined, OperatorError, axis_index, broadcast
 from .kernels.sizes import is_open
 from .primitives import Tensor
-from .registry import op
+from .registry import Takes, op
 
 
 # -- the shape changes, the order does not
-@op("Reshape")
+@op("Reshape", takes=Takes.TENSORS)
 def reshape_by_attribute(t: Builder, x, *, shape, consumed_inputs=None):
     """Before opset 5 the shape is an attribute."""
     return _reshape(t, x, shape)
 
 
-@op("Reshape", since=5)
+@op("Reshape", since=5, takes=Takes.TENSORS)
 def reshape(t: Builder, x, shape, *, allowzero=0):
     """0 keeps a size (unless allowzero), one -1 is what remains."""
     return _reshape(t, x, t.ints(shape), allowzero)
@@ -44,7 +44,7 @@ def _reshape(t: Builder, x: Tensor, shape: Sequence[int], allowzero: int = 0) ->
     return t.reshape(x, sizes)
 
 
-@op("Flatten")
+@op("Flatten", takes=Takes.TENSORS)
 def flatten(t: Builder, x, *, axis=1):
     """Two dimensions: those before `axis`, and the rest."""
     at = axis + x.rank if axis < 0 else axis
@@ -53,7 +53,7 @@ def flatten(t: Builder, x, *, axis=1):
     return t.reshape(x, [prod(x.shape[:at]), prod(x.shape[at:])])
 
 
-@op("Squeeze")
+@op("Squeeze", takes=Takes.TENSORS)
 def squeeze_by_attribute(t: Builder, x, *, axes=None):
     """Before opset 13 the axes are an attribute."""
     gone = [d for d, n in enumerate(x.shape) if n == 1] if axes is None else [axis_index(a, x.rank) for a in axes]
@@ -62,13 +62,13 @@ def squeeze_by_attribute(t: Builder, x, *, axes=None):
     return t.squeeze(x, gone)
 
 
-@op("Squeeze", since=13)
+@op("Squeeze", since=13, takes=Takes.TENSORS)
 def squeeze(t: Builder, x, axes=None):
     """Without dimensions of size 1 (all of them, or those in `axes`)."""
     return squeeze_by_attribute(t, x, axes=None if axes is None else t.ints(axes))
 
 
-@op("Unsqueeze")
+@op("Unsqueeze", takes=Takes.TENSORS)
 def unsqueeze_by_attribute(t: Builder, x, *, axes):
     """Before opset 13 the axes are an attribute."""
     places = [axis_index(a, x.rank + len(axes)) for a in axes]
@@ -77,32 +77,32 @@ def unsqueeze_by_attribute(t: Builder, x, *, axes):
     return t.unsqueeze(x, places)
 
 
-@op("Unsqueeze", since=13)
+@op("Unsqueeze", since=13, takes=Takes.TENSORS)
 def unsqueeze(t: Builder, x, axes):
     """With dimensions of size 1 at the given places of the result."""
     return unsqueeze_by_attribute(t, x, axes=t.ints(axes))
 
 
 # -- views that change the order
-@op("Transpose")
+@op("Transpose", takes=Takes.TENSORS)
 def transpose(t: Builder, x, *, perm=None):
     """Dimension d of the result is dimension perm[d]; default: reversed."""
     return t.transpose(x, range(x.rank)[::-1] if perm is None else perm)
 
 
-@op("Expand", since=8)
+@op("Expand", since=8, takes=Takes.TENSORS)
 def expand(t: Builder, x, shape):
     """Broadcast with `shape` (both ways)."""
     return t.expand(x, broadcast(x.shape, t.ints(shape)))
 
 
-@op("Slice")
+@op("Slice", takes=Takes.TENSORS)
 def slice_by_attributes(t: Builder, x, *, starts, ends, axes=None):
     """Before opset 10 the ranges are attributes."""
     return _slice(t, x, starts, ends, axes, None)
 
 
-@op("Slice", since=10)
+@op("Slice", since=10, takes=Takes.TENSORS)
 def slice_(t: Builder, x, starts, ends, axes=None, steps=None):
     """x[start:end:step] along the axes, with Python's rules for negative and large numbers."""
     return _slice(
@@ -147,13 +147,13 @@ def _clipped(bound: int, n: int) -> int:
     return bound if bound <= n else n
 
 
-@op("Split")
+@op("Split", takes=Takes.TENSORS)
 def split_by_attribute(t: Builder, x, sizes=None, *, axis=0, split=None):
     """Before opset 13 the sizes are an attribute (in opset 1 possibly an input)."""
     return split_(t, x, t.constant(split, np.int64) if split is not None else sizes, axis=axis)
 
 
-@op("Split", since=13)
+@op("Split", since=13, takes=Takes.TENSORS)
 def split_(t: Builder, x, split=None, *, axis=0, num_outputs=None):
     """Parts along an axis: of the given sizes, or equal ones (the last may be smaller)."""
     d = axis_index(axis, x.rank)
@@ -170,7 +170,7 @@ def split_(t: Builder, x, split=None, *, axis=0, num_outputs=None):
     return tuple(t.take(x, d, end - size, end) for size, end in zip(sizes, ends))
 
 
-@op("DepthToSpace")
+@op("DepthToSpace", takes=Takes.TENSORS)
 def depth_to_space(t: Builder, x, *, blocksize, mode="DCR"):
     """[N, C, H, W] -> [N, C / b^2, H b, W b]; the channel index holds the block first (DCR) or last (CRD)."""
     n, c, h, w = _image(x)
@@ -182,7 +182,7 @@ def depth_to_space(t: Builder, x, *, blocksize, mode="DCR"):
     return t.reshape(t.transpose(t.reshape(x, blocks), order), [n, c // (b * b), h * b, w * b])
 
 
-@op("SpaceToDepth")
+@op("SpaceToDepth", takes=Takes.TENSORS)
 def space_to_depth(t: Builder, x, *, blocksize, mode="DCR"):
     """[N, C, H, W] -> [N, C b^2, H / b, W / b]: the inverse of DepthToSpace."""
     n, c, h, w = _image(x)
@@ -201,7 +201,7 @@ def _image(x: Tensor) -> tuple[int, int, int, int]:
 
 
 # -- several tensors in one
-@op("Concat")
+@op("Concat", takes=Takes.TENSORS)
 def concat(t: Builder, *inputs, axis=1):
     """The inputs one after the other along an axis."""
     if any(x.rank != inputs[0].rank or x.dtype != inputs[0].dtype for x in inputs):
@@ -210,7 +210,7 @@ def concat(t: Builder, *inputs, axis=1):
     return t.concat(inputs, axis)
 
 
-@op("Tile", since=6)
+@op("Tile", since=6, takes=Takes.TENSORS)
 def tile(t: Builder, x, repeats):
     """Each dimension repeated as a whole."""
     times = t.ints(repeats)
@@ -221,7 +221,7 @@ def tile(t: Builder, x, repeats):
     return t.reshape(wide, [k * n for k, n in zip(times, x.shape)])
 
 
-@op("Tile")
+@op("Tile", takes=Takes.TENSORS)
 def tile_one_axis(t: Builder, x, tiles, axis):
     """Opset 1: one axis repeated."""
     times = [1] * x.rank
@@ -230,24 +230,28 @@ def tile_one_axis(t: Builder, x, tiles, axis):
 
 
 # -- padding
-@op("Pad")
+@op("Pad", takes=Takes.TENSORS)
 def pad_opset_1(t: Builder, x, *, paddings, mode="constant", value=0.0):
     """Opset 1."""
     return _pad(t, x, paddings, range(x.rank), mode, value)
 
 
-@op("Pad", since=2)
+@op("Pad", since=2, takes=Takes.TENSORS)
 def pad_by_attributes(t: Builder, x, *, pads, mode="constant", value=0.0):
     """Before opset 11 the amounts are attributes."""
     return _pad(t, x, pads, range(x.rank), mode, value)
 
 
-@op("Pad", since=11)
+@op("Pad", since=11, takes=Takes.TENSORS)
 def pad(t: Builder, x, pads, constant_value=None, axes=None, *, mode="constant"):
     """Elements added before and after each axis (removed where negative): a constant, or copies of x's own."""
-    fill = 0 if constant_value is None else t.value(constant_value).reshape(())[()].item()
+    fill = _nothing(x.dtype) if constant_value is None else t.value(constant_value).reshape(())[()].item()
     along = range(x.rank) if axes is None else [axis_index(a, x.rank) for a in t.ints(axes)]
     return _pad(t, x, t.ints(pads), along, mode, fill)
+
+
+def _nothing(dtype: np.dtype) -> object:
+    return "" if dtype.kind == "O" else 0
 
 
 def _pad(t: Builder, x: Tensor, pads: Sequence[int], axes: Sequence[int], mode: str, fill: float) -> Tensor:
@@ -305,7 +309,7 @@ def _runs(indices: np.ndarray) -> list[tuple[int, int, int]]:
     return runs or [(0, 1, 0)]
 
 
-@op("Trilu", since=14)
+@op("Trilu", since=14, takes=Takes.TENSORS)
 def trilu(t: Builder, x, k=None, *, upper=1):
     """The triangle of each matrix above (or below) diagonal k, zero elsewhere."""
     if x.rank < 2:

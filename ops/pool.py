@@ -83,7 +83,7 @@ def _pool(
     kernel, steps = tuple(kernel_shape), tuple(strides or (1,) * spatial)
     dils = tuple(dilations or (1,) * spatial)
     begin, end = padding(auto_pad, pads, X.shape[2:], kernel, steps, dils)
-    size = tuple(_size(*each, bool(ceil_mode)) for each in zip(X.shape[2:], kernel, steps, dils, begin, end))
+    size = tuple(window_count(*each, bool(ceil_mode)) for each in zip(X.shape[2:], kernel, steps, dils, begin, end))
     if any(n < 0 for n in size):
         raise OperatorError(f"window {list(kernel)} is larger than the padded image of {list(X.shape[2:])}")
     window = Window(kernel, steps, dils, begin, end, include_pad=include_pad, p=p, column_major=column_major)
@@ -109,7 +109,7 @@ def _windows(t: Builder, X: Tensor, mode: str, window: Window, size: tuple[int, 
     )  # fmt: skip
 
 
-def _size(n: int, kernel: int, step: int, dilation: int, begin: int, end: int, ceil: bool) -> int:
+def window_count(n: int, kernel: int, step: int, dilation: int, begin: int, end: int, ceil: bool) -> int:
     """Number of windows; with `ceil` one more that begins inside the image or its first border."""
     room = n + begin + end - (kernel - 1) * dilation - 1
     size = (-(-room // step) if ceil else room // step) + 1

@@ -362,13 +362,17 @@ class Kernel:
 
 @dataclass(eq=False)
 class Host:
-    """A Python function of numpy arrays (None for an absent input); gives one value an output."""
+    """A Python function of numpy arrays (None for an absent input); gives one value an output.
+
+    `cuts`: it only takes the part of an array that a kernel has filled.
+    """
 
     call: Callable[[list[object]], Sequence[object]]
     inputs: tuple[Tensor | Opaque | None, ...]
     outputs: tuple[Tensor | Opaque, ...]
     reason: str = ""
     nodes: tuple[str, ...] = ()
+    cuts: bool = False
 
 
 Primitive = Map | Reduce | Move | Join | Kernel | Host

@@ -1,6 +1,6 @@
 """Quantisation as elementwise expressions: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 
-8-, 16- and 32-bit integers; float8, int4 and the like go to the host.
+8-, 16- and 32-bit integers; those of 4 and 2 bits are 8 bits wide inside. float8 goes to the host.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from .builder import Builder, Declined, OperatorError, axis_index
-from .cast import native_dtype, widened
-from .evaluate import register_name
+from .cast import as_type, is_packed, native_dtype, unpacked, widened
+from .evaluate import is_native, register_name
 from .primitives import Fold, Tensor
-from .registry import op
+from .registry import Takes, op
 
 
 def spread(t: Builder, x: Tensor, values: Tensor, axis: int, block_size: int) -> Tensor:
@@ -30,29 +30,54 @@ def spread(t: Builder, x: Tensor, values: Tensor, axis: int, block_size: int) ->
     return t.take(wide, d, 0, x.shape[d])
 
 
-@op("QuantizeLinear", since=10)
+@op("QuantizeLinear", since=10, takes=Takes.TENSORS)
 def quantize_linear(t: Builder, x, y_scale, y_zero_point=None, *, axis=1, block_size=0, output_dtype=0, precision=0, saturate=1):
     """round(x / scale) + zero point, saturated to the zero point's type (default uint8)."""
     if y_zero_point is not None:
         dtype = y_zero_point.dtype
     else:
         dtype = native_dtype(output_dtype) if output_dtype else np.dtype(np.uint8)
-    if dtype.kind not in "iu" or dtype.itemsize > 2:
+    if is_packed(dtype):
+        zero = None if y_zero_point is None else unpacked(t, y_zero_point)
+        inside = np.dtype(np.uint8 if dtype.name[0] == "u" else np.int8)
+        y = _quantised(t, x, y_scale, zero, (axis, block_size, precision), inside, _packed_limits(dtype))
+        return as_type(t, y, dtype)
+    if dtype.kind not in "iu" or dtype.itemsize > 2 or not is_native(x.dtype):
         raise Declined
+    return _quantised(t, x, y_scale, y_zero_point, (axis, block_size, precision), dtype, (np.iinfo(dtype).min, np.iinfo(dtype).max))
+
+
+def _packed_limits(dtype: np.dtype) -> tuple[int, int]:
+    """The least and the greatest integer of a type of 4 or 2 bits."""
+    bits = int(dtype.name[-1])
+    return (0, 2**bits - 1) if dtype.name[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _quantised(
+    t: Builder, x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None, how: tuple[int, int, int], dtype: np.dtype,
+    limits: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    axis, block_size, precision = how
     compute = native_dtype(precision) if precision else y_scale.dtype if x.dtype.kind == "i" else x.dtype
+    float16 = compute == np.float16
     if compute.name not in ("float32", "float64"):
         compute = np.dtype(np.float32)
-    scaled = t.map("a / b", t.cast(x, compute), t.cast(spread(t, x, y_scale, axis, block_size), compute))
+    # the quotient is one of float16 where the division is
+    quotient = "rounded_f16(a / b)" if float16 else "a / b"
+    scaled = t.map(quotient, t.cast(x, compute), t.cast(spread(t, x, y_scale, axis, block_size), compute))
     zero = t.constant(0, dtype) if y_zero_point is None else spread(t, x, y_zero_point, axis, block_size)
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    low, high = limits
     text = f"at_most(at_least(rint(a) + b, {float(low)}), {float(high)})"
     return t.cast(t.map(text, scaled, t.cast(zero, compute)), dtype)
 
 
-@op("DequantizeLinear", since=10)
+@op("DequantizeLinear", since=10, takes=Takes.TENSORS)
 def dequantize_linear(t: Builder, x, x_scale, x_zero_point=None, *, axis=1, block_size=0, output_dtype=0):
     """(x - zero point) * scale."""
     dtype = native_dtype(output_dtype) if output_dtype else x_scale.dtype
+    x, x_zero_point = unpacked(t, x), None if x_zero_point is None else unpacked(t, x_zero_point)
+    if not is_native(x.dtype):
+        raise Declined
     scale = widened(t, spread(t, x, x_scale, axis, block_size))
     wide = t.cast(x, np.int32)
     if x_zero_point is not None:

@@ -29,6 +29,7 @@ _ROUNDINGS = {
     "floor": np.floor,
     "ceil": np.ceil,
 }
+_OLDEST = "floor, ceil where it shrinks"  # what nearest meant before there was a choice, in onnx's tests and onnxruntime
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def resize_by_scales(t: Builder, X: Tensor, scales: Tensor, *, mode="nearest") -
 
 
 def _upsample(t: Builder, X: Tensor, scales: Sequence[float], mode: str) -> Tensor:
-    how = How("nearest" if mode == "nearest" else "linear", "asymmetric", "floor")
+    how = How("nearest" if mode == "nearest" else "linear", "asymmetric", _OLDEST)
     if mode not in ("nearest", "linear", "bilinear"):
         raise OperatorError(f"mode must be nearest or linear, not {mode!r}")
     return _resample(t, X, _by_scales(X.shape, range(X.rank), scales), how)
@@ -187,7 +188,8 @@ def taps(change: Change, how: How) -> tuple[np.ndarray, np.ndarray]:
     """Input positions int64[size, taps] and weights float64[size, taps] of every output position."""
     at = coordinates(change, how)
     if how.mode == "nearest":
-        index = _ROUNDINGS[how.rounding](at).astype(np.int64)[:, None]
+        rounding = ("ceil" if change.scale < 1 else "floor") if how.rounding == _OLDEST else how.rounding
+        index = _ROUNDINGS[rounding](at).astype(np.int64)[:, None]
         return np.clip(index, 0, change.before - 1), np.ones((change.size, 1))
     left = np.ceil(at) - 1
     ratio = (at - left).astype(np.float64)  # above 0, at most 1

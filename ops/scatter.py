@@ -7,22 +7,23 @@ from math import prod
 import numpy as np
 
 from .builder import Builder, Declined, OperatorError, axis_index
-from .evaluate import memory_name
+from .evaluate import is_native, memory_name
 from .gather import index_type, wrapped
 from .kernels import scatter as kernels
 from .kernels.gather import ERRORS
 from .primitives import LaunchContext, Tensor
-from .registry import check_types, op
+from .registry import Takes, op
 
 _REDUCTIONS = {"none": "none", "add": "add", "mul": "mul", "min": "minimum", "max": "maximum"}
 _NUMPY = {"add": np.add, "mul": np.multiply, "minimum": np.minimum, "maximum": np.maximum}
 
 
 def _reduction(name: str, data: Tensor, updates: Tensor) -> str:
-    check_types((data, updates))
+    if data.dtype != updates.dtype:
+        raise OperatorError(f"data and updates must have one type, not {data.dtype} and {updates.dtype}")
     if name not in _REDUCTIONS:
         raise OperatorError(f"reduction must be one of {', '.join(_REDUCTIONS)}, not {name!r}")
-    if data.dtype == bool and name != "none":
+    if name != "none" and (data.dtype == bool or not is_native(data.dtype)):
         raise Declined
     return _REDUCTIONS[name]
 
@@ -51,7 +52,7 @@ def _kernel(t: Builder, name: str, data: Tensor, indices: Tensor, updates: Tenso
     return out
 
 
-@op("ScatterND", since=11)
+@op("ScatterND", since=11, takes=Takes.TENSORS)
 def scatter_nd(t: Builder, data, indices, updates, *, reduction="none"):
     """A copy of data with updates[j] in the slice at the index tuple indices[j]."""
     kind, how = index_type(indices), _reduction(reduction, data, updates)
@@ -69,13 +70,13 @@ def scatter_nd(t: Builder, data, indices, updates, *, reduction="none"):
     return _kernel(t, "scatter_nd", data, indices, updates, launches, places)
 
 
-@op("Scatter", since=9)
+@op("Scatter", since=9, takes=Takes.TENSORS)
 def scatter(t: Builder, data, indices, updates, *, axis=0):
     """ScatterElements under its first name."""
     return scatter_elements(t, data, indices, updates, axis=axis)
 
 
-@op("ScatterElements", since=11)
+@op("ScatterElements", since=11, takes=Takes.TENSORS)
 def scatter_elements(t: Builder, data, indices, updates, *, axis=0, reduction="none"):
     """A copy of data with out[i, indices[i, j, k], k] = updates[i, j, k] for axis 1, and so on."""
     kind, how = index_type(indices), _reduction(reduction, data, updates)
@@ -83,7 +84,7 @@ def scatter_elements(t: Builder, data, indices, updates, *, axis=0, reduction="n
     sizes = data.shape
     if indices.shape != updates.shape or any(m > n for e, (m, n) in enumerate(zip(indices.shape, sizes)) if e != d):
         raise OperatorError(f"updates {list(updates.shape)} at indices {list(indices.shape)} do not fit data {list(sizes)}")
-    if any(m != n for e, (m, n) in enumerate(zip(indices.shape, sizes)) if e != d):
+    if is_native(data.dtype) and any(m != n for e, (m, n) in enumerate(zip(indices.shape, sizes)) if e != d):
         return _scatter_corner(t, data, indices, updates, d, reduction)
 
     def launches(out: object, places: object, new: object) -> list:
@@ -120,3 +121,19 @@ def _scatter_corner(t: Builder, data: Tensor, indices: Tensor, updates: Tensor, 
             rest = [data.shape[f] - starts[f] if f == e else n for f, n in enumerate(whole.shape)]
             whole = t.concat([whole, t.slice(data, starts, [1] * data.rank, rest)], e)
     return whole
+
+
+@op("TensorScatter", since=24)
+def tensor_scatter(t: Builder, past_cache, update, write_indices=None, *, axis=-2, mode="linear"):
+    """A copy of the cache with each sequence's update from its write index on; `circular`: past the end from the start."""
+    d = axis_index(axis, past_cache.rank)
+    size, count = past_cache.shape[d], update.shape[d]
+    if mode not in ("linear", "circular") or d == 0 or count > size:
+        raise OperatorError(f"an update {list(update.shape)} of a cache {list(past_cache.shape)} along axis {axis}, mode {mode!r}")
+    steps = np.arange(count).reshape([-1 if e == d else 1 for e in range(update.rank)])
+    first = t.constant(0, np.int64) if write_indices is None else t.cast(write_indices, np.int64)
+    first = t.reshape(first, [first.size, *[1] * (update.rank - 1)])
+    places = t.map(
+        "(a + b) % c" if mode == "circular" else "a + b", first, t.constant(steps), *([t.constant(size)] * (mode == "circular"))
+    )
+    return scatter_elements(t, past_cache, t.expand(places, update.shape), update, axis=d)

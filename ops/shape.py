@@ -8,6 +8,7 @@ import numpy as np
 
 from .builder import Builder, Declined, OperatorError, axis_index
 from .cast import native_dtype
+from .evaluate import is_native
 from .kernels.sizes import most
 from .registry import Takes, op
 
@@ -58,7 +59,7 @@ def eye_like(t: Builder, x, *, dtype=None, k=0):
     return t.constant(np.eye(*x.shape, k=k), x.dtype if dtype is None else native_dtype(dtype))
 
 
-@op("OneHot", since=9)
+@op("OneHot", since=9, takes=Takes.TENSORS)
 def one_hot(t: Builder, indices, depth, values, *, axis=-1):
     """values[1] where an index equals the position along the new axis, else values[0]; negative indices count back."""
     n = t.ints(depth)[0]
@@ -67,5 +68,9 @@ def one_hot(t: Builder, indices, depth, values, *, axis=-1):
     wanted = t.unsqueeze(t.cast(indices, np.int64), [place])
     wanted = t.map("select(a < 0, a + b, a)", wanted, t.constant(n, np.int64))
     position = t.reshape(t.numbers(n), spread)
+    if not is_native(values.dtype):
+        marks = t.map("to_i64(a == b)", wanted, position, dtype=np.int64)
+        kind = [(values.dtype, marks.shape)]
+        return t.host(lambda v: [v[1][v[0]]], (marks, values), kind, f"{values.dtype} lives on the host")[0]
     off, on = (t.reshape(t.take(values, 0, i, i + 1), ()) for i in (0, 1))
     return t.map("select(a == b, c, d)", wanted, position, on, off, dtype=values.dtype)

@@ -1,10 +1,10 @@
-"""Texts: StringNormalizer. Strings live on the host."""
+"""Texts: StringNormalizer, StringConcat. Strings live on the host."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .builder import Builder, OperatorError
+from .builder import Builder, OperatorError, broadcast
 from .primitives import Opaque, Tensor
 from .registry import Takes, op
 
@@ -33,3 +33,10 @@ def string_normalizer(
     known = isinstance(X, Tensor) and X.rank > 0 and not stops
     kind = (X.dtype, (*X.shape[:-1], max(X.shape[-1], 1))) if known else None
     return t.host(normalize, (X,), [kind], "strings live on the host")[0]
+
+
+@op("StringConcat", since=20, takes=Takes.TENSORS)
+def string_concat(t: Builder, X: Tensor, Y: Tensor) -> Tensor:
+    """Each text of X followed by that of Y, broadcast."""
+    kind = [(np.dtype(object), broadcast(X.shape, Y.shape))]
+    return t.host(lambda v: [np.asarray(v[0] + v[1], "O")], (X, Y), kind, "strings live on the host")[0]

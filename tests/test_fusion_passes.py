@@ -15,7 +15,8 @@ from jitrt.fusion.simplify import PASSES, simplify
 from jitrt.fusion.tidy import compose_moves, prune, share
 from jitrt.fusion.trace import trace
 from jitrt.fusion.views import fold_views, merge_pieces, sink_views, split_joins
-from jitrt.ops.primitives import Trace
+from jitrt.ops.builder import Builder
+from jitrt.ops.primitives import Tensor, Trace
 
 
 def traced(text: str) -> Trace:
@@ -162,9 +163,29 @@ def test_a_pass_changes_no_value(each) -> None:
             np.testing.assert_allclose(g, e, rtol=1e-5)
 
 
+def test_what_broadcasts_along_a_part_of_a_views_dimension_stays_where_it_is() -> None:
+    """[4, 1, 1] would fit the product's shape [4, 2, 10] too, along another dimension."""
+    trace_ = traced(
+        "(float[2,2,2,6] a, float[2,2,6,10] b, float[4,1,1] c) => (float[2,4,5,2] y) <int64[4] s = {2, 4, 5, 2}>"
+        "{ t = MatMul (a, b) u = Reshape (t, s) y = Add (u, c) }"
+    )
+    values = [np.random.default_rng(0).standard_normal(x.shape).astype(np.float32) for x in trace_.inputs]
+    (got,), (wanted,) = interpret(sink_views(trace_), values), interpret(trace_, values)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_factors_of_float16_are_not_merged_for_they_might_leave_its_range() -> None:
     trace_ = traced(
         "(float[2] x) => (float16[2] y) <float s = {300.0}>"
         "{ h = Cast <to = 10> (x) t = Cast <to = 10> (s) a = Mul (h, t) y = Mul (a, t) }"
     )
     assert lines(merge_scales(trace_)) == lines(trace_)
+
+
+def test_a_map_whose_literals_have_no_type_to_take_is_refused() -> None:
+    t = Builder()
+    mask, whole = Tensor(np.dtype(bool), (3,)), Tensor(np.dtype(np.int32), (3,))
+    assert t.map("select(a, splat_f32(0.0), splat_f32(-10.0))", mask, dtype=np.float32).dtype == np.float32
+    for text, x, dtype in (("select(a, 0.0, -10.0)", mask, np.float32), ("a * 0.5", whole, np.int32)):
+        with pytest.raises(TypeError, match="gives"):
+            t.map(text, x, dtype=dtype)

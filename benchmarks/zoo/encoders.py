@@ -243,7 +243,7 @@ BUCKETS = 32  # of relative positions, half of them for each direction
 MAX_DISTANCE = 128
 
 
-def _relative_position_bias(g: GraphBuilder, ids: Value, heads: int) -> Value:
+def relative_position_bias(g: GraphBuilder, ids: Value, heads: int) -> Value:
     """Learned bias of each pair of positions by the logarithmic bucket of their distance, float32[1, heads, S, S].
 
     The logarithm of distance 0 is -infinity and its conversion to an integer means nothing: `Where` drops it, as in
@@ -287,7 +287,7 @@ def t5_encoder(
     with g.scope("embed_tokens"):
         x = g.embedding(ids, vocabulary, width)
     with g.scope("relative_attention_bias"):
-        bias = g.op("Add", _relative_position_bias(g, ids, heads), additive_padding_mask(g, kept))
+        bias = g.op("Add", relative_position_bias(g, ids, heads), additive_padding_mask(g, kept))
     for layer in range(layers):
         with g.scope(f"block.{layer}"):
             x = _t5_block(g, x, bias, heads, inner)

@@ -372,6 +372,11 @@ def to_memory(value: E, dtype: str) -> ir.Value:
     return value.v
 
 
+def rounded(value: E, dtype: str) -> E:
+    """A register value as it is after it has been stored as `dtype` and read again."""
+    return from_memory(value.b, to_memory(value, dtype), dtype, value.n)
+
+
 def _half_to_float(h: E) -> E:
     if target.current().half:
         half = h.b.bitcast(h.v, ir.VectorType(ir.HalfType(), h.n) if h.n else ir.HalfType())

@@ -68,10 +68,13 @@ def rows(size: int, index: str, single: bool) -> Callable:
     def kernel(args, task, scratch):
         per_batch, total, row, depth = args[4], args[5], args[6], args[10]
         first = task * args[9]
+        batch, place = first // per_batch, first % per_batch
         for j in range(first, min(first + args[9], total)):
-            batch = j // per_batch
-            at = args[1] + batch * args[8] + j % per_batch * depth * index_bytes
+            at = args[1] + batch * args[8] + place * depth * index_bytes
             source = args[0] + batch * args[7]
+            place += 1
+            if place == per_batch:
+                batch, place = batch + 1, 0
             inside = True
             for k in range(depth):
                 n = args[11 + k]

@@ -1,7 +1,8 @@
 """Greedy non-maximum suppression of the boxes of one image and class.
 
 Candidates above the score threshold form a heap, the best on top (of equal scores the first box); each in turn is
-compared with the boxes that were chosen, eight at a time, until one overlaps it too much. Task = (image, class).
+compared with the boxes that were chosen, eight at a time, until one overlaps it too much. Task = (image, class). What
+was chosen is then put together as rows.
 Numba-free but for the factories.
 """
 
@@ -33,6 +34,31 @@ def select(
     scratch = 16 * count + 20 * (most + 64)
     label = f"{images}x{classes} of {count} boxes"
     return [Launch(kernel, args, images * classes, scratch, label, 0, 4 * images * count * (classes + 4))]
+
+
+def rows(chosen: Opaque, counts: Opaque, out: Opaque, found: Opaque, images: int, classes: int, most: int) -> list[Launch]:
+    """out[: found[0]]: (image, class, box) of what `select` chose, int64[images * classes * most, 3]."""
+    kernel = handwritten("nms_rows", "nms:listing")
+    args = (chosen, counts, out, found, images * classes, classes, most)
+    return [Launch(kernel, args, 1, 0, f"{images}x{classes}", 0, 28 * images * classes * most)]
+
+
+def listing() -> Callable:
+    """The kernel of `rows`."""
+    from . import simd
+
+    words, load, to_word = simd.block, simd.load("i32", 0), simd.to("i64")
+
+    def kernel(args, task, scratch):
+        counts, out, found = words(args[1]), words(args[2]), 0
+        for pair in range(args[4]):
+            for i in range(counts[pair]):
+                out[found], out[found + 1] = pair // args[5], pair % args[5]
+                out[found + 2] = to_word(load(args[0] + 4 * (pair * args[6] + i)))
+                found += 3
+        words(args[3])[0] = found // 3
+
+    return kernel
 
 
 def factory(center: bool) -> Callable:

@@ -1,4 +1,4 @@
-"""Reading images between their pixels: GridSample (at any points) and RoiAlign (averages or maxima over boxes).
+"""Reading images between their pixels: GridSample (at any points), RoiAlign (averages or maxima over boxes), MaxRoiPool.
 
 Channels-last: for one output pixel the positions and weights of its taps are listed in scratch, then all channels are
 mixed by vectors (`resize.mix`). Task = some output pixels, or one box. Numba-free but for the factories.
@@ -6,7 +6,7 @@ mixed by vectors (`resize.mix`). Task = some output pixels, or one box. Numba-fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 from . import target
@@ -21,7 +21,7 @@ _LIST = 128  # taps of a list: 64 of a cubic point in a volume, or samples of a 
 
 
 def grid_sample(
-    dtype: str, grid_type: str, x: Image, grid: Opaque, y: Opaque, points: int, mode: str, padding: str, align_corners: bool, *,
+    dtype: str, grid_type: str, x: Image, grid: Opaque, y: Opaque, points: int, mode: str, padding: str, units: str, *,
     alloc: Alloc, threads: int = 1,
 ) -> list[Launch]:  # fmt: skip
     """y[n, p, c] = x[n, c, at grid[n, p]]; y and the grid are dense.
@@ -29,6 +29,7 @@ def grid_sample(
     Args:
         dtype, grid_type: f32 or f64. points: output pixels of an image.
         mode: nearest, linear or cubic. padding: zeros, border or reflection.
+        units: where the grid's -1 and 1 are, at the image's `edges` or the centres of its `corners`; or it counts `pixels`.
         alloc: workspace for a channels-last copy of another x.
     """
     n, channels, *sizes = x.shape
@@ -39,7 +40,7 @@ def grid_sample(
     blocks = -(-points // block)
     args = (address, grid, y, channels, points, block, blocks, prod(sizes) * channels, *sizes)
     kernel = handwritten(
-        "grid_sample", "sample:grid_kernel", dtype=dtype, grid_type=grid_type, mode=mode, padding=padding, align=align_corners,
+        "grid_sample", "sample:grid_kernel", dtype=dtype, grid_type=grid_type, mode=mode, padding=padding, units=units,
         spatial=len(sizes),
     )  # fmt: skip
     moved = SIZES[dtype] * n * channels * (points + prod(sizes))
@@ -79,13 +80,71 @@ def roi_align(
     return [*launches, Launch(kernel, args, count * size[0], 8192, label, 8 * count * prod(size) * channels, moved, 4)]
 
 
-def grid_kernel(dtype: str, grid_type: str, mode: str, padding: str, align: bool, spatial: int) -> Callable:
+def max_roi_pool(
+    dtype: str, x: Image, boxes: Opaque, y: Opaque, count: int, size: Sequence[int], scale: float, *, alloc: Alloc, threads: int = 1
+) -> list[Launch]:
+    """y[r, i, j, c]: the largest pixel of x in cell i, j of box r (image, x1, y1, x2, y2), 0 where it has none; y is dense."""
+    n, channels, height, width = x.shape
+    if count * prod(size) * channels == 0:
+        return []
+    address, launches = _dense(dtype, x, alloc, threads)
+    args = (address, boxes, y, 0, n, height, width, channels, *size, float(scale))
+    kernel = handwritten("max_roi_pool", "sample:max_kernel", dtype=dtype)
+    moved = SIZES[dtype] * channels * (count * prod(size) + n * height * width)
+    return [*launches, Launch(kernel, args, count, 0, f"{count} boxes to {size[0]}x{size[1]}x{channels}", 0, moved, 3)]
+
+
+def max_kernel(dtype: str) -> Callable:
+    """The kernel of `max_roi_pool`. Task = a box. Cells overlap where they do not divide the box."""
+    from . import simd
+
+    size, lanes = SIZES[dtype], target.current().lanes * 4 // SIZES[dtype]
+    load, store, to_word = simd.load(dtype, 0), simd.store_first(dtype), simd.to("i64")
+    load_first, at_least, splat, single = simd.load_first(dtype, lanes), simd.maximum, simd.splat(dtype, lanes), simd.to(dtype)
+    floor, ceil, number = simd.floor, simd.ceil, simd.float_argument
+    # half away from zero, as C rounds
+    rounded = simd.lift(lambda x: (x.abs() + 0.5).floor().copysign(x), "rounded")
+
+    def kernel(args, task, scratch):
+        n, height, width, channels, rows, columns = args[4], args[5], args[6], args[7], args[8], args[9]
+        scale, box = single(number(args[10])), args[1] + 5 * task * size
+        image = to_word(load(box))
+        if image < 0 or image >= n:
+            args[3] = 1
+            return
+        # both corners belong to the box
+        left, top = to_word(rounded(load(box + size) * scale)), to_word(rounded(load(box + 2 * size) * scale))
+        right, end = to_word(rounded(load(box + 3 * size) * scale)), to_word(rounded(load(box + 4 * size) * scale))
+        high, broad = max(end - top + 1, 1) / rows, max(right - left + 1, 1) / columns
+        for cell in range(rows * columns):
+            i, j = cell // columns, cell % columns
+            first_row, last_row = top + to_word(floor(i * high)), top + to_word(ceil((i + 1) * high))
+            first, last = left + to_word(floor(j * broad)), left + to_word(ceil((j + 1) * broad))
+            first_row, last_row = min(max(first_row, 0), height), min(max(last_row, 0), height)
+            first, last = min(max(first, 0), width), min(max(last, 0), width)
+            to = args[2] + (task * rows * columns + cell) * channels * size
+            for c in range(0, channels, lanes):
+                left_over = channels - c
+                most = splat(single(0.0))
+                if first_row < last_row and first < last:
+                    most = splat(single(-float("inf")))
+                for row in range(first_row, last_row):
+                    for column in range(first, last):
+                        at = args[0] + (((image * height + row) * width + column) * channels + c) * size
+                        most = at_least(most, load_first(at, left_over))
+                store(to + c * size, most, left_over)
+
+    return kernel
+
+
+def grid_kernel(dtype: str, grid_type: str, mode: str, padding: str, units: str, spatial: int) -> Callable:
     """The kernel of `grid_sample`."""
     from . import simd
     from .resize import mix
 
     size, grid_size, taps = SIZES[dtype], SIZES[grid_type], _TAPS[mode]
-    place, factor, wide = _place(padding, align), _weights(mode), simd.to("f64")
+    place, factor, wide = _place(padding, units == "corners"), _weights(mode), simd.to("f64")
+    position = _position(units)
     load_grid, words, store, zero = simd.load(grid_type, 0), simd.block, simd.store(dtype), _fill(dtype)
     gather = mix(dtype, -1)
     # scratch: positions, weights as float64 by dimension; then the list of taps
@@ -105,7 +164,7 @@ def grid_kernel(dtype: str, grid_type: str, mode: str, padding: str, align: bool
                 length = args[8 + d]
                 # the grid names the innermost dimension first
                 v = wide(load_grid(grid + (spatial - 1 - d) * grid_size))
-                at = (v + 1.0) * 0.5 * (length - 1) if align else ((v + 1.0) * length - 1.0) * 0.5
+                at = position(v, length)
                 if not at > -1e9:
                     at = -1e9
                 at = min(at, 1e9)
@@ -139,6 +198,19 @@ def grid_kernel(dtype: str, grid_type: str, mode: str, padding: str, align: bool
                 gather(x, 1, scratch + at_list, scratch + at_factor, count, y, channels)
 
     return kernel
+
+
+def _position(units: str) -> Callable:
+    """``position(v, length)``: the pixel, and part of one, that a coordinate names."""
+    from numba.extending import register_jitable
+
+    @register_jitable
+    def position(v, length):
+        if units == "pixels":
+            return v
+        return (v + 1.0) * 0.5 * (length - 1) if units == "corners" else ((v + 1.0) * length - 1.0) * 0.5
+
+    return position
 
 
 def _place(padding: str, align: bool) -> Callable:

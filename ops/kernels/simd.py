@@ -225,6 +225,7 @@ floor = lift(E.floor, "floor")
 ceil = lift(E.ceil, "ceil")
 trunc = lift(E.trunc, "trunc")
 rint = lift(E.rint, "rint")
+rounded_f16 = lift(lambda x: emit.rounded(x, "f16"), "rounded_f16")
 copysign = lift(E.copysign, "copysign")
 isnan = lift(E.isnan, "isnan")
 
@@ -574,7 +575,7 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
             names[f"bits_{dtype}"] = bits(dtype)
     values = (
         fma, select, minimum, maximum, at_least, at_most, absolute, sqrt, floor, ceil, trunc, rint, copysign, isnan,
-        reduce_add, reduce_mul, reduce_minimum, reduce_maximum, reduce_maximum_number, reduce_and, reduce_or, first,
+        rounded_f16, reduce_add, reduce_mul, reduce_minimum, reduce_maximum, reduce_maximum_number, reduce_and, reduce_or, first,
         float_argument, block, call_kernel, walk.walk_from, walk.walk_on,
     )  # fmt: skip
     names.update({value._name: value for value in values})

@@ -1,0 +1,57 @@
+"""Cases drawn from the schemas agree with onnxruntime: one of every operator, some of hypothesis' choice, all explanations."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from schemas import catalogue, explained
+from schemas.catalogue import Case, Signature
+from schemas.compare import Verdict, compare
+from schemas.draw import Draw
+
+ROUND = 1  # the draw of every operator that is run here; the command runs them all
+TRIES = 400  # draws that are looked through for a case of an explanation
+
+NEWEST: dict[tuple[str, str], Signature] = {(s.domain, s.op): s for s in catalogue.signatures()}
+
+
+def check(case: Case) -> None:
+    outcome = compare(case)
+    assert outcome.verdict is not Verdict.DIFFERENT or explained.explanation(case), f"{case}\n{outcome.why}"
+
+
+@pytest.mark.parametrize("signature", NEWEST.values(), ids=lambda s: f"{s.domain}:{s.op}" if s.domain else s.op)
+def test_an_operator_agrees_with_onnxruntime(signature: Signature) -> None:
+    check(next(case for number in range(ROUND, TRIES) if (case := catalogue.draw_case(signature, number)) is not None))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_operator_of_any_version_agrees_with_onnxruntime(data: st.DataObject) -> None:
+    draw = Draw(lambda n: data.draw(st.integers(0, n - 1)))
+    case = catalogue.drawn(draw.choice(catalogue.signatures()), draw, "drawn")
+    assume(case is not None)
+    check(case)
+
+
+@pytest.mark.parametrize("reason", explained.EXPLANATIONS, ids=lambda e: e.operators.split()[0])
+def test_an_explanation_is_needed(reason: explained.Explanation) -> None:
+    mine = [s for s in catalogue.signatures() if s.op in reason.operators.split()]
+    cases = (case for number in range(TRIES) for s in mine if (case := catalogue.draw_case(s, number)) is not None)
+    about = islice((case for case in cases if explained.explanation(case) is reason), 60)
+    assert any(compare(case).verdict is Verdict.DIFFERENT for case in about)
+
+
+def test_a_draw_is_the_same_every_time_and_others_are_other_cases() -> None:
+    signature = NEWEST["", "Conv"]
+    keys = [catalogue.draw_case(signature, number).key() for number in range(20)]
+    assert keys == [catalogue.draw_case(signature, number).key() for number in range(20)]
+    assert len(set(keys)) == 20
+
+
+def test_most_operators_that_onnxruntime_has_are_drawn() -> None:
+    assert len(NEWEST) >= 230
+    assert sum(s.domain == "" for s in catalogue.signatures()) > 430
