@@ -16,6 +16,8 @@ from .fusion.tensors import element_type, numpy_dtype
 from .values import feed, type_text
 
 if TYPE_CHECKING:
+    from .fusion.bindings import Binding
+    from .fusion.plan import Plan
     from .session import InferenceSession
 
 
@@ -165,6 +167,7 @@ class IOBinding:
         self._outputs: dict[str, np.ndarray | None] = {}
         self._caches: dict[str, Cache] = {}
         self._results: list[object] = []
+        self._ran: Binding | None = None
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
         """Bind an array; a run reads what it holds then."""
@@ -249,7 +252,13 @@ class IOBinding:
         """What `InferenceSession.run_with_iobinding` does."""
         if not self._outputs and not self._caches:
             raise InvalidArgument("no output is bound")
-        self._results = self._session._run_bound(self._inputs, self._outputs, list(self._caches.values()), run_options)
+        self._results, self._ran = self._session._run_bound(self._inputs, self._outputs, list(self._caches.values()), run_options)
+
+    def get_plan(self) -> Plan:
+        """The plan of the last run."""
+        if self._ran is None:
+            raise InvalidArgument("nothing has run yet")
+        return self._ran.concrete()
 
     def _known_input(self, name: str) -> str:
         self._session._check_input_names([name])

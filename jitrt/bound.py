@@ -15,6 +15,7 @@ import numpy as np
 from .cache import Cache, counts, with_caches
 from .engine import Engine, Entry, Program, owned
 from .errors import InvalidArgument
+from .fusion.bindings import Binding
 from .fusion.graph import TensorType
 from .fusion.plan import Space, Tensor
 
@@ -24,8 +25,8 @@ Spans = list[tuple[int, int, str]]  # addresses of an array's first byte and of 
 
 def run(
     engine: Engine, feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Sequence[Cache] = ()
-) -> list[object]:
-    """The outputs of a run, each in its memory (None: new memory); the caches have grown.
+) -> tuple[list[object], Binding]:
+    """The outputs of a run, each in its memory (None: new memory), and what it ran; the caches have grown.
 
     Args:
         feeds: checked inputs, without those that caches stand for.
@@ -33,10 +34,7 @@ def run(
     Raises:
         InvalidArgument: an output does not fit its memory, or a cache is full.
     """
-    rows = {name: np.empty((count, 0), np.bool_) for count, name in counts(caches).items()}
-    known = {**feeds, **{cache.array_name: cache.buffer for cache in caches}, **rows}
-    shared = _same_memory(feeds, outputs) | {cache.present: cache.array_name for cache in caches}
-    known = _separate(known, shared)
+    known, shared = _inputs(feeds, outputs, caches)
     names = [*outputs, *(cache.present for cache in caches)]
     entry = _program(engine, caches, shared).entry(known, names)
     placed: Arrays = {}
@@ -47,8 +45,8 @@ def run(
         for cache, shape in zip(caches, shapes):
             cache.check(shape)
         given = {entry.outputs[name]: memory for name, memory in placed.items()}
-        made = entry.executor.run([known[name] for name in entry.inputs], entry.binding, given=given)
-        values = {name: made[entry.outputs[name]] for name in names}
+        results = entry.executor.run([known[name] for name in entry.inputs], entry.binding, given=given)
+        values = {name: results[entry.outputs[name]] for name in names}
     else:  # part of it is planned when its values exist
         values = dict(zip(names, _program(engine, caches, {}).run(known, names)))
     if not entry.fresh:
@@ -59,11 +57,24 @@ def run(
             cache.grow(shapes[i][cache.axis])
         else:
             cache.replace(values[cache.present])
-    return [values[n] if n in placed or memory is None else _stored(n, values[n], memory) for n, memory in outputs.items()]
+    made = [values[n] if n in placed or memory is None else _stored(n, values[n], memory) for n, memory in outputs.items()]
+    return made, entry.binding
+
+
+def _inputs(
+    feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Sequence[Cache]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """All inputs of the program, and the outputs that are asked to be in the array of one of them."""
+    rows = {name: np.empty((count, 0), np.bool_) for count, name in counts(caches).items()}
+    known = {**feeds, **{cache.array_name: cache.buffer for cache in caches}, **rows}
+    shared = _same_memory(feeds, outputs) | {cache.present: cache.array_name for cache in caches}
+    return _separate(known, shared), shared
 
 
 def _program(engine: Engine, caches: Sequence[Cache], shared: Mapping[str, str]) -> Program:
     """The engine's program for runs with these caches, in which these outputs are asked to be in the array of an input."""
+    if not caches and not shared:
+        return engine.program
     names = counts(caches)
     key = tuple((cache.past, cache.present, cache.axis, names[cache.rows]) for cache in caches), tuple(shared.items())
     found = engine.bound.get(key)

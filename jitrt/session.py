@@ -25,6 +25,7 @@ from .values import feed, type_text
 if TYPE_CHECKING:
     from .cache import Cache
     from .engine import Engine
+    from .fusion.bindings import Binding
     from .fusion.plan import Plan
     from .profile import Profile
     from .tracefile import TraceFile
@@ -188,23 +189,20 @@ class InferenceSession:
     def _run_bound(
         self, inputs: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Sequence[Cache],
         options: RunOptions | None,
-    ) -> list[object]:  # fmt: skip
-        """`run` with outputs and caches in the caller's memory (`IOBinding`)."""
-        if not caches and not any(memory is not None for memory in outputs.values()):
-            return self.run(list(outputs), inputs, options)
+    ) -> tuple[list[object], Binding]:  # fmt: skip
+        """`run` with outputs and caches in the caller's memory (`IOBinding`), and what it ran."""
         from . import bound
 
         if options is not None:
             _check_run_options(options)
-        kept = {cache.past: cache.buffer for cache in caches}
-        twice = [c.present for c in caches if c.present in outputs] + [name for name in kept if name in inputs]
+        pasts = {cache.past for cache in caches}
+        twice = [c.present for c in caches if c.present in outputs] + [name for name in inputs if name in pasts]
         if twice:
             raise InvalidArgument(f"{twice[0]!r} is bound, and kept by a cache")
-        feeds = self._feeds(inputs, kept)
+        feeds, engine = self._feeds(inputs, pasts), self._engine_for([*outputs, *(cache.present for cache in caches)])
         started = self._trace_file.now() if self._trace_file is not None else 0.0
-        engine = self._engine_for([*outputs, *(cache.present for cache in caches)])
         try:
-            values = bound.run(engine, feeds, outputs, caches)
+            values, ran = bound.run(engine, feeds, outputs, caches)
         except (MemoryError, InvalidArgument):
             raise
         except Exception as error:
@@ -213,7 +211,7 @@ class InferenceSession:
             self._trace_file.add("model_run", started)
         if options is not None:
             _check_run_options(options)
-        return values
+        return values, ran
 
     def _engine_for(self, outputs: list[str]) -> Engine:
         """An engine whose rewritten graph still has these values: nearly always the session's own."""

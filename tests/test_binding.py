@@ -113,6 +113,17 @@ def test_bound_inputs_and_outputs(module, ours, theirs):
     np.testing.assert_array_equal(value.numpy(), X + np.float32([1, 2, 3]))
 
 
+def test_the_plan_of_a_bound_run_can_be_seen(ours):
+    binding = ours.io_binding()
+    with pytest.raises(jitrt.InvalidArgument, match="nothing has run"):
+        binding.get_plan()
+    binding.bind_cpu_input("x", X)
+    binding.bind_cpu_input("k", K)
+    binding.bind_output("y")
+    binding.run()
+    assert str(binding.get_plan().outputs[0]) == "y: float32[2,3]"
+
+
 def test_wrong_bindings_are_refused(ours):
     binding = ours.io_binding()
     with pytest.raises(RuntimeError, match="'q'"):
