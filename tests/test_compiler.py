@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from numba.core.errors import NumbaError
 from numba.extending import register_jitable
 from vector_kernels import call
 
-from jitrt.ops.kernels import compiler, loader, simd, target
+from jitrt.ops.kernels import compiler, elf, loader, simd, target
 from jitrt.ops.kernels.spec import KernelSpec, handwritten
 from jitrt.ops.kernels.subroutine import subroutine
 from jitrt.pool import KERNEL
@@ -30,9 +31,60 @@ def run(address: int, count: int = 64) -> np.ndarray:
     return y
 
 
-def test_generated_source_becomes_a_kernel():
-    code = compiler.compile_kernel(KernelSpec("double", text=DOUBLE).function()).code
-    np.testing.assert_array_equal(run(loader.load(code)), np.arange(64, dtype=np.float32) * 2)
+# far functions, constants of vectors, a table of jumps
+VARIED = """
+def kernel(args, task, scratch):
+    for i in range(args[0]):
+        x = load_one_f32(args[1] + 4 * i)
+        if i % 8 == 0:
+            x = sin(x * 1e6)
+        elif i % 8 == 1:
+            x = fmod(x, 7.5)
+        elif i % 8 == 2:
+            x = exp(-x)
+        elif i % 8 == 3:
+            x = x + 0.125
+        store_f32(args[2] + 4 * i, x)
+"""
+ELF = pytest.mark.skipif(not elf.is_supported(), reason="x86-64 Linux")
+
+
+def code_of(text: str) -> bytes:
+    return compiler.compile_kernel(KernelSpec("made", text=text).function()).code
+
+
+@pytest.mark.parametrize("link", [loader.load, loader.link_with_llvm])
+def test_generated_source_becomes_a_kernel(link):
+    np.testing.assert_array_equal(run(link(code_of(DOUBLE))), np.arange(64, dtype=np.float32) * 2)
+
+
+@ELF
+def test_both_linkers_give_the_same_kernel():
+    code = code_of(VARIED)
+    expected = run(loader.link_with_llvm(code))
+    assert expected.std() > 1
+    np.testing.assert_array_equal(run(elf.link(code, loader.SYMBOL)), expected)
+
+
+@ELF
+def test_what_is_cut_off_or_of_another_kind_is_not_linked():
+    code = code_of(VARIED)
+    for length in range(0, len(code), 97):
+        with pytest.raises(elf.Unsupported):
+            elf.link(code[:length], loader.SYMBOL)
+    with pytest.raises(elf.Unsupported):
+        elf.link(code, "another")
+    with pytest.raises(elf.Unsupported, match="fmodg"):  # a function that the process does not have
+        elf.link(code.replace(b"fmodf\0", b"fmodg\0"), loader.SYMBOL)
+
+
+@ELF
+def test_what_one_linker_does_not_know_the_other_links(monkeypatch):
+    def refuse(code, symbol):
+        raise elf.Unsupported("relocation")
+
+    monkeypatch.setattr(elf, "link", refuse)
+    np.testing.assert_array_equal(run(loader.load(code_of(DOUBLE))), np.arange(64, dtype=np.float32) * 2)
 
 
 def test_objects_load_in_a_process_without_numba(tmp_path):
@@ -47,6 +99,7 @@ x, y = (ctypes.c_float * 64)(*range(64)), (ctypes.c_float * 64)()
 kernel((ctypes.c_int64 * 3)(64, ctypes.addressof(x), ctypes.addressof(y)), 5, 0)
 assert list(y) == [2.0 * i + 5 for i in range(64)]
 assert "numba" not in sys.modules
+assert "llvmlite" not in sys.modules or not {elf.is_supported()}
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -208,7 +261,7 @@ def test_keys_follow_source_parameters_and_cpu():
     [("", 4, 16, False), ("+avx", 8, 16, False), ("+avx,+avx2,+fma", 8, 16, True), ("+avx512f,+avx512vl,+avx,+fma", 16, 32, True)],
 )
 def test_vector_geometry_follows_the_features(monkeypatch, features, lanes, registers, fma):
-    if not target.llvm.get_process_triple().startswith("x86_64"):
+    if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("x86 features")
     monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64")
     monkeypatch.setenv("NUMBA_CPU_FEATURES", features)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 
 from . import target
+from .loader import SYMBOL
 
-SYMBOL = "kernel"
 # what a finished object may still ask the process for: the C library's memory functions and its mathematics
 _ALLOWED = frozenset(
     [

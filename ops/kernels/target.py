@@ -1,16 +1,16 @@
 """The CPU that kernels are compiled for; `blocking` has the parameters that follow from it.
 
-Importable without numba: a process that only loads finished objects needs the name and features for the store's
-key and for planning. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` override the host's, as in numba.
+Importable without numba and llvmlite: a process that only loads finished objects needs the name and features for the
+store's key and for planning. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` override the host's, as in numba.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from functools import lru_cache
-
-import llvmlite.binding as llvm
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Target:
 @lru_cache(maxsize=1)
 def initialize() -> None:
     """Make LLVM's native code generator ready; safe to call often."""
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
 
@@ -46,13 +48,9 @@ def initialize() -> None:
 @lru_cache(maxsize=1)
 def current() -> Target:
     """The target of this process."""
-    name = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
-    features = os.environ.get("NUMBA_CPU_FEATURES")
-    if features is None:
-        features = llvm.get_host_cpu_features().flatten() if name == llvm.get_host_cpu_name() else ""
+    name, features = _asked_for() or _of_system() or _of_llvm()
     on = set(features.split(","))
-    x86 = llvm.get_process_triple().startswith(("x86_64", "i386", "i686"))
-    if x86:
+    if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86"):
         wide, medium = "+avx512f" in on and "+avx512vl" in on, "+avx" in on
         lanes = 16 if wide else 8 if medium else 4
         return Target(name, features, lanes, 32 if wide else 16, "+fma" in on or wide, "+f16c" in on or wide)
@@ -60,9 +58,37 @@ def current() -> Target:
 
 
 @lru_cache(maxsize=1)
-def machine() -> llvm.TargetMachine:
-    """The LLVM target machine that object code is emitted with."""
+def machine():
+    """The LLVM target machine (`llvmlite.binding.TargetMachine`) that object code is emitted with."""
+    import llvmlite.binding as llvm
+
     initialize()
-    target = current()
+    name, features = _asked_for() or _of_llvm()
     triple = llvm.Target.from_triple(llvm.get_process_triple())
-    return triple.create_target_machine(cpu=target.name, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True)
+    return triple.create_target_machine(cpu=name, features=features, opt=3, reloc="pic", codemodel="small", jit=True)
+
+
+def _asked_for() -> tuple[str, str] | None:
+    """What the environment says instead of the CPU; features of the host's only if it names the host."""
+    name, features = os.environ.get("NUMBA_CPU_NAME") or None, os.environ.get("NUMBA_CPU_FEATURES")
+    if name is None and features is None:
+        return None
+    host, own = _of_llvm()
+    return name or host, features if features is not None else own if name == host else ""
+
+
+def _of_system() -> tuple[str, str] | None:
+    """The CPU as Linux describes it on x86, with LLVM's signs before the features: the same without importing LLVM."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        parts = [said[key] for key in ("vendor_id", "cpu family", "model", "stepping")]
+        return "-".join(parts), ",".join(f"+{flag}" for flag in sorted(said["flags"].split()))
+    except (OSError, KeyError):
+        return None
+
+
+def _of_llvm() -> tuple[str, str]:
+    import llvmlite.binding as llvm
+
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
