@@ -7,7 +7,7 @@ for a large model. The arena is packed for more than the sizes at hand, and anew
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -61,6 +61,7 @@ class Binding:
         if not self.plan.is_open:
             return self.plan
         at = self._at
+        at.learn([number for step in self.plan.steps for number in (step.flops, step.bytes)])
         return replace(
             self.plan, inputs=tuple(map(at.tensor, self.plan.inputs)), outputs=self.outputs,
             steps=tuple(map(at.step, self.plan.steps)), arena_bytes=self.arena_bytes, scratch_bytes=self.scratch_bytes,
@@ -156,12 +157,19 @@ class _Values:
 
     def __init__(self, plan: Plan, values: Sequence[int], offsets: np.ndarray = _NONE, symbols: tuple[int, ...] = ()) -> None:
         self.plan, self.values, self.offsets, self.symbols = plan, values, offsets, symbols
+        self._others: dict[object, int] = {}
+
+    def learn(self, numbers: Iterable[object]) -> None:
+        """Values of sizes that are for people only, which a plan does not list."""
+        others = [n for n in numbers if isinstance(n, Size) and n.frozen not in self.plan.places]
+        values = solver(self.plan.symbols, [n.terms for n in others])(*self.symbols)
+        self._others = {n.frozen: value for n, value in zip(others, values)}
 
     def number(self, number: object) -> object:
         if not isinstance(number, Size):
             return number
         place = self.plan.places.get(number.frozen)
-        return solver(self.plan.symbols, [number.terms])(*self.symbols)[0] if place is None else self.values[place]
+        return self._others[number.frozen] if place is None else self.values[place]
 
     def tensor(self, x: Tensor | Buffer) -> Tensor | Buffer:
         if isinstance(x, Buffer):

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .polynomials import Frozen, Terms, add, frozen, product, split, total, without
+from .polynomials import Frozen, Monomial, Terms, add, frozen, product, split, total, without
 from .symboltext import sentence
 
+Bounds = tuple["int | None", "int | None"]
+_Items = tuple[tuple[Monomial, int], ...]  # a polynomial's, in any order
 LEAST, LARGEST = 2, (1 << 31) - 1  # of a symbol: 0 and 1 are structure (nothing to do, a broadcast)
 
 
@@ -100,6 +102,8 @@ class Symbols:
         self._facts: set[object] = set()
         self._least: dict[frozenset, int] = {}  # a polynomial without its constant -> what it is at least
         self._same: dict[int, Terms] = {}  # a symbol -> what it equals
+        self._answers: dict[tuple[bool, _Items], bool] = {}  # to questions about polynomials, which stay as they are
+        self._bounds: dict[_Items, Bounds] = {}  # of polynomials, until something more is known
 
     # -- making
     def symbol(self, name: str, value: int) -> Terms:
@@ -210,8 +214,15 @@ class Symbols:
         return made
 
     # -- asking
-    def bounds(self, terms: Terms) -> tuple[int | None, int | None]:
+    def bounds(self, terms: Terms) -> Bounds:
         """Between what a polynomial lies for all values that meet the guards so far; None: not known."""
+        items = tuple(terms.items())
+        found = self._bounds.get(items)
+        if found is None:
+            found = self._bounds[items] = self._bounded(terms)
+        return found
+
+    def _bounded(self, terms: Terms) -> Bounds:
         constant = terms.get((), 0)
         plain = {m: f for m, f in terms.items() if m}
         if not plain:
@@ -275,6 +286,13 @@ class Symbols:
 
     def is_nonnegative(self, terms: Terms) -> bool:
         """Whether a polynomial is at least 0; a guard if that is not clear."""
+        question = False, tuple(terms.items())
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._answers[question] = self._nonnegative(terms)
+        return answer
+
+    def _nonnegative(self, terms: Terms) -> bool:
         answer = self.clearly_nonnegative(terms)
         if answer is None:
             terms = self._substituted(terms)
@@ -300,6 +318,15 @@ class Symbols:
 
     def is_zero(self, terms: Terms) -> bool:
         """Whether a polynomial is 0; a guard if that is not clear."""
+        if not terms:
+            return True
+        question = True, tuple(terms.items())
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._answers[question] = self._zero(terms)
+        return answer
+
+    def _zero(self, terms: Terms) -> bool:
         terms = self._substituted(terms)
         plain, constant = split(terms)
         if not plain:
@@ -336,10 +363,11 @@ class Symbols:
             if sum(part in m for m in terms) == 1:
                 rest = {m: f for m, f in terms.items() if m != (part,)}
                 self._same[part] = total({}, rest, -terms[(part,)])
+                self._bounds.clear()
                 return
 
     def _substituted(self, terms: Terms) -> Terms:
-        while any(part in self._same for m in terms for part in m):
+        while self._same and any(part in self._same for m in terms for part in m):
             made: Terms = {}
             for monomial, factor in terms.items():
                 expanded: Terms = {(): factor}
@@ -350,6 +378,7 @@ class Symbols:
         return terms
 
     def _at_least(self, plain: Terms, least: int) -> None:
+        self._bounds.clear()
         known = frozenset(plain.items())
         self._least[known] = max(least, self._least.get(known, least))
         if len(plain) == 1:
