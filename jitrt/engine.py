@@ -278,13 +278,14 @@ def _fixed_contents(feeds: Mapping[str, object], opened: Opened) -> dict[str, ob
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Planning makes many objects that all stay: Python's collector would look through them again and again."""
+    """Planning makes many objects at once: Python's collector would look through them, and all others, again and again."""
     running = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if running:
+            gc.collect(0)  # the new ones alone
             gc.enable()
 
 
