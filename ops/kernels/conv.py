@@ -21,6 +21,74 @@ import numpy as np
 
 from . import convfetch, target
 from .blocking import blocking, crosses_rows, heights, panel_width, single_heights
+from .convwords import (
+    BIAS,
+    BLOCK_LENGTH,
+    BLOCK_SEGMENTS,
+    COUNT,
+    EPILOGUE,
+    EPILOGUE_BLOCK,
+    FETCH,
+    FETCH_ABOVE,
+    FETCH_EXTENT,
+    FETCH_IMAGE,
+    FETCH_LEFT,
+    FETCH_PIXEL,
+    FETCH_PIXELS,
+    FETCH_ROW,
+    FETCH_ROWS,
+    FETCH_STEP,
+    FETCH_WIDTH,
+    FILTERS,
+    FILTERS_IMAGE,
+    FILTERS_OFFSET,
+    FIRST,
+    GROUP_BYTES,
+    GROUP_CHANNELS,
+    GROUP_PANELS,
+    GROUPS,
+    HIGH,
+    LINE_PIXELS,
+    LINES,
+    LOW,
+    PANEL_BLOCKS,
+    PANEL_BYTES,
+    PANELS,
+    PER_ROW,
+    PIXELS,
+    PLANES,
+    R_IMAGE,
+    R_OFFSET,
+    R_PIXEL,
+    R_PLANE,
+    R_ROW,
+    RESIDUAL,
+    ROW_BLOCKS,
+    ROWS,
+    SECOND,
+    SEGMENT_LENGTH,
+    SEGMENT_PIXELS,
+    SEGMENT_PLANES,
+    SEGMENT_ROWS,
+    TAP_PIXEL,
+    TAP_PLANE,
+    TAP_ROW,
+    TILE_GROUP,
+    TILES,
+    WORDS,
+    X_IMAGE,
+    X_OFFSET,
+    X_PIXEL,
+    X_PLANE,
+    X_ROW,
+    Y_IMAGE,
+    Y_OFFSET,
+    Y_PIXEL,
+    Y_PLANE,
+    Y_ROW,
+    X,
+    Y,
+)  # fmt: skip
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
@@ -217,6 +285,7 @@ def product(
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
+    assert len(args) == WORDS
     spec = handwritten("conv", "conv:factory", dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-8 * prod(segments[:3]) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
@@ -285,16 +354,41 @@ def factory(dtype: str) -> Callable:
         call_kernel(kernel, block, 0, scratch)
 
     def kernel(args, task, scratch):
-        oh, ow, nd, nh, nw, length = args[22], args[26], args[27], args[28], args[29], args[30]
-        first, count, second, per_row, taps, part = args[31], args[32], args[33], args[34], args[35], args[36]
-        y_col, infinity = args[16], 0x7FF << 52
-        clips = args[5] != infinity - (1 << 63) or args[6] != infinity
-        per_group, each, tiles, row_blocks, panels, panel_blocks = args[38], args[39], args[42], args[43], args[44], args[45]
+        oh, ow, nd, nh, nw, length = (
+            args[ROWS],
+            args[PIXELS],
+            args[SEGMENT_PLANES],
+            args[SEGMENT_ROWS],
+            args[SEGMENT_PIXELS],
+            args[SEGMENT_LENGTH],
+        )
+        first, count, second, per_row, taps, part = (
+            args[FIRST],
+            args[COUNT],
+            args[SECOND],
+            args[PER_ROW],
+            args[BLOCK_SEGMENTS],
+            args[BLOCK_LENGTH],
+        )
+        y_col, infinity = args[Y_PIXEL], 0x7FF << 52
+        clips = args[LOW] != infinity - (1 << 63) or args[HIGH] != infinity
+        per_group, each, tiles, row_blocks, panels, panel_blocks = (
+            args[GROUP_PANELS],
+            args[GROUP_CHANNELS],
+            args[TILES],
+            args[ROW_BLOCKS],
+            args[PANELS],
+            args[PANEL_BLOCKS],
+        )
         p0, outer = task % panel_blocks * panels, task // panel_blocks
-        p1 = min(args[37] * per_group, p0 + panels)
+        p1 = min(args[GROUPS] * per_group, p0 + panels)
         t0, n = outer % row_blocks * tiles, outer // row_blocks
-        t1 = min(args[21] * oh * per_row, t0 + tiles)
-        images, outputs, filters = args[0] + args[46], args[1] + args[47], args[2] + args[48] + n * args[50]
+        t1 = min(args[PLANES] * oh * per_row, t0 + tiles)
+        images, outputs, filters = (
+            args[X] + args[X_OFFSET],
+            args[Y] + args[Y_OFFSET],
+            args[FILTERS] + args[FILTERS_OFFSET] + n * args[FILTERS_IMAGE],
+        )
         zeros, block = scratch + 64, scratch + 64 + highest * row_bytes
         aside = block + highest * row_bytes
         table = aside + highest * row_bytes
@@ -302,16 +396,16 @@ def factory(dtype: str) -> Callable:
             store(zeros + v * size, zero(0.0))
         offsets, segments = words(table), nd * nh * nw
         for s in range(segments):
-            offsets[s] = s // (nh * nw) * args[23] + s // nw % nh * args[24] + s % nw * args[25]
+            offsets[s] = s // (nh * nw) * args[TAP_PLANE] + s // nw % nh * args[TAP_ROW] + s % nw * args[TAP_PIXEL]
         places = table + (segments * 8 + 63) // 64 * 64
         # the place of the task's first tile and first panel; a division costs as much as some K steps
         at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
         depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
         # the task's pixels [q0, q1)
-        skew, lines, columns, after = count * (first - second), args[63], args[64], t1 % per_row
+        skew, lines, columns, after = count * (first - second), args[LINES], args[LINE_PIXELS], t1 % per_row
         q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
         q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
-        lay_out(places, q0, q1 - q0, lines, columns, args[10], args[11], args[12])
+        lay_out(places, q0, q1 - q0, lines, columns, args[X_PLANE], args[X_ROW], args[X_PIXEL])
         line = q0 // columns
         copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
         # without a single tap or channel the blocks still write bias and residual
@@ -322,42 +416,50 @@ def factory(dtype: str) -> Callable:
                 clip = last and clips
                 steps = min(taps, segments - s) * min(part, length - k)
                 next_at, next_row, next_depth = at0, row0, depth0
-                for t in range(t0, t1, args[51]):
+                for t in range(t0, t1, args[TILE_GROUP]):
                     begin_at, begin_row, begin_depth = next_at, next_row, next_depth
                     group, column = group0, first0
                     for p in range(p0, p1):
-                        if args[52] != 0 and group != held:
-                            held, rows = group, ((q1 - 1) // columns - line) * args[62] + args[61]
-                            if args[52] == 1:
+                        if args[FETCH] != 0 and group != held:
+                            held, rows = group, ((q1 - 1) // columns - line) * args[FETCH_STEP] + args[FETCH_EXTENT]
+                            row_step, pixel_step = args[FETCH_ROW], args[FETCH_PIXEL]
+                            high, wide = args[FETCH_ROWS], args[FETCH_PIXELS]
+                            if args[FETCH] == 1:
                                 fetch_group(
-                                    images + n * args[53] + group * args[40], copy, line * args[62] - args[58], rows,
-                                    args[54], args[55], args[56], args[57], args[59], args[60], args[40],
+                                    images + n * args[FETCH_IMAGE] + group * args[GROUP_BYTES], copy,
+                                    line * args[FETCH_STEP] - args[FETCH_ABOVE], rows, row_step, pixel_step, high, wide,
+                                    args[FETCH_LEFT], args[FETCH_WIDTH], args[GROUP_BYTES],
                                 )  # fmt: skip
                             else:
-                                fold_rows(
-                                    images + n * args[53] + line * args[54], copy, rows, args[54], args[55], args[56], args[57],
-                                    args[60],
-                                )  # fmt: skip
+                                first_line = images + n * args[FETCH_IMAGE] + line * row_step
+                                fold_rows(first_line, copy, rows, row_step, pixel_step, high, wide, args[FETCH_WIDTH])
                         cols, c0 = min(width, each - column), group * each + column
                         vectors = 1 if cols <= lanes else 2
-                        weights = filters + p * args[41] + (s * length + k) * row_bytes
+                        weights = filters + p * args[PANEL_BYTES] + (s * length + k) * row_bytes
                         base = zeros
-                        if begins and args[3] != 0:
-                            base = args[3] + c0 * size
+                        if begins and args[BIAS] != 0:
+                            base = args[BIAS] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
-                        y_line, r_line = outputs, args[4]
-                        image = copy - line * args[11] + k * size
-                        if args[52] == 0:
-                            image = images + n * args[9] + k * size + group * args[40]
+                        y_line, r_line = outputs, args[RESIDUAL]
+                        image = copy - line * args[X_ROW] + k * size
+                        if args[FETCH] == 0:
+                            image = images + n * args[X_IMAGE] + k * size + group * args[GROUP_BYTES]
                         # the first tiles to use this panel bring the next one to L2, each a share
-                        following, fetch_end = weights + args[41], 0
+                        following, fetch_end = weights + args[PANEL_BYTES], 0
                         if t == t0:
                             fetch_end = following + steps * row_bytes
-                        left = min(args[51], t1 - t)
+                        left = min(args[TILE_GROUP], t1 - t)
                         while left > 0:
                             if moved:
-                                y_line = outputs + n * args[13] + depth * args[14] + row * args[15] + c0 * size
-                                r_line = args[4] + args[49] + n * args[17] + depth * args[18] + row * args[19] + c0 * size
+                                y_line = outputs + n * args[Y_IMAGE] + depth * args[Y_PLANE] + row * args[Y_ROW] + c0 * size
+                                r_line = (
+                                    args[RESIDUAL]
+                                    + args[R_OFFSET]
+                                    + n * args[R_IMAGE]
+                                    + depth * args[R_PLANE]
+                                    + row * args[R_ROW]
+                                    + c0 * size
+                                )
                             # a run of tiles of one height in one row
                             height, col, run = first, at * first, min(left, count - at)
                             if at >= count:
@@ -365,12 +467,12 @@ def factory(dtype: str) -> Callable:
                             place, y = places + ((depth * oh + row) * ow + col - q0) * 8, y_line + col * y_col
                             x = image
                             if not crossing:
-                                x += depth * args[10] + row * args[11] + col * args[12]
+                                x += depth * args[X_PLANE] + row * args[X_ROW] + col * args[X_PIXEL]
                             start, start_row, common, out, out_row = y, y_col, base, y, y_col
                             if begins:
                                 start, start_row = 0, 0
-                                if args[4] != 0:
-                                    start, start_row = r_line + col * args[20], args[20]
+                                if args[RESIDUAL] != 0:
+                                    start, start_row = r_line + col * args[R_PIXEL], args[R_PIXEL]
                             if cols < vectors * lanes:
                                 run = 1
                                 gather(start if start != 0 else zeros, start_row, base, block, height, cols)
@@ -388,7 +490,7 @@ def factory(dtype: str) -> Callable:
                                      min(taps, segments - s), min(part, length - k), clip, zeros, aside)  # fmt: skip
                                 place, done = place + rows * 8, done + rows
                                 if not crossing:
-                                    x += rows * args[12]
+                                    x += rows * args[X_PIXEL]
                             following += run * steps * fetched
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)
@@ -400,11 +502,20 @@ def factory(dtype: str) -> Callable:
                                 if row == oh:
                                     row, depth = 0, depth + 1
                         next_at, next_row, next_depth = at, row, depth
-                        if last and args[7] != 0:
+                        if last and args[EPILOGUE] != 0:
                             begin = begin_at * first if begin_at <= count else begin_at * second + skew
                             stop = at * first if at <= count else at * second + skew
                             pixel = (begin_depth * oh + begin_row) * ow + begin
-                            finish(args[7], args[8], scratch, n, pixel, (depth * oh + row) * ow + stop - pixel, c0, cols)
+                            finish(
+                                args[EPILOGUE],
+                                args[EPILOGUE_BLOCK],
+                                scratch,
+                                n,
+                                pixel,
+                                (depth * oh + row) * ow + stop - pixel,
+                                c0,
+                                cols,
+                            )
                         column += width
                         if column >= each:
                             column, group = 0, group + 1

@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from . import emit, window
 from .blocking import crosses_rows
+from .convwords import HIGH, LOW, X_PIXEL
 from .emit import E
 from .window import WORD, Code, Variable
 
@@ -35,7 +36,7 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
     `singles`) of `vectors` (2 or 1) whole vectors; each tile begins where the last one ended.
 
     args is the block of `conv`; x, b, start, base and y are addresses. Row i is at x and the bytes that word i at `places`
-    holds, counted on from tile to tile; at x and i times args[12] if tiles are too high for so many addresses in registers
+    holds, counted on from tile to tile; at x and i times args[X_PIXEL] if tiles are too high for so many addresses in registers
     (see `crosses_rows`). `table` is the address of the segments' offsets from there, `length` elements each. `start` may
     be 0 for no values; `clip`: clip what is stored. `ahead`: what to bring to L2 meanwhile, FETCHED bytes a K step, up to
     `end`. `blank` and `aside`: as many vectors as the highest tile has, zeros and room.
@@ -64,7 +65,7 @@ def _run(
 ) -> None:  # fmt: skip
     """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
     far = code.variable(ahead)
-    lines = _Lines(code, rows, x, places, code.argument(block, 12))
+    lines = _Lines(code, rows, x, places, code.argument(block, X_PIXEL))
     moving = [(code.variable(start), start_row * rows), (code.variable(y), y_row * rows)]
     with code.loop(count):
         begin, out = (place.get() for place, _ in moving)
@@ -179,7 +180,7 @@ def _finish(
         for (i, v), each in sums.items():
             each.set(each.get() + code.load(start + start_row * i + v * vector))
     with code.when(clip != 0):
-        low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
+        low, high = code.number(code.argument(block, LOW)), code.number(code.argument(block, HIGH))
         for each in sums.values():
             each.set(each.get().at_least(low).at_most(high))
     for (i, v), each in sums.items():
