@@ -191,6 +191,8 @@ class _Values:
         )  # fmt: skip
 
     def argument(self, arg: object) -> object:
+        if type(arg) is int:
+            return arg
         if isinstance(arg, Ref):
             return self.ref(arg)
         return Block(tuple(map(self.argument, arg.args))) if isinstance(arg, Block) else self.number(arg)

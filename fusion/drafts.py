@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ops import evaluate
-from ..ops.kernels.sizes import most, whole
+from ..ops.kernels.sizes import deferred, key, most, now, whole
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Expand, Layout, Tensor
 from . import loops
@@ -26,6 +26,7 @@ from .storage import At, Memory, Place, assign
 if TYPE_CHECKING:
     from ..ops.kernels.launch import Launch
 
+_largest = deferred()(max)  # of many sizes: to compare each with each would take long
 Announce = Callable[[list[KernelSpec]], None]
 Nodes = tuple[str, ...]
 
@@ -52,7 +53,7 @@ class Drafts:
         self.threads, self.announce = threads, announce
         self.steps: list[Draft | HostStep] = []
         self.memories: list[Memory] = []
-        self.scratch = 0
+        self._scratch: dict[object, int] = {}  # what steps need, each number once
 
     def arena(self, nbytes: int) -> Memory:
         """New memory in the arena."""
@@ -60,11 +61,16 @@ class Drafts:
         self.memories.append(memory)
         return memory
 
+    @property
+    def scratch(self) -> int:
+        """Bytes of each thread's scratch."""
+        return _largest(0, 0, *self._scratch.values())
+
     # -- steps
     def loop(self, made: Launch, nodes: Nodes, work: loops.Body) -> None:
         """A generated loop."""
         moved = sum(x.size * x.dtype.itemsize for x in [*work.reads, *work.writes])
-        size = most(0, *(x.size for x in [*work.reads, *work.writes]))
+        size = max((x.size for x in [*work.reads, *work.writes]), key=now, default=0)  # for people only
         flops = size * sum(1 for s in work.statements if s.text != "a")
         self._add(Draft(made.kernel, made.args, made.tasks, nodes, made.label, flops, moved), made.scratch)
 
@@ -86,7 +92,7 @@ class Drafts:
             value.ref.memory.touch(len(self.steps))
 
     def _add(self, draft: Draft, scratch: int) -> None:
-        self.scratch = most(self.scratch, scratch)
+        self._scratch.setdefault(key(scratch), scratch)
         kernels = [draft.kernel]
         self._visit(draft.args, len(self.steps), kernels)
         self.steps.append(draft)

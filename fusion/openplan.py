@@ -25,7 +25,7 @@ def opened(plan: Plan, symbols: Symbols, memories: Sequence[Memory]) -> Plan:
     places: dict[object, int] = {}
     sizes: list[Size] = []
     for number in _numbers(plan, memories):
-        if isinstance(number, Size) and number.frozen not in places:
+        if type(number) is Size and number.frozen not in places:
             places[number.frozen] = len(sizes)
             sizes.append(number)
     return replace(plan, symbols=symbols, sizes=tuple(sizes), memories=tuple(memories), places=places)
@@ -46,9 +46,9 @@ def _numbers(plan: Plan, memories: Sequence[Memory]) -> Iterator[object]:
 
 def _arguments(step: Step | Block) -> Iterator[object]:
     for arg in step.args:
-        if isinstance(arg, Ref):
+        if isinstance(arg, Size):
+            yield arg
+        elif isinstance(arg, Ref):
             yield arg.offset
         elif isinstance(arg, Block):
             yield from _arguments(arg)
-        else:
-            yield arg

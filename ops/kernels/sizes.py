@@ -16,7 +16,7 @@ is right for every value that meets its guards, whatever the code that made it l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache, wraps
 from typing import TypeVar
@@ -40,8 +40,8 @@ class Size:
     __array_ufunc__ = None  # numpy's numbers leave operators to it
     __hash__ = None  # rule 3
 
-    def __init__(self, symbols: Symbols, terms: Terms) -> None:
-        self.symbols, self.terms, self.hint = symbols, terms, symbols.now(terms)
+    def __init__(self, symbols: Symbols, terms: Terms, hint: int) -> None:
+        self.symbols, self.terms, self.hint = symbols, terms, hint
         self._frozen: Frozen | None = None
 
     @property
@@ -57,26 +57,39 @@ class Size:
     # -- arithmetic
     def __add__(self, other: object) -> object:
         terms = self._terms(other)
-        return self._plain(other, "__add__") if terms is None else _sized(self.symbols, total(self.terms, terms, 1))
+        if terms is None:
+            return self._plain(other, "__add__")
+        return _sized(self.symbols, total(self.terms, terms, 1), self.hint + now(other)) if terms else self
 
     __radd__ = __add__
 
     def __sub__(self, other: object) -> object:
         terms = self._terms(other)
-        return self._plain(other, "__sub__") if terms is None else _sized(self.symbols, total(self.terms, terms, -1))
+        if terms is None:
+            return self._plain(other, "__sub__")
+        return _sized(self.symbols, total(self.terms, terms, -1), self.hint - now(other)) if terms else self
 
     def __rsub__(self, other: object) -> object:
         terms = self._terms(other)
-        return self._plain(other, "__rsub__") if terms is None else _sized(self.symbols, total(terms, self.terms, -1))
+        if terms is None:
+            return self._plain(other, "__rsub__")
+        return _sized(self.symbols, total(terms, self.terms, -1), now(other) - self.hint)
 
     def __mul__(self, other: object) -> object:
+        if type(other) is int:
+            return self if other == 1 else self._times(other) if other else 0
         terms = self._terms(other)
-        return self._plain(other, "__mul__") if terms is None else _sized(self.symbols, product(self.terms, terms))
+        if terms is None:
+            return self._plain(other, "__mul__")
+        return _sized(self.symbols, product(self.terms, terms), self.hint * now(other))
 
     __rmul__ = __mul__
 
+    def _times(self, factor: int) -> Size:
+        return Size(self.symbols, {monomial: f * factor for monomial, f in self.terms.items()}, self.hint * factor)
+
     def __neg__(self) -> int:
-        return _sized(self.symbols, total({}, self.terms, -1))
+        return self._times(-1)
 
     def __pos__(self) -> Size:
         return self
@@ -86,11 +99,15 @@ class Size:
 
     def __floordiv__(self, other: object) -> object:
         terms = self._terms(other)
-        return self._plain(other, "__floordiv__") if terms is None else _quotient(self.symbols, self.terms, terms)
+        if terms is None:
+            return self._plain(other, "__floordiv__")
+        return _quotient(self.symbols, self.terms, terms, self.hint, now(other))
 
     def __rfloordiv__(self, other: object) -> object:
         terms = self._terms(other)
-        return self._plain(other, "__rfloordiv__") if terms is None else _quotient(self.symbols, terms, self.terms)
+        if terms is None:
+            return self._plain(other, "__rfloordiv__")
+        return _quotient(self.symbols, terms, self.terms, now(other), self.hint)
 
     def __mod__(self, other: object) -> object:
         return self - self // other * other if self._terms(other) is not None else self._plain(other, "__mod__")
@@ -117,6 +134,8 @@ class Size:
         terms = self._terms(other)
         if terms is None:
             return int(self) == other if isinstance(other, float) else NotImplemented
+        if terms == self.terms:
+            return True
         return self.symbols.is_zero(total(self.terms, terms, -1))
 
     def __ne__(self, other: object) -> bool:
@@ -156,6 +175,8 @@ class Size:
     # -- inside
     def _terms(self, other: object) -> Terms | None:
         """Another operand as a polynomial; None if it is no whole number."""
+        if type(other) is int:
+            return {(): other} if other else {}
         if isinstance(other, Size):
             if other.symbols is not self.symbols:
                 raise RuntimeError("sizes of different plans meet")
@@ -172,7 +193,7 @@ class Size:
 
 def opened(symbols: Symbols, name: str, value: int) -> Size:
     """A new open size."""
-    return Size(symbols, symbols.symbol(name, value))
+    return Size(symbols, symbols.symbol(name, value), value)
 
 
 # -- what code that works on sizes is written with
@@ -219,19 +240,31 @@ def alike(a: Sequence[int], b: Sequence[int]) -> bool:
 
     For choices that are right where the shapes are the same without being known to be.
     """
-    return len(a) == len(b) and all(_clearly_equal(m, n) for m, n in zip(a, b))
+    if Size in map(type, a) or Size in map(type, b):
+        return len(a) == len(b) and all(map(_clearly_equal, a, b))
+    return tuple(a) == tuple(b)
 
 
 def _clearly_equal(m: int, n: int) -> bool:
-    if not isinstance(m, Size) and not isinstance(n, Size):
+    if type(m) is not Size and type(n) is not Size:
         return m == n
+    if now(m) != now(n):
+        return False
     difference = m - n
     return difference.symbols.clearly_zero(difference.terms) if isinstance(difference, Size) else difference == 0
 
 
 def is_open(*values: object) -> bool:
     """Whether sizes are among the values, or in the tuples and lists among them."""
-    return any(isinstance(v, Size) or (type(v) in (tuple, list) and is_open(*v)) for v in values)
+    return _has_size(values)
+
+
+def _has_size(values: Iterable[object]) -> bool:
+    for value in values:
+        kind = type(value)
+        if kind is Size or ((kind is tuple or kind is list) and _has_size(value)):
+            return True
+    return False
 
 
 def key(*values: object) -> object:
@@ -244,13 +277,35 @@ def key(*values: object) -> object:
 
 
 def _key(value: object) -> object:
-    if isinstance(value, Size):
+    kind = type(value)
+    if kind is Size:
         return "size", value.frozen
-    if type(value) in (tuple, list):
+    if kind is int or kind is str:
+        return value
+    if kind is tuple or kind is list:
         return tuple(_key(v) for v in value)
-    if is_dataclass(value) and not isinstance(value, type) and type(value).__hash__ is not None:
-        return type(value), *(_key(getattr(value, f.name)) for f in fields(value) if f.compare)
+    if is_dataclass(value) and kind is not type and kind.__hash__ is not None:
+        return kind, *(_key(getattr(value, f.name)) for f in fields(value) if f.compare)
     return value
+
+
+def memo(*values: object) -> dict[object, object]:
+    """What is kept for the plan that the sizes among values belong to; there is one, maybe in a tuple or dataclass.
+
+    What is made again of the same expressions asks no other questions.
+    """
+    return next(_symbols_in(values)).memo
+
+
+def _symbols_in(value: object) -> Iterator[Symbols]:
+    if isinstance(value, Size):
+        yield value.symbols
+    elif type(value) in (tuple, list):
+        for one in value:
+            yield from _symbols_in(one)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            yield from _symbols_in(getattr(value, one.name))
 
 
 def cached(maxsize: int) -> Callable[[Callable], Callable]:
@@ -280,24 +335,22 @@ def deferred(least: int | None = 0) -> Callable[[Callable], Callable]:
     def decorate(function: Callable) -> Callable:
         @wraps(function)
         def call(*arguments: object) -> object:
-            flat = list(_flattened(arguments))
-            symbols = next((a.symbols for a in flat if isinstance(a, Size)), None)
-            return function(*arguments) if symbols is None else _called(symbols, function, arguments, flat, least)
+            return _called(function, arguments, least) if _has_size(arguments) else function(*arguments)
 
         return call
 
     return decorate
 
 
-def _called(
-    symbols: Symbols, function: Callable, arguments: tuple[object, ...], flat: Sequence[object], least: int | None
-) -> object:
+def _called(function: Callable, arguments: tuple[object, ...], least: int | None) -> object:
     """The sizes that a function gives."""
+    flat = list(_flattened(arguments))
+    symbols = next(a.symbols for a in flat if isinstance(a, Size))
     call = _Rebuilt.of(function, _shapes(arguments))
     result = call(*map(now, flat))
     values = _values(result)
     given = tuple(Given(a.frozen) if isinstance(a, Size) else a for a in flat)
-    made = [_sized(symbols, terms) for terms in symbols.call(call, given, values, least)]
+    made = [_sized(symbols, terms, hint) for terms, (_, hint) in zip(symbols.call(call, given, values, least), values)]
     return type(result)(*made) if is_dataclass(result) else tuple(made) if isinstance(result, tuple) else made[0]
 
 
@@ -349,12 +402,12 @@ class _Rebuilt:
 
 def most(*numbers: int) -> int:
     """The largest; no guard comes of it."""
-    return _chosen(numbers, _largest, 1)
+    return _chosen(numbers, _largest, 1) if Size in map(type, numbers) else max(numbers)
 
 
 def least(*numbers: int) -> int:
     """The smallest; no guard comes of it."""
-    return _chosen(numbers, _smallest, -1)
+    return _chosen(numbers, _smallest, -1) if Size in map(type, numbers) else min(numbers)
 
 
 def _chosen(numbers: Sequence[int], function: Callable, sign: int) -> int:
@@ -376,14 +429,14 @@ def _clearly_ahead(a: int, b: int, sign: int) -> bool:
 _largest, _smallest = deferred(least=None)(max), deferred(least=None)(min)
 
 
-def _sized(symbols: Symbols, terms: Terms) -> int:
+def _sized(symbols: Symbols, terms: Terms, hint: int) -> int:
     """A polynomial as a size, or as the number that it is."""
     if not terms:
         return 0
-    return terms[()] if len(terms) == 1 and () in terms else Size(symbols, terms)
+    return terms[()] if len(terms) == 1 and () in terms else Size(symbols, terms, hint)
 
 
-def _quotient(symbols: Symbols, above: Terms, below: Terms) -> int:
+def _quotient(symbols: Symbols, above: Terms, below: Terms, dividend: int, divisor: int) -> int:
     if not below or symbols.is_zero(below):
         raise ZeroDivisionError
-    return _sized(symbols, symbols.floor(above, below))
+    return _sized(symbols, symbols.floor(above, below), dividend // divisor)

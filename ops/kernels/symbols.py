@@ -85,6 +85,7 @@ class Symbols:
         conditions: the guards, in the order in which they were asked.
         node: what is lowered or planned now, for the guards' sake.
         parts, calls: what polynomials are made of. order: of parts, calls and conditions, as they came to be.
+        memo: what code that works on sizes keeps for as long as the plan is made.
         hints: the parts' present values. low, high: between what they lie; None: not known.
     """
 
@@ -102,6 +103,7 @@ class Symbols:
         self._facts: set[object] = set()
         self._least: dict[frozenset, int] = {}  # a polynomial without its constant -> what it is at least
         self._same: dict[int, Terms] = {}  # a symbol -> what it equals
+        self.memo: dict[object, object] = {}
         self._answers: dict[tuple[bool, _Items], bool] = {}  # to questions about polynomials, which stay as they are
         self._bounds: dict[_Items, Bounds] = {}  # of polynomials, until something more is known
 

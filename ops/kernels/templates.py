@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from .image import Alloc, Opaque
 from .launch import Launch
+from .sizes import key as sizes_key
+from .sizes import memo
 
 Make = Callable[[Sequence[Opaque], Alloc], list[Launch]]
 
@@ -19,14 +21,16 @@ _known: dict[Hashable, _Template] = {}
 
 def launches(make: Make, key: tuple[object, ...], addresses: Sequence[Opaque], alloc: Alloc) -> list[Launch]:
     """``make(addresses, alloc)``, whose result depends on nothing else but the key."""
+    known = _known
     try:
-        found = _known.get(key)
-    except TypeError:  # open sizes have no hash
-        return make(addresses, alloc)
+        found = known.get(key)
+    except TypeError:  # open sizes have no hash: what is made of them is the plan's
+        known, key = memo(*key), sizes_key(launches, *key)
+        found = known.get(key)
     if found is None:
-        if len(_known) >= _MOST:
-            _known.clear()
-        found = _known[key] = _Template(make, len(addresses))
+        if len(known) >= _MOST:
+            known.clear()
+        found = known[key] = _Template(make, len(addresses))
     return found.launches(addresses, alloc)
 
 
@@ -60,7 +64,8 @@ class _Template:
         def filled(arg: object) -> object:
             if type(arg) is not _Slot:
                 return arg
-            return known[arg.number] + arg.offset if arg.offset else known[arg.number]
+            nothing = type(arg.offset) is int and not arg.offset
+            return known[arg.number] if nothing else known[arg.number] + arg.offset
 
         return [
             Launch(one.kernel, tuple(map(filled, one.args)), one.tasks, one.scratch, one.label, one.flops, one.bytes, one.status)
