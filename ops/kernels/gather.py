@@ -15,6 +15,8 @@ from .spec import handwritten
 
 # bytes that one task should move at least
 TASK_BYTES = 32768
+# rows that are asked for before the first of them is copied, and bytes of each
+_AHEAD, _ASKED = 16, 512
 # what status code 1 means
 ERRORS = ("an index lies outside the dimension that it selects from",)
 _STATUS = 3
@@ -42,7 +44,7 @@ def gather_rows(
     args = (x, indices, out, 0, rows, total, row, x_step, index_step, per_task, depth, *selected, *strides)
     kernel = handwritten("gather", "gather:rows", size=itemsize, index=index, single=inner == 1)
     moved = 2 * batches * rows * row
-    return [Launch(kernel, args, -(-batches * rows // per_task), 0, f"{batches}x{rows} of {inner}", 0, moved, _STATUS)]
+    return [Launch(kernel, args, -(-batches * rows // per_task), 8 * _AHEAD, f"{batches}x{rows} of {inner}", 0, moved, _STATUS)]
 
 
 def gather_elements(
@@ -59,34 +61,46 @@ def gather_elements(
 
 
 def rows(size: int, index: str, single: bool) -> Callable:
-    """The kernel of `gather_rows` for elements of `size` bytes; `single`: a row is one element. Task = some rows."""
+    """The kernel of `gather_rows` for elements of `size` bytes; `single`: a row is one element. Task = some rows.
+
+    Rows lie anywhere: those of a group are found and asked for together, so that they come while others are copied.
+    """
     from . import simd
 
     index_bytes = int(index[1:]) // 8
-    load_index, to_word, copy = simd.load(index, 0), simd.to("i64"), copy_run(size, single)
+    load_index, to_word, copy, words = simd.load(index, 0), simd.to("i64"), copy_run(size, single), simd.block
+    ask = simd.prefetch("u8", 1)
 
     def kernel(args, task, scratch):
-        per_batch, total, row, depth = args[4], args[5], args[6], args[10]
-        first = task * args[9]
+        per_batch, row, depth = args[4], args[6], args[10]
+        first, sources = task * args[9], words(scratch)
+        last = min(first + args[9], args[5])
         batch, place = first // per_batch, first % per_batch
-        for j in range(first, min(first + args[9], total)):
-            at = args[1] + batch * args[8] + place * depth * index_bytes
-            source = args[0] + batch * args[7]
-            place += 1
-            if place == per_batch:
-                batch, place = batch + 1, 0
-            inside = True
-            for k in range(depth):
-                n = args[11 + k]
-                i = to_word(load_index(at + k * index_bytes))
-                if i < 0:
-                    i += n
-                inside = inside and 0 <= i < n
-                source += i * args[11 + depth + k]
-            if inside:
-                copy(source, args[2] + j * row, row)
-            else:
-                args[3] = 1
+        for group in range(first, last, _AHEAD):
+            count = min(_AHEAD, last - group)
+            for j in range(count):
+                at = args[1] + batch * args[8] + place * depth * index_bytes
+                source = args[0] + batch * args[7]
+                place += 1
+                if place == per_batch:
+                    batch, place = batch + 1, 0
+                inside = True
+                for k in range(depth):
+                    n = args[11 + k]
+                    i = to_word(load_index(at + k * index_bytes))
+                    if i < 0:
+                        i += n
+                    inside = inside and 0 <= i < n
+                    source += i * args[11 + depth + k]
+                sources[j] = source if inside else 0
+                if inside and not single:
+                    for line in range(0, min(row, _ASKED), 64):
+                        ask(source + line)
+            for j in range(count):
+                if sources[j] != 0:
+                    copy(sources[j], args[2] + (group + j) * row, row)
+                else:
+                    args[3] = 1
 
     return kernel
 

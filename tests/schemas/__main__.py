@@ -7,25 +7,26 @@ import faulthandler
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import islice
 
-from .catalogue import Case, Signature, draw_case, named, signatures
+from .catalogue import Case, draw_case, named, signatures
 from .compare import Verdict, compare
 from .explained import EXPLANATIONS, Explanation, explanation
 
 
-def cases(words: list[str], first: int) -> Iterator[tuple[Signature, Case]]:
+def cases(words: list[str]) -> Iterator[Case]:
     """Distinct cases without end: in every round one of each signature, as long as new ones come."""
     chosen = [s for s in signatures() if not words or s.op in words or s.name in words]
     seen: set[tuple] = set()
-    for number in range(first, 1 << 30):
+    for number in range(1 << 30):
         fresh = False
         for signature in chosen:
             case = draw_case(signature, number)
             if case is not None and (key := case.key()) not in seen:
                 seen.add(key)
                 fresh = True
-                yield signature, case
-        if not fresh and number > first + 50:
+                yield case
+        if not fresh and number > 50:
             return
 
 
@@ -36,16 +37,16 @@ def main() -> int:
         "operators", nargs="*", help="names, with a version or without: Add, Add-14, Add-14#3 for one case; default all"
     )
     parser.add_argument("--count", type=int, default=10_000, help="cases that both runtimes run")
-    parser.add_argument("--first", type=int, default=0, help="number of the first round of draws")
+    parser.add_argument("--skip", type=int, default=0, help="cases that are drawn first and left out: an earlier run had them")
     parser.add_argument("--quiet", action="store_true", help="no table by operator")
     arguments = parser.parse_args()
     faulthandler.enable()
     single = [name for name in arguments.operators if "#" in name]
-    source = ((None, named(name)) for name in single) if single else cases(arguments.operators, arguments.first)
+    source = map(named, single) if single else islice(cases(arguments.operators), arguments.skip, None)
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     needed: Counter[Explanation] = Counter()
     counted = 0
-    for _, case in source:
+    for case in source:
         outcome = compare(case)
         kind = outcome.verdict.value
         reason = explanation(case) if outcome.verdict is Verdict.DIFFERENT else None
@@ -62,6 +63,7 @@ def main() -> int:
             break
         if counted % 500 == 0:
             print(f"{counted} cases", file=sys.stderr, flush=True)
+    print(f"{arguments.skip + sum(v.total() for v in verdicts.values())} were drawn (--skip goes on after them)")
     return _report(verdicts, needed, arguments.quiet)
 
 
