@@ -364,8 +364,11 @@ class Symbols:
         for part in sorted(alone, reverse=True):
             if sum(part in m for m in terms) == 1:
                 rest = {m: f for m, f in terms.items() if m != (part,)}
-                self._same[part] = total({}, rest, -terms[(part,)])
+                equal = self._same[part] = total({}, rest, -terms[(part,)])
                 self._bounds.clear()
+                plain, constant = split(equal)  # what is known of the symbol holds for what stands for it from now on
+                self._at_least(plain, self.low[part] - constant)
+                self._at_least({m: -f for m, f in plain.items()}, constant - self.high[part])
                 return
 
     def _substituted(self, terms: Terms) -> Terms:
