@@ -135,6 +135,23 @@ def test_scores_far_from_0_and_far_apart() -> None:
     check(q, k, v)
 
 
+@pytest.mark.parametrize("factors", [*itertools.product((0.05, 3, 60), repeat=3)])
+def test_lengths_that_bound_the_scores_of_some_blocks_of_keys_only(factors: tuple[float, ...]) -> None:
+    """Blocks whose scores are weighed at once lie beside others, whichever comes first."""
+    q, k, v = problem((1, 1, 2), 20, 600, 8, 8)
+    step = kernels._key_block(600, 4 * kernels.panel_width(4))
+    for i, factor in enumerate(factors):
+        k[..., i * step : (i + 1) * step, :] *= factor
+    np.testing.assert_allclose(attend(q, k, v, 0.3), expected(q, k, v, 0.3), 3e-5, 3e-5)
+
+
+def test_nan_of_any_payload_in_keys_and_queries() -> None:
+    for i in range(2):
+        problem_ = problem((1, 1, 1), 20, 300, 8, 8)
+        problem_[i][..., 7, 3] = np.array([0x7FC0_0155], np.uint32).view(np.float32)[0]
+        np.testing.assert_allclose(attend(*problem_), expected(*problem_), 1e-5, 1e-6)
+
+
 SHARES = [(12, 8, 2), (12, 64, 2), (1, 1, 2), (3, 13, 4), (1000, 1, 2), (1, 200, 64)]
 
 
@@ -148,7 +165,7 @@ def check_target(registers: int = 0) -> None:
     """A few problems on the present target, maybe with another number of registers: run in processes of their own."""
     found = replace(target.current(), registers=registers or target.current().registers)
     target.current = lambda: found
-    for queries, keys, head, value in ((1, 5, 3, 2), (21, 300, 40, 33), (70, 61, 64, 64)):
+    for queries, keys, head, value in ((1, 5, 3, 2), (21, 300, 40, 33), (70, 61, 64, 64), (600, 90, 8, 8)):
         check(*problem((1, 2, 1), queries, keys, head, value))
 
 

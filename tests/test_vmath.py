@@ -118,24 +118,45 @@ def test_errors_stay_within_the_bounds(dtype):
     check_errors(dtype, 60000 if dtype == "f32" else 20000)
 
 
-def check_exp_flushed(dtype: str, count: int) -> None:
-    """Within its bound for x <= 0; in float32 what would be subnormal may be 0."""
+def check_flushed(dtype: str, count: int) -> None:
+    """Within their bounds for x <= 0; in float32 what would be subnormal may be 0."""
     x = -np.abs(sample(dtype, count))
-    (got,) = evaluate(("exp_flushed(a)",), x, lanes=target.current().lanes)
-    with np.errstate(all="ignore"):
-        exact = np.exp(x.astype(WIDE[dtype]))
+    results = evaluate(("exp_flushed(a)", "exp2_flushed(a)"), x, lanes=target.current().lanes)
+    for got, reference, lowest in zip(results, (np.exp, np.exp2), (-746, -1076)):
+        with np.errstate(all="ignore"):
+            exact = reference(x.astype(WIDE[dtype]))
+        _check_flushed(dtype, x, got, exact, lowest)
+
+
+def _check_flushed(dtype: str, x: np.ndarray, got: np.ndarray, exact: np.ndarray, lowest: float) -> None:
     error = ulps(got, exact)
     if dtype == "f32":
         error[(exact < np.finfo(np.float32).tiny) & (got >= 0) & (got <= exact)] = 0
     worst = int(np.argmax(error))
     assert error[worst] <= (3 if dtype == "f32" else 2 + SLACK), f"{x[worst]!r}: {error[worst]:.2f} ulp"
     assert not np.signbit(got[~np.isnan(got)]).any()
-    assert not got[x < -746].any()
+    assert not got[x < lowest].any()
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_the_exponential_of_negative_numbers_stays_within_its_bound(dtype):
-    check_exp_flushed(dtype, 60000)
+def test_exponentials_of_negative_numbers_stay_within_their_bounds(dtype):
+    check_flushed(dtype, 60000)
+
+
+def check_exp2_less(count: int) -> None:
+    """Within its bound wherever x - n is in its range, however large both are."""
+    rng = np.random.default_rng(12)
+    n = rng.integers(-200, 200, count).astype(np.float32)
+    x = n + np.concatenate([rng.uniform(-125, 126, count - 2), [-125, 126]]).astype(np.float32)
+    x = np.clip(x, n - 125, n + 126)
+    (got,) = evaluate(("exp2_less(a, b)",), x, n, lanes=target.current().lanes)
+    error = ulps(got, np.exp2(x.astype(np.float64) - n))
+    worst = int(np.argmax(error))
+    assert error[worst] <= 3, f"{x[worst]!r} - {n[worst]!r}: {error[worst]:.2f} ulp"
+
+
+def test_powers_of_two_less_an_exponent_stay_within_their_bound():
+    check_exp2_less(60000)
 
 
 @pytest.mark.parametrize("lanes", [0, 4, 8, 16])
@@ -228,8 +249,9 @@ def check_target() -> None:
     """Errors, for a process that compiles for another CPU."""
     for dtype in ("f32", "f64"):
         check_errors(dtype, 4000)
-        check_exp_flushed(dtype, 4000)
+        check_flushed(dtype, 4000)
         check_powers(dtype)
+    check_exp2_less(4000)
 
 
 @pytest.mark.parametrize("name", OTHER_TARGETS, ids=lambda t: t[0])
@@ -238,5 +260,5 @@ def test_other_targets_keep_the_bounds(name):
 
 
 def test_every_function_states_its_bound():
-    for name in {*FUNCTIONS, "exp_flushed"} - {"sqrt"}:
+    for name in {*FUNCTIONS, "exp_flushed", "exp2_flushed", "exp2_less"} - {"sqrt"}:
         assert "ulp" in getattr(vmath, name).__doc__, name

@@ -401,8 +401,8 @@ def store(dtype: str) -> Callable:
 
 
 @cache
-def prefetch(dtype: str, lanes: int) -> Callable:
-    """``prefetch(dtype, lanes)(address)``: ask for the cache lines that a vector's elements lie in, to be read soon."""
+def prefetch(dtype: str, lanes: int, soon: bool = True) -> Callable:
+    """``prefetch(dtype, lanes)(address)``: ask for the cache lines of a vector's elements, in L1 if needed `soon`, else in L2."""
     size = emit.SIZES[dtype] * lanes
 
     def typing(typingctx, address):
@@ -412,7 +412,7 @@ def prefetch(dtype: str, lanes: int) -> Callable:
             function = emit._declare(builder, "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [byte, index, index, index]))
             for line in range(0, size, _LINE):
                 where = builder.inttoptr(builder.add(base, ir.Constant(base.type, line)), byte)
-                builder.call(function, [where, *(ir.Constant(index, v) for v in (0, 3, 1))])
+                builder.call(function, [where, *(ir.Constant(index, v) for v in (0, 3 if soon else 2, 1))])
             return context.get_dummy_value()
 
         return signature(types.void, address), generate

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from .emit import E
 from .vmath_erf import erf, gelu, gelu_tanh
-from .vmath_exp import cosh, exp, exp2, exp_flushed, expm1, sigmoid, sinh, tanh
+from .vmath_exp import cosh, exp, exp2, exp2_flushed, exp2_less, exp_flushed, expm1, sigmoid, sinh, tanh
 from .vmath_log import acosh, asinh, atanh, log, log1p, log2, log10, softplus
 from .vmath_pow import pow
 from .vmath_trig import acos, asin, atan, cos, sin, tan
@@ -40,8 +40,8 @@ def sign(x: E) -> E:
 
 
 _ALL = (
-    exp, exp_flushed, exp2, expm1, log, log2, log10, log1p, tanh, sigmoid, erf, sin, cos, tan, asin, acos, atan, sinh, cosh, asinh,
-    acosh, atanh, softplus, gelu, gelu_tanh, pow, fmod, sign, floor_mod,
+    exp, exp_flushed, exp2, exp2_flushed, exp2_less, expm1, log, log2, log10, log1p, tanh, sigmoid, erf, sin, cos, tan, asin,
+    acos, atan, sinh, cosh, asinh, acosh, atanh, softplus, gelu, gelu_tanh, pow, fmod, sign, floor_mod,
 )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ _TAIL = {
 }  # fmt: skip
 # e^r for |r| <= ln 2 / 2
 _SHORT = (1.0, 1.0, 0.49999231494816887, 0.16667114652336443, 0.0418901568827609, 0.0083125199684253)
+# 2^r for |r| <= 1/2
+_SHORT_2 = (1.0, 0.69314700365, 0.24022242427, 0.055507335812, 0.0096715129912, 0.0013264727313)
 # tanh x = x P(x^2) / Q(x^2) up to the x from which on tanh rounds to 1; among the float32 neighbours of the minimax fit
 # and its multiples, coefficients whose evaluation in float32 errs least
 _TANH_P = (0.7497627139091492, 0.1003161370754242, 0.0026196970138698816, 1.5432729924214073e-05, 9.986149684948487e-09)
@@ -113,6 +115,32 @@ def exp_flushed(x: E) -> E:
     n = shifted - magic
     r = n.fma(-LN2_LOW["f32"], n.fma(-LN2_HIGH["f32"], bounded))
     return horner(r, _SHORT) * (shifted.bits("i32") << FRACTION["f32"]).bits("f32")
+
+
+def exp2_flushed(x: E) -> E:
+    """2^x for x <= 0, in float32 at most 3 ulp and 0 below 2^-126 (see `exp_flushed`); in float64 `exp2`."""
+    if x.t == "f64":
+        return exp2(x)
+    bias = BIAS["f32"]
+    r, shifted = _short_reduced(x.at_least(-bias), bias)
+    return horner(r, _SHORT_2) * (shifted << FRACTION["f32"]).bits("f32")
+
+
+def exp2_less(x: E, n: E) -> E:
+    """2^(x - n) in float32 for integral n and x - n of -125 to 126, at most 3 ulp; anything else for what lies outside.
+
+    x - n is not rounded. A power of two is not a factor but added to the exponent: what other units can do (Zen's integer
+    units) does not wait for those that multiply.
+    """
+    r, shifted = _short_reduced(x, -n)
+    return (paired(r, _SHORT_2).bits("i32") + (shifted << FRACTION["f32"])).bits("f32")
+
+
+def _short_reduced(x: E, offset: E | float) -> tuple[E, E]:
+    """(r, word): x = r + n with |r| <= 1/2, and an integer whose low bits are those of n + an integral offset."""
+    magic = x.like(1.5 * 2.0 ** FRACTION["f32"]) + offset
+    shifted = x + magic
+    return x - (shifted - magic), shifted.bits("i32")
 
 
 def exp_sum(x: E, rest: E | None = None) -> E:
