@@ -36,7 +36,7 @@ def contrib_pad(t: Builder, data, pads, value=None, *, mode="constant"):
     return pad(t, data, t.reshape(pads, (pads.size,)), value, mode=mode)
 
 
-@contrib("Unique")
+@contrib("Unique", host=True)
 def unique(t: Builder, x):
     """The distinct values in the order of their first occurrence, the place of each element among them, and their counts."""
     flat = t.reshape(x, (x.size,))
@@ -51,7 +51,7 @@ def _unique(x: np.ndarray) -> list[np.ndarray]:
     return [values[order], rank[place.reshape(-1)].astype(np.int64), counts[order].astype(np.int64)]
 
 
-@contrib("Inverse")
+@contrib("Inverse", host=True)
 def inverse(t: Builder, x):
     """The inverse of each matrix, by LAPACK."""
     if x.rank < 2 or x.shape[-1] != x.shape[-2]:

@@ -27,7 +27,7 @@ class Way(enum.Enum):
 _MEANING = {
     Way.NATIVE: "compiled; dtypes or attributes that the lowering declines go the way of *reference*",
     Way.IMPORT: "gone before anything runs: the value is a constant of the graph",
-    Way.PYTHON: "texts, maps, sequences, control flow: Python moves values between compiled parts, bodies have plans of their own",
+    Way.PYTHON: "texts, maps, sequences, control flow: Python moves or computes values, bodies have plans of their own",
     Way.BODY: "no row of its own: the definition that ONNX publishes is inlined, and compiled as far as its operators are",
     Way.HOST: "a step of the plan calls the implementation in `onnx.reference` on numpy arrays",
     Way.NONE: "neither a row, nor a body, nor an implementation in `onnx.reference`",
@@ -37,10 +37,26 @@ _HEAD = """# Operators
 Made by `make docs` from the registry and the schemas of onnx {version}; do not edit.
 
 {count} operators in {versions} versions. A version is the first opset that it holds in; a node means the newest
-version that its model's opset reaches.
+version that its model's opset reaches. Types are those of the newest version's inputs (`f32` is float32, `i8-64` are
+the integers int8 to int64, `f8` float8 of any kind, `c64` complex64); in parentheses those that Python moves or
+computes where kernels handle the others.
 
 {summary}
+
+Every operator of the standard is tested by onnx's backend tests (`pytest tests/test_backend.py -k gather_nd`). Those that
+onnxruntime has too are compared with it on cases drawn from the schemas, over versions, types, attributes and shapes
+(`python -m tests.schemas GatherND`).
 """
+_SHORT = {
+    "float16": "f16", "bfloat16": "bf16", "float": "f32", "double": "f64", "bool": "bool", "string": "string",
+    "complex64": "c64", "complex128": "c128",
+}  # fmt: skip
+_ORDER = (
+    "f16", "bf16", "f32", "f64", "i2", "i4", "i8", "i16", "i32", "i64", "u2", "u4", "u8", "u16", "u32", "u64", "bool", "f4", "f6",
+    "f8", "c64", "c128", "string", "sequence", "optional", "map",
+)  # fmt: skip
+_RANGES = {"i8 i16 i32 i64": "i8-64", "u8 u16 u32 u64": "u8-64"}
+_COMPILED = frozenset(("f16", "bf16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,7 @@ class Operator:
     name: str
     ways: tuple[tuple[int, Way], ...]
     meaning: str
+    types: str = ""
 
     @property
     def versions(self) -> str:
@@ -76,7 +93,35 @@ def operators() -> Iterator[Operator]:
         if not known:
             versions = [(row.since, _row_way(row)) for row in registry.rows() if (row.domain, row.name) == (domain, name)]
         newest = registry.find(domain, name, versions[-1][0])
-        yield Operator(domain, name, tuple(versions), _meaning(newest) if newest is not None else "")
+        types = _types(known[-1], versions[-1][1]) if known else ""
+        yield Operator(domain, name, tuple(versions), _meaning(newest) if newest is not None else "", types)
+
+
+def _types(schema, way: Way) -> str:
+    """The types of a schema's inputs in short."""
+    allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
+    given = [text for one in schema.inputs for text in allowed.get(one.type_str, [one.type_str])]
+    names = sorted({_short(text) for text in given}, key=_ORDER.index)
+    rest = [name for name in names if way in (Way.NATIVE, Way.BODY) and name not in _COMPILED]
+    own = _ranges([name for name in names if name not in rest])
+    return f"{own} ({_ranges(rest)})".strip() if rest else own
+
+
+def _short(text: str) -> str:
+    """``f32`` for ``tensor(float)``."""
+    kind, _, element = text.rstrip(")").partition("(")
+    if kind != "tensor":
+        return {"seq": "sequence"}.get(kind, kind)
+    if element.startswith(("float8", "float6", "float4")):
+        return f"f{element[5]}"
+    return _SHORT.get(element) or element.replace("uint", "u").replace("int", "i")
+
+
+def _ranges(names: Sequence[str]) -> str:
+    text = " ".join(names)
+    for listed, short in _RANGES.items():
+        text = text.replace(listed, short)
+    return text
 
 
 def _way(schema) -> Way:
@@ -92,7 +137,7 @@ def _way(schema) -> Way:
 
 
 def _row_way(row: registry.Row) -> Way:
-    return Way.PYTHON if row.takes is registry.Takes.VALUES else Way.NATIVE
+    return Way.PYTHON if row.host or row.takes is registry.Takes.VALUES else Way.NATIVE
 
 
 def _meaning(row: registry.Row) -> str:
@@ -128,9 +173,16 @@ def page() -> str:
     summary = _table(("way", "newest versions", "all versions", "meaning"), used)
     parts = [_HEAD.format(version=onnx.__version__, count=len(every), versions=sum(ways.values()), summary=summary)]
     for domain in dict.fromkeys(one.domain for one in every):
-        rows = [(one.name, one.versions, _escaped(one.meaning)) for one in every if one.domain == domain]
-        parts.append(f"## {domain or 'ai.onnx'}\n\n{_table(('operator', 'versions', 'meaning'), rows)}\n")
+        rows = [(one.name, one.versions, one.types, _escaped(one.meaning)) for one in every if one.domain == domain]
+        table = _table(*_without_empty(("operator", "versions", "types", "meaning"), rows))
+        parts.append(f"## {domain or 'ai.onnx'}\n\n{table}\n")
     return "\n".join(parts)
+
+
+def _without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Without columns that say nothing: onnx does not know the types of others' operators."""
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _escaped(text: str) -> str:

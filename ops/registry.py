@@ -30,7 +30,7 @@ L = TypeVar("L", bound=Lowering)
 MICROSOFT = "com.microsoft"
 FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter", "scan",
-    "patches", "spectrum", "quant", "qlinear", "einsum", "gradient", "control", "sequence", "resize", "rnn", "random",
+    "patches", "spectrum", "quant", "qlinear", "einsum", "gradient", "optimizers", "control", "sequence", "resize", "rnn", "random",
     "sort", "detection", "contrib_fused", "contrib_attention", "contrib_decoding", "contrib_quant", "contrib_blockwise",
     "contrib_tensor", "contrib_text", "text", "ngrams", "ml_features", "ml_labels", "ml_linear", "ml_trees",
 )  # fmt: skip
@@ -54,24 +54,25 @@ class Row:
     lower: Lowering
     takes: Takes = Takes.NATIVE
     text: str = ""
+    host: bool = False  # Python computes it, whatever the inputs
 
 
 _rows: dict[tuple[str, str], list[Row]] = {}
 
 
-def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE) -> Callable[[L], L]:
+def op(name: str, since: int = 1, domain: str = "", takes: Takes = Takes.NATIVE, host: bool = False) -> Callable[[L], L]:
     """Register the decorated function as the operator's meaning from opset `since` on."""
 
     def register(function: L) -> L:
-        _add(Row(domain, name, since, function, takes))
+        _add(Row(domain, name, since, function, takes, host=host))
         return function
 
     return register
 
 
-def contrib(name: str, takes: Takes = Takes.NATIVE) -> Callable[[L], L]:
+def contrib(name: str, takes: Takes = Takes.NATIVE, host: bool = False) -> Callable[[L], L]:
     """`op` of the domain com.microsoft, whose operators have one version."""
-    return op(name, domain=MICROSOFT, takes=takes)
+    return op(name, domain=MICROSOFT, takes=takes, host=host)
 
 
 # numpy kinds of what an operator is defined for

@@ -91,7 +91,7 @@ def compress(t: Builder, x: Tensor, condition: Tensor, *, axis=None) -> Tensor |
     return t.cut(t.op("Gather", x, places, axis=d, since=13), found, d)
 
 
-@op("Unique", since=11, takes=Takes.TENSORS)
+@op("Unique", since=11, takes=Takes.TENSORS, host=True)
 def unique(t: Builder, x: Tensor, *, axis=None, sorted=1) -> tuple[Tensor | Opaque, ...]:
     """The distinct slices along an axis (None: elements), their first places, the place of each among them, counts; by numpy."""
     d = None if axis is None else axis_index(axis, x.rank)

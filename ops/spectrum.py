@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms as matrix products: DFT, STFT. A complex number is a last dimension of two.
+"""Discrete Fourier transforms as matrix products: DFT, STFT; MelWeightMatrix. A complex number is a last dimension of two.
 
 For lengths of a few hundred a product with the matrix of the transform is as fast as the fast transform, and fuses with
 what is before it; longer ones are left to numpy's.
@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from .builder import Builder, Declined, OperatorError, axis_index
-from .cast import widened
+from .cast import native_dtype, widened
 from .primitives import Tensor
 from .registry import FLOATS, check_types, op
 
@@ -107,3 +107,20 @@ def stft(t: Builder, signal, frame_step, window=None, frame_length=None, *, ones
     if window is not None:
         cut = t.map("a * b", cut, t.reshape(t.cast(window, x.dtype), (length, 1)))
     return t.cast(_transformed(t, cut, length // 2 + 1 if onesided else length), signal.dtype)
+
+
+@op("MelWeightMatrix", since=17)
+def mel_weight_matrix(
+    t: Builder, num_mel_bins, dft_length, sample_rate, lower_edge_hertz, upper_edge_hertz, *, output_datatype=1
+) -> Tensor:  # fmt: skip
+    """[bins of a spectrum, mel bins]: triangles, each from its left neighbour's peak to its right neighbour's."""
+    bands, length, rate = (t.ints(x)[0] for x in (num_mel_bins, dft_length, sample_rate))
+    low, high = (2595 * np.log1p(t.value(x).reshape(()) / 700) / np.log(10) for x in (lower_edge_hertz, upper_edge_hertz))
+    mels = np.arange(bands + 2) * ((high - low) / (bands + 2)) + low
+    peaks = ((length + 1) * 700 * np.expm1(mels / 2595 * np.log(10)) // rate).astype(np.int64)
+    left, peak, right = peaks[:-2], peaks[1:-1], peaks[2:]
+    place = np.arange(length // 2 + 1)[:, None]
+    up = np.where(peak > left, (place - left) / np.maximum(peak - left, 1), 1.0)
+    down = (right - place) / np.maximum(right - peak, 1)
+    weights = np.where((place >= peak) & (place < right), down, np.where((place >= left) & (place <= peak), up, 0.0))
+    return t.constant(weights, native_dtype(output_datatype))

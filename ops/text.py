@@ -35,7 +35,7 @@ def string_normalizer(
     return t.host(normalize, (X,), [kind], "strings live on the host")[0]
 
 
-@op("StringConcat", since=20, takes=Takes.TENSORS)
+@op("StringConcat", since=20, takes=Takes.TENSORS, host=True)
 def string_concat(t: Builder, X: Tensor, Y: Tensor) -> Tensor:
     """Each text of X followed by that of Y, broadcast."""
     kind = [(np.dtype(object), broadcast(X.shape, Y.shape))]

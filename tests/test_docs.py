@@ -78,3 +78,10 @@ def test_the_table_has_operators_that_only_the_registry_knows(own_registry):
     registry.elementwise("Twice", "a + a", since=3, domain="my.ops")
     (one,) = [one for one in coverage.operators() if one.domain == "my.ops"]
     assert (one.versions, one.meaning) == ("native 3", "`a + a`")
+
+
+def test_the_table_tells_the_types_that_kernels_compute_from_those_that_python_moves():
+    types = {one.name: one.types for one in coverage.operators() if one.domain == ""}
+    assert types["MatMul"] == "f16 bf16 f32 f64 i32 i64 u32 u64"
+    assert types["Equal"] == "f16 bf16 f32 f64 i8-64 u8-64 bool (string)"
+    assert types["StringConcat"] == "string"
