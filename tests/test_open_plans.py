@@ -17,10 +17,13 @@ from benchmarks import zoo
 from jitrt import families
 from jitrt.engine import Engine, Entry
 from jitrt.families import Family, shapes_of
+from jitrt.fusion import attention
+from jitrt.fusion.attentionband import band_of
 from jitrt.fusion.graph import Graph
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
 from jitrt.memory import Recycler
+from jitrt.ops.kernels.sizes import now
 
 THREADS = 2
 ENCODER = {"layers": 1, "width": 32, "heads": 2, "inner": 48, "vocabulary": 50}
@@ -240,6 +243,48 @@ def test_values_that_tracing_reads_are_open_when_they_differ() -> None:
     assert any("s = [$s_0, 6]: read as shape by Reshape 'r'" in lines and "s_0 >= 2: element 0 of s" in lines for lines in printed)
     assert any("n >= 2: element 0 of n" in lines and not any(line.startswith("n = ") for line in lines) for lines in printed)
     assert len(plans(made)) <= 4
+
+
+# -- masks
+PLACES = """n = Shape <start = 2, end = 3> (q) t = Shape <start = 3, end = 4> (k) zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> () four = Constant <value_ints = [4]> () low = Constant <value_float = -1e30> ()
+    far = Constant <value_ints = [9999]> () p = Sub (t, n) p0 = Squeeze (p) t0 = Squeeze (t) z0 = Squeeze (zero)
+    o0 = Squeeze (one) i = Range (p0, t0, o0) j = Range (z0, t0, o0) i1 = Unsqueeze (i, one)"""
+SEEN = {
+    "up to its own place": ("m = LessOrEqual (j, i1)", lambda s, t: (s, t - s)),
+    "the other way round": ("m = GreaterOrEqual (i1, j)", lambda s, t: (s, t - s)),
+    "before the next place": ("h = Add (i1, one) m = Less (j, h)", lambda s, t: (s, t - s)),
+    "not the later ones": ("h = Greater (j, i1) m = Not (h)", lambda s, t: (s, t - s)),
+    "a window": ("a = LessOrEqual (j, i1) h = Sub (i1, four) b = Greater (j, h) m = And (a, b)", lambda s, t: (3 + s - t, t - s)),
+    "a part of a table": ("a = Slice (table, p, t, zero) m = Slice (a, zero, t, one)", lambda s, t: (299 - t + s, t - s)),
+    "a filler times what hides": (
+        "m = Greater (j, i1)"
+        " w = Cast <to = 1> (m) h = Concat <axis = 0> (n, t) a = Expand (low, h) b = Mul (a, w) a1 = Add (a0, b)",
+        lambda s, t: (s, t - s),
+    ),
+    "whatever comes later": ("m = LessOrEqual (i1, j)", lambda s, t: (s - t, t)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_mask_made_of_open_sizes_leaves_out_what_it_hides(monkeypatch, name: str) -> None:
+    """The band (how far before and behind its place a query sees keys) is known for all sizes."""
+    text, reach = SEEN[name]
+    end = "" if " a1 = " in text else "a1 = Where (m, a0, low)"
+    model = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 20]>
+        g (float[1,2,S,8] q, float[1,2,8,T] k, float[1,2,T,8] v) => (float[1,2,S,8] y) {{ {PLACES} a0 = MatMul (q, k) {text} {end}
+        a2 = Softmax (a1) y = MatMul (a2, v) }}""")
+    table = onnx.numpy_helper.from_array(np.tri(300, dtype=bool), "table")
+    model.graph.initializer.append(table)
+    found = []
+    monkeypatch.setattr(attention, "band_of", lambda *given: found.append(band_of(*given)) or found[-1])
+    made = Engine(load(model).graph, THREADS)
+    for s, t in ((5, 9), (6, 11), (7, 13), (40, 77), (130, 131), (9, 299), (200, 290)):
+        assert_right(made, feeds_of(made.graph, seed=s, S=s, T=t))
+    assert plans(made)
+    band = found[1]
+    assert (now(band.back), now(band.ahead)) == reach(6, 11)
+    assert len(plans(made)) <= 2
 
 
 # -- models
