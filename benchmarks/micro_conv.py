@@ -57,7 +57,7 @@ class Peer:
 
 def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tuple[Replay, np.ndarray]:
     """The layer's launches ready to run, and its output as [1, cout, out, out]."""
-    from jitrt.ops.kernels import conv, depthwise
+    from jitrt.ops.kernels import conv, convweights, depthwise
 
     native = memory.array((1, layer.size, layer.size, layer.cin))
     native[...] = np.moveaxis(x, 1, -1)
@@ -66,7 +66,9 @@ def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tupl
     result = image.channels_last(memory.keep(out), (1, layer.cout, layer.out, layer.out), 4)
     separate = layer.groups == layer.cin
     pack, weights_of = (
-        (depthwise.pack_depthwise, depthwise.DepthwiseWeights.of) if separate else (conv.pack_weights, conv.PackedWeights.of)
+        (depthwise.pack_depthwise, depthwise.DepthwiseWeights.of)
+        if separate
+        else (convweights.pack_weights, convweights.PackedWeights.of)
     )
     data = pack(w, layer.groups)
     address = memory.array(data.shape)

@@ -13,8 +13,10 @@ from .builder import Builder, Declined, OperatorError
 from .convchoice import ConvLayer, is_winograd, winograd_by_cost, winograd_forms
 from .kernels import conv as dense
 from .kernels import convtranspose as transposed
+from .kernels import convweights
 from .kernels import depthwise as light
 from .kernels import winograd as fast
+from .kernels.blocking import panel_width
 from .kernels.image import Alloc, Image, Opaque
 from .kernels.packing import Packing
 from .kernels.sizes import cached, most
@@ -91,7 +93,7 @@ def _possible(
     if _is_depthwise(W, layer.groups):
         return ["depthwise"]
     filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
-    names = ["direct, rows folded"] if dense.foldable(filters, layer.groups) and W.is_constant else []
+    names = ["direct, rows folded"] if convweights.foldable(filters, layer.groups) and W.is_constant else []
     names.append("direct")
     plane = all(W.shape[2 + i] == 1 and X.shape[2 + i] == 1 for i in order[:-2])
     if plane and set(layer.strides) == {1} and X.dtype == np.float32 and W.is_constant and fast.fits(X.shape[1], W.shape[0]):
@@ -121,12 +123,12 @@ def _algorithm(name: str, layer: ConvLayer, dtype: np.dtype, order: tuple[int, .
         )  # fmt: skip
     if name == "direct, rows folded":
         return _Algorithm(
-            name, dense.folded_packing(filters, dtype),
-            lambda at: dense.PackedWeights((*filters[:2], 1, *filters[2:]), 1, at, folded=True),
+            name, convweights.folded_packing(filters, dtype),
+            lambda at: convweights.PackedWeights((*filters[:2], 1, *filters[2:]), 1, at, folded=True),
             lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
     return _Algorithm(
-        name, dense.weights_packing(shape, dtype, group), lambda at: dense.PackedWeights.of(filters, group, at),
+        name, convweights.weights_packing(shape, dtype, group), lambda at: convweights.PackedWeights.of(filters, group, at),
         lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
     )  # fmt: skip
 
@@ -195,7 +197,7 @@ def _packed_at_run_time(t: Builder, W: Tensor, group: int) -> Tensor:
         lanes = light.padded_channels(1, W.dtype.itemsize)
         vectors = t.reshape(padded, (channels // lanes, lanes, prod(kernel)))
         return t.reshape(t.transpose(vectors, (0, 2, 1)), (channels // lanes, *kernel, lanes))
-    width, each = dense.panel_width(W.dtype.itemsize), W.shape[0] // group
+    width, each = panel_width(W.dtype.itemsize), W.shape[0] // group
     panels = -(-each // width)
     x = t.reshape(W, (group, each, W.shape[1], *kernel))
     x = t.pad(x, (0,) * 6, (0, panels * width - each, 0, 0, 0, 0))
@@ -242,7 +244,7 @@ def conv_transpose(
     image, weights, bias = (None if x is None else t.cast(x, wide) for x in (X, W, B))
     whole = not any(begin) and size == tuple(n * s for n, s in zip(inner, steps))
     apart = group == 1 and kernel == steps and set(dils) == {1}
-    if apart and whole and W.is_constant and prod(W.shape[1:]) <= dense.panel_width(image.dtype.itemsize):
+    if apart and whole and W.is_constant and prod(W.shape[1:]) <= panel_width(image.dtype.itemsize):
         return t.cast(_by_pixels(t, image, weights, bias, size), X.dtype)
     if W.is_constant and all(begin[i] >= 0 and end[i] >= 0 for i in range(spatial)):
         return t.cast(_by_phases(t, image, weights, bias, steps, dils, begin, group, size), X.dtype)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from .kernels import target
-from .kernels.conv import padded_columns
+from .kernels.convweights import padded_columns
 from .kernels.sizes import cached, deferred, fixed
 from .kernels.winogradforms import Form, forms
 

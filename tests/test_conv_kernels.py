@@ -24,7 +24,7 @@ from kernel_problems import (
 )
 
 from jitrt.ops.kernels import conv as dense
-from jitrt.ops.kernels import convtranspose, depthwise, target
+from jitrt.ops.kernels import convtranspose, convweights, depthwise, target
 from jitrt.ops.kernels.convtranspose import TransposedWeights
 from jitrt.ops.kernels.padcopy import pad_copy
 from jitrt.ops.kernels.spec import KernelSpec
@@ -49,11 +49,11 @@ WINDOWS = [
 SIZES = {1: (29,), 2: (9, 17), 3: (4, 5, 6)}
 
 
-def pack(w: np.ndarray, groups: int, memory: Memory) -> dense.PackedWeights | depthwise.DepthwiseWeights:
+def pack(w: np.ndarray, groups: int, memory: Memory) -> convweights.PackedWeights | depthwise.DepthwiseWeights:
     """Packed filters in memory."""
     if w.shape[1] == 1 and groups > 1:
         return depthwise.DepthwiseWeights.of(w.shape, groups, memory.keep(depthwise.pack_depthwise(w, groups)))
-    return dense.PackedWeights.of(w.shape, groups, memory.keep(dense.pack_weights(w, groups)))
+    return convweights.PackedWeights.of(w.shape, groups, memory.keep(convweights.pack_weights(w, groups)))
 
 
 def convolve(
@@ -327,11 +327,11 @@ def test_tiles_for_many_registers():
 
 def test_impossible_shapes_are_refused():
     memory = Memory()
-    packed = dense.PackedWeights.of((8, 4, 3, 3), 1)
+    packed = convweights.PackedWeights.of((8, 4, 3, 3), 1)
     few, x, y = (image(np.zeros(shape, np.float32)) for shape in [(1, 3, 5, 5), (1, 4, 5, 5), (1, 8, 3, 3)])
     with pytest.raises(ValueError, match="input"):
         dense.conv("f32", few, packed, y, [1, 1], [1, 1], [0, 0], alloc=memory.alloc)
     with pytest.raises(ValueError, match="groups"):
-        dense.pack_weights(np.zeros((8, 4, 3, 3), np.float32), 3)
+        convweights.pack_weights(np.zeros((8, 4, 3, 3), np.float32), 3)
     with pytest.raises(ValueError, match="epilogue"):
         dense.conv("f32", x, packed, y, [1, 1], [1, 1], [0, 0], epilogue=(1, 1), alloc=memory.alloc)

@@ -17,7 +17,7 @@ from jitrt.engine import Engine
 from jitrt.fusion import importer, parallel
 from jitrt.fusion.weights import Weights
 from jitrt.ops.kernels import gemm
-from jitrt.ops.kernels.conv import pack_weights, weights_packing
+from jitrt.ops.kernels.convweights import pack_weights, weights_packing
 from jitrt.ops.kernels.packing import Packing
 from jitrt.ops.kernels.winograd import pack_winograd, winograd_packing
 from jitrt.ops.kernels.winogradforms import Form

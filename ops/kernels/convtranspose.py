@@ -17,7 +17,9 @@ from math import prod
 
 import numpy as np
 
-from .conv import PackedWeights, pack_weights, panel_width, product
+from .blocking import panel_width
+from .conv import product
+from .convweights import PackedWeights, pack_weights
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
 from .launch import Launch

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .conv import PackedWeights, conv, panel_width, weights_packing
+from .blocking import panel_width
+from .conv import conv
+from .convweights import PackedWeights, weights_packing
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch
 from .packing import Packing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import target
-from .conv import panel_width
+from .blocking import panel_width
 from .gemm import Matrix, matmul
 from .gemm import packing as gemm_packing
 from .image import SIZES, Alloc, Image, Opaque

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import target
-from .conv import panel_width
+from .blocking import panel_width
 from .gemm import Matrix, matmul
 from .image import Alloc, Opaque
 from .launch import Launch

@@ -18,7 +18,9 @@ from math import prod
 import numpy as np
 
 from . import target
-from .conv import PackedWeights, conv, padded_columns, panel_width
+from .blocking import panel_width
+from .conv import conv
+from .convweights import PackedWeights, padded_columns
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
