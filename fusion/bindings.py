@@ -54,7 +54,7 @@ class Binding:
     def shape(self, i: int) -> tuple[int, ...] | None:
         """The shape of output i; None: only a run knows it."""
         out = self.plan.outputs[i]
-        return tuple(map(self._at.number, out.shape)) if isinstance(out, Tensor) else None
+        return tuple([n if type(n) is int else self._at.number(n) for n in out.shape]) if isinstance(out, Tensor) else None
 
     def concrete(self) -> Plan:
         """The plan as it is with these values."""
