@@ -7,7 +7,7 @@ for a large model. The arena is packed for more than the sizes at hand, and anew
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ import numpy as np
 from ..ops.kernels.launch import Block
 from ..ops.kernels.sizes import Size
 from ..ops.kernels.solver import solver
-from .plan import Buffer, HostStep, Plan, Ref, Space, Step, Tensor
+from .plan import Buffer, HostStep, Numbers, Plan, Ref, Space, Step, Tensor
 from .storage import assign
 
 _FINENESS = 8, 64  # the arena is packed for one of so many sizes between powers of two: the first that guards allow
@@ -47,23 +47,30 @@ class Binding:
         return _Values(self.plan, self.values.tolist(), self.offsets, self.sizes)
 
     @cached_property
-    def outputs(self) -> tuple[Tensor | Buffer, ...]:
+    def outputs(self) -> tuple[Tensor | Numbers | Buffer, ...]:
         """The plan's outputs, all shapes given."""
-        return tuple(map(self._at.tensor, self.plan.outputs)) if self.plan.is_open else self.plan.outputs
+        return tuple(map(self._at.value, self.plan.outputs)) if self.plan.is_open else self.plan.outputs
+
+    @cached_property
+    def hosts(self) -> Mapping[int, HostStep]:
+        """The plan's steps in Python by number, all shapes given."""
+        steps = {i: step for i, step in enumerate(self.plan.steps) if isinstance(step, HostStep)}
+        return {i: self._at.host(step) for i, step in steps.items()} if self.plan.is_open else steps
 
     def shape(self, i: int) -> tuple[int, ...] | None:
         """The shape of output i; None: only a run knows it."""
         out = self.plan.outputs[i]
-        return tuple([n if type(n) is int else self._at.number(n) for n in out.shape]) if isinstance(out, Tensor) else None
+        known = isinstance(out, Tensor | Numbers)
+        return tuple([n if type(n) is int else self._at.number(n) for n in out.shape]) if known else None
 
     def concrete(self) -> Plan:
         """The plan as it is with these values."""
         if not self.plan.is_open:
             return self.plan
         at = self._at
-        at.learn([number for step in self.plan.steps for number in (step.flops, step.bytes)])
+        at.learn([number for step in self.plan.steps if isinstance(step, Step) for number in (step.flops, step.bytes)])
         return replace(
-            self.plan, inputs=tuple(map(at.tensor, self.plan.inputs)), outputs=self.outputs,
+            self.plan, inputs=tuple(map(at.value, self.plan.inputs)), outputs=self.outputs,
             steps=tuple(map(at.step, self.plan.steps)), arena_bytes=self.arena_bytes, scratch_bytes=self.scratch_bytes,
             symbols=None, sizes=(), memories=(), places={},
         )  # fmt: skip
@@ -171,10 +178,12 @@ class _Values:
         place = self.plan.places.get(number.frozen)
         return self._others[number.frozen] if place is None else self.values[place]
 
-    def tensor(self, x: Tensor | Buffer) -> Tensor | Buffer:
-        if isinstance(x, Buffer):
-            return self.buffer(x)
-        return replace(x, shape=tuple(map(self.number, x.shape)), ref=self.ref(x.ref))
+    def value(self, x: Tensor | Numbers | Buffer | None) -> Tensor | Numbers | Buffer | None:
+        if isinstance(x, Tensor):
+            return replace(x, shape=tuple(map(self.number, x.shape)), ref=self.ref(x.ref))
+        if isinstance(x, Numbers):
+            return replace(x, elements=tuple(map(self.number, x.elements)))
+        return x if x is None else self.buffer(x)
 
     def ref(self, ref: Ref) -> Ref:
         return Ref(self.buffer(ref.buffer), self.number(ref.offset))
@@ -183,8 +192,12 @@ class _Values:
         index = int(self.offsets[buffer.index]) if buffer.space is Space.ARENA and len(self.offsets) else buffer.index
         return replace(buffer, index=index, nbytes=self.number(buffer.nbytes))
 
-    def step(self, step: Step | HostStep) -> Step:
-        assert isinstance(step, Step)
+    def host(self, step: HostStep) -> HostStep:
+        return replace(step, inputs=tuple(map(self.value, step.inputs)), outputs=tuple(map(self.value, step.outputs)))
+
+    def step(self, step: Step | HostStep) -> Step | HostStep:
+        if isinstance(step, HostStep):
+            return self.host(step)
         return replace(
             step, args=tuple(map(self.argument, step.args)), tasks=self.number(step.tasks), flops=self.number(step.flops),
             bytes=self.number(step.bytes),

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
-from ..ops.kernels.sizes import alike
+from ..ops.kernels.sizes import alike, now
 from ..ops.primitives import Host, Join, Kernel, Map, Move, Opaque, Primitive, Reduce, Shape, Tail, Tensor, Trace
 
 MAX_MEMBERS = 48  # bounds compile time and register pressure of one loop
@@ -38,8 +38,11 @@ class Loop:
 
     @property
     def serial(self) -> bool:
-        """Whether the reductions leave too few rows for a big space (rule 4)."""
-        return bool(self.axes) and prod(self.row_shape) < FEW_ROWS and prod(self.space) > BIG_ROW_SPACE
+        """Whether the reductions leave too few rows for a big space (rule 4); of two reasons against, one is enough to guard."""
+        rows = prod(self.row_shape)
+        if not self.axes or (now(rows) >= FEW_ROWS and rows >= FEW_ROWS):
+            return False
+        return prod(self.space) > BIG_ROW_SPACE and rows < FEW_ROWS
 
 
 @dataclass(eq=False)

@@ -8,20 +8,12 @@ from dataclasses import replace
 from ..ops.kernels.launch import Block
 from ..ops.kernels.sizes import Size
 from ..ops.kernels.symbols import Symbols
-from .plan import HostStep, Plan, Ref, Step, Tensor
+from .plan import HostStep, Numbers, Plan, Ref, Step, Tensor
 from .storage import Memory
 
 
-class HasHostSteps(Exception):
-    """A host step may look at sizes while it runs."""
-
-
 def opened(plan: Plan, symbols: Symbols, memories: Sequence[Memory]) -> Plan:
-    """The plan with its sizes listed.
-
-    Raises:
-        HasHostSteps: Python runs a step.
-    """
+    """The plan with its sizes listed."""
     places: dict[object, int] = {}
     sizes: list[Size] = []
     for number in _numbers(plan, memories):
@@ -34,14 +26,22 @@ def opened(plan: Plan, symbols: Symbols, memories: Sequence[Memory]) -> Plan:
 def _numbers(plan: Plan, memories: Sequence[Memory]) -> Iterator[object]:
     yield plan.scratch_bytes
     yield from (memory.nbytes for memory in memories)
-    for x in (*plan.inputs, *plan.outputs):
-        if isinstance(x, Tensor):
-            yield from (*x.shape, x.ref.offset, x.ref.buffer.nbytes)
+    yield from _of_values((*plan.inputs, *plan.outputs))
     for step in plan.steps:
         if isinstance(step, HostStep):
-            raise HasHostSteps
-        yield step.tasks
-        yield from _arguments(step)
+            yield from _of_values((*step.inputs, *step.outputs))
+        else:
+            yield step.tasks
+            yield from _arguments(step)
+
+
+def _of_values(values: Sequence[object]) -> Iterator[object]:
+    """The numbers in arrays that Python and the caller see."""
+    for x in values:
+        if isinstance(x, Tensor):
+            yield from (*x.shape, x.ref.offset, x.ref.buffer.nbytes)
+        elif isinstance(x, Numbers):
+            yield from x.elements
 
 
 def _arguments(step: Step | Block) -> Iterator[object]:

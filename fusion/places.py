@@ -17,7 +17,7 @@ from ..ops.kernels.sizes import alike, most
 from ..ops.primitives import Host, Layout, Move, Opaque, Operand, Reshape, Slice, Tensor, Trace
 from .drafts import Drafts
 from .group import Unit, base, unit_inputs
-from .plan import Space
+from .plan import Numbers, Space
 from .plan import Tensor as PlanTensor
 from .sharing import in_place
 from .storage import At, Memory, Orders, Place, placements
@@ -173,6 +173,8 @@ class Places:
         """A host step's input."""
         if x is None:
             return None
+        if isinstance(x, Tensor) and x.is_open:
+            return _numbers(x)
         return self.opaque[id(x)] if id(x) in self.opaque else self.array(x, nodes)
 
     def host_output(self, x: Tensor | Opaque) -> object:
@@ -193,10 +195,12 @@ class Places:
             place = self.drafts.dense(x, place, x.shape, nodes)
         return PlanTensor(x.name, x.dtype, x.shape, At(place.memory, place.layout.offset))
 
-    def output(self, i: int, x: Tensor | Opaque) -> PlanTensor | Memory:
+    def output(self, i: int, x: Tensor | Opaque) -> PlanTensor | Numbers | Memory:
         """Output i of the plan; one that lies in another output's array is copied."""
         if id(x) in self.opaque:
             return self.opaque[id(x)]
+        if x.is_open:
+            return _numbers(x)
         if i in self.shared:
             return PlanTensor(x.name, x.dtype, x.shape, self.known[id(x)].at, in_place=True)
         made = self.array(x, ())
@@ -205,6 +209,11 @@ class Places:
             copy = self.drafts.dense(x, self.view(x), x.shape, ())
             made = PlanTensor(x.name, x.dtype, x.shape, copy.at)
         return made
+
+
+def _numbers(x: Tensor) -> Numbers:
+    """A constant with open sizes in it."""
+    return Numbers(x.name, x.dtype, x.content.shape, tuple(x.content.reshape(-1)))
 
 
 def _row_major(x: Tensor, space: Space, index: int) -> Place:

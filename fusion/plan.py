@@ -113,6 +113,20 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """A small array of integers in which open sizes are: what shape arithmetic gives to Python and to the caller."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    elements: tuple[int | Size, ...]
+
+    def array(self) -> np.ndarray:
+        """A new array of them; no size is open any more."""
+        return np.array(self.elements, self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
 class HostStep:
     """A step that Python runs on numpy arrays.
 
@@ -123,7 +137,7 @@ class HostStep:
     """
 
     call: Callable[[list[object]], Sequence[object]]
-    inputs: tuple[Tensor | Buffer | None, ...]
+    inputs: tuple[Tensor | Numbers | Buffer | None, ...]
     outputs: tuple[Tensor | Buffer, ...]
     nodes: tuple[str, ...] = ()
     reason: str = ""
@@ -140,7 +154,7 @@ class Plan:
     Attributes:
         inputs: the arrays a run is given, in order.
         outputs: what a run returns, in order: a `Tensor` (in OUTPUT space: written by a step; in CONSTANT, INPUT or
-            ARENA space: copied out at the end) or a HOST buffer.
+            ARENA space: copied out at the end), `Numbers`, or a HOST buffer.
         constants: weights, packed or not; addresses stay valid while the plan lives.
         host_values: number of HOST slots.
         arena_bytes: size of the intermediate memory. scratch_bytes: size of each thread's scratch.
@@ -150,7 +164,7 @@ class Plan:
     """
 
     inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor | Buffer, ...]
+    outputs: tuple[Tensor | Numbers | Buffer, ...]
     steps: tuple[Step | HostStep, ...]
     constants: tuple[np.ndarray, ...] = ()
     host_values: int = 0

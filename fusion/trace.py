@@ -312,7 +312,7 @@ class Tracer(Builder):
     def _rest(self, outputs: list[str]) -> Graph:
         used = [n for node in self.deferred for n in [*node.inputs, *(c for b in node.subgraphs() for c in b.captured())]]
         needed = [n for n in dict.fromkeys([*used, *outputs]) if n and n not in self.late]
-        values = [(n, v) for n in needed if isinstance(v := self.lookup(n), Tensor)]
+        values = [(n, v) for n in needed if isinstance(v := self.lookup(n), Tensor) and not v.is_open]
         folded = {n: known for n, v in values if (known := v.weight or v.constant) is not None}
         return Graph(
             [n for n in needed if n not in folded], outputs, list(self.deferred), {**self.graph.constants, **folded},

@@ -28,8 +28,7 @@ from .families import Family, OpenSizes, Shapes, is_counted, shapes_of
 from .fusion.bindings import Binder, Binding
 from .fusion.graph import Graph
 from .fusion.guards import Guards, Reader, guards
-from .fusion.openplan import HasHostSteps
-from .fusion.plan import HostStep, Plan, Step, Tensor
+from .fusion.plan import Buffer, HostStep, Plan, Step
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
 from .fusion.trace import Opened, Specialise, Traced, trace
@@ -174,7 +173,7 @@ class Program:
             made = self._with_open(sizes, family, feeds, outputs)
             if not isinstance(made, Fixed):
                 return made
-            family.close(sizes, made.name)
+            family.close(sizes, made)
         return None
 
     def _with_open(
@@ -206,8 +205,9 @@ class Program:
         opened = None if sizes is None else sizes.opened(symbols)
         with _collector_paused():
             plan, traced, where = self._plan(feeds, outputs, opened)
-        if sizes is not None:
-            plan = replace(plan, guards=Guards((*plan.guards, *sizes.guards(symbols))))
+        shapes, opening = shapes_of(feeds, self.read), [] if sizes is None else sizes.guards(symbols)
+        family = self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes))
+        plan = replace(plan, guards=Guards((*plan.guards, *opening, *family.closed_sizes(shapes))))
         binder = Binder(plan)
         binding = binder.bind(() if sizes is None else sizes.values(sizes.shapes))
         log("plan", lambda: str(binding.concrete()))
@@ -221,12 +221,10 @@ class Program:
         log("compile", lambda: f"{self.graph.name or 'graph'}: planned in {time.perf_counter() - started:.3f} s")
         rest = Program(traced.rest, self.shared) if traced.rest is not None else None
         inputs = self._taken(feeds)
-        fresh = rest is None and all(isinstance(out, Tensor) for out in plan.outputs) and len(set(where.values())) == len(outputs)
-        if sizes is None:
-            can_open = rest is None and not any(isinstance(step, HostStep) for step in plan.steps)
-            self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes_of(feeds, self.read), can_open))
-            while len(self.families) > MAX_PLANS:
-                self.families.popitem(last=False)
+        shared = any(isinstance(out, Buffer) for out in plan.outputs) or len(set(where.values())) < len(outputs)
+        fresh = rest is None and not shared
+        while len(self.families) > MAX_PLANS:
+            self.families.popitem(last=False)
         return Entry(plan, executor, binding, inputs, where, rest, fresh)
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str], opened: Opened | None) -> tuple[Plan, Traced, dict[str, int]]:
@@ -237,8 +235,6 @@ class Program:
                 break
             except Specialise as need:
                 self.read = self.read | need.readers
-        if opened is not None and traced.rest is not None:
-            raise HasHostSteps
         late = set(traced.rest.outputs) if traced.rest else set()
         names = [name for name in outputs if name not in late]
         names += [n for n in traced.rest.inputs if n not in names] if traced.rest else []

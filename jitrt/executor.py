@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from .fusion.bindings import Binder, Binding
-from .fusion.plan import Address, Block, Buffer, HostStep, Plan, Space, Step, Tensor
+from .fusion.plan import Address, Block, Buffer, HostStep, Numbers, Plan, Space, Step, Tensor
 from .memory import DATA_OFFSET, LARGE, Arena, Arenas, Recycler
 from .ops.builder import OperatorError
 from .ops.kernels import replay
@@ -223,7 +223,7 @@ class Executor:
     def _host(
         self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object], seconds: dict[int, float] | None
     ) -> None:
-        started, step = time.perf_counter(), segment.host
+        started, step = time.perf_counter(), context.binding.hosts[segment.first]
         values = [None if x is None else self._value(context, x, inputs, outputs) for x in step.inputs]
         if any(isinstance(place, Buffer) for place in step.outputs):
             # a sequence may keep what it is given, the arena does not
@@ -240,8 +240,12 @@ class Executor:
         if seconds is not None:
             seconds[segment.first] = time.perf_counter() - started
 
-    def _value(self, context: Context, x: Tensor | Buffer, inputs: Sequence[object], outputs: Sequence[object]) -> object:
-        """A plan's value as Python sees it; arrays are views of the run's memory."""
+    def _value(
+        self, context: Context, x: Tensor | Numbers | Buffer, inputs: Sequence[object], outputs: Sequence[object]
+    ) -> object:  # fmt: skip
+        """A plan's value as Python sees it, sizes given; arrays are views of the run's memory."""
+        if isinstance(x, Numbers):
+            return x.array()
         if isinstance(x, Buffer):
             return context.hosts[x.index] if x.space is Space.HOST else inputs[x.index]
         space, index = x.ref.buffer.space, x.ref.buffer.index
@@ -261,7 +265,7 @@ class Executor:
         context.hosts = [None] * len(context.hosts)
 
 
-def _in_arena(x: Tensor | Buffer | None) -> bool:
+def _in_arena(x: Tensor | Numbers | Buffer | None) -> bool:
     return isinstance(x, Tensor) and x.ref.buffer.space is Space.ARENA
 
 

@@ -23,7 +23,7 @@ from .fusion.graph import Graph
 from .fusion.guards import SizeGuard
 from .fusion.trace import Opened
 from .ops.kernels.sizes import opened
-from .ops.kernels.symbols import LEAST, Symbols
+from .ops.kernels.symbols import LEAST, Fixed, Symbols
 
 if TYPE_CHECKING:
     from .engine import Entry
@@ -87,15 +87,16 @@ class Family:
 
     Attributes:
         first: the shapes of the first one.
-        can_open: whether any size may be open. others: values that sizes have had in later ones, where they differ.
-        fixed: values that sizes could have alone.
+        can_open: whether any size may still be open. others: values that sizes have had in later ones, where they differ.
+        fixed: values that sizes could have alone. reasons: what asked for them.
         plans: made so far with open sizes.
     """
 
     first: Shapes
-    can_open: bool
     others: dict[Place, set[int]] = field(default_factory=dict)
     fixed: dict[Place, set[int]] = field(default_factory=dict)
+    reasons: dict[Place, str] = field(default_factory=dict)
+    can_open: bool = True
     plans: list[tuple[OpenSizes, Entry]] = field(default_factory=list, repr=False)
 
     def see(self, shapes: Shapes) -> None:
@@ -120,10 +121,19 @@ class Family:
             names.append(plain if plain not in names else f"{plain} of {name}[{d}]")
         return OpenSizes(tuple(names), tuple(map(tuple, groups.values())), shapes) if groups else None
 
-    def close(self, sizes: OpenSizes, name: str) -> None:
+    def close(self, sizes: OpenSizes, found: Fixed) -> None:
         """A symbol has turned out to have one value only."""
-        for place, d in sizes.places[sizes.names.index(name)]:
+        for place, d in sizes.places[sizes.names.index(found.name)]:
             self.fixed.setdefault((place, d), set()).add(sizes.shapes[place][d])
+            self.reasons[place, d] = found.reason
+
+    def closed_sizes(self, shapes: Shapes) -> list[SizeGuard]:
+        """The sizes of these shapes that cannot be open, and why."""
+        groups: dict[tuple[int, str], list[Place]] = {}
+        for name, d in self.fixed:
+            if self.closed(name, d, shapes[name][d]):
+                groups.setdefault((shapes[name][d], self.reasons[name, d]), []).append((name, d))
+        return [SizeGuard(f"{_where(places)} is {n}", reason) for (n, reason), places in groups.items()]
 
     def closed(self, name: str, d: int, value: int) -> bool:
         """Whether a size of this value cannot be open."""

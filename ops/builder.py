@@ -6,13 +6,16 @@ Whatever depends on constants alone is computed at once (`ops.evaluate`), so sha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from math import prod
 from typing import TypeVar
 
 import numpy as np
 
 from . import evaluate, openvalues
+from .held import fix_sizes_held_by_python
 from .kernels.sizes import alike, cached, is_open, now, whole
+from .kernels.symbols import Symbols
 from .primitives import (
     Expand,
     Fold,
@@ -65,6 +68,7 @@ class Builder:
         self.output_names: Sequence[str] = ("",)
         self.opsets: dict[str, int] = {}
         self.memo: dict[object, tuple[object, object]] = {}
+        self.symbols = Symbols()
 
     # -- constants
     def constant(self, value: object, dtype: np.dtype | type | None = None) -> Tensor:
@@ -120,7 +124,10 @@ class Builder:
         axes = tuple(sorted(axis_index(a, x.rank) for a in (range(x.rank) if axes is None else axes)))
         shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape))
         output = Tensor(np.dtype(np.int64) if fold.value.startswith("arg") else x.dtype, shape)
-        if x.is_constant:
+        made = openvalues.reduce(fold, x, axes) if x.is_open else None
+        if made is not None:
+            output = made
+        elif x.is_constant:
             output.constant = evaluate.reduce(fold, x.constant, axes)
         elif not axes and not fold.value.startswith("arg"):
             output = x
@@ -200,8 +207,7 @@ class Builder:
             output.constant = evaluate.join([x.constant for x in inputs], starts, output.dtype, shape, fill)
             return output
         if not evaluate.is_native(output.dtype):
-            kind = [(output.dtype, shape)]
-            return self.host(lambda v: [evaluate.join(v, starts, output.dtype, shape, fill)], inputs, kind, _ODD)[0]
+            return self._join_on_host(inputs, starts, output, fill)
         return self._add(Join(inputs, tuple(map(tuple, starts)), output, fill, (self.node_name,)))
 
     def concat(self, inputs: Sequence[Tensor], axis: int) -> Tensor:
@@ -276,12 +282,15 @@ class Builder:
     ) -> tuple[Tensor | Opaque, ...]:
         """A Python function; an output of None is opaque (shape or kind known only at run time).
 
-        If every input is constant it is called at once, unless `fold` is False (random numbers).
+        If every input is constant it is called at once, unless `fold` is False (random numbers). Open sizes are open for it only
+        in its inputs (`held`).
         """
-        if fold and all(x is None or (isinstance(x, Tensor) and x.is_constant) for x in inputs):
+        if fold and all(x is None or (isinstance(x, Tensor) and x.is_constant and not x.is_open) for x in inputs):
             values = call([None if x is None else x.constant for x in inputs])
             if all(isinstance(v, (np.ndarray, np.generic)) for v in values):
                 return tuple(self.constant(v) for v in values)
+        if self.symbols.parts:
+            fix_sizes_held_by_python(call)
         made = tuple(Opaque() if kind is None else Tensor(*kind) for kind in outputs)
         step = Host(call, tuple(inputs), made, reason, (self.node_name,))
         for value in made:
@@ -340,10 +349,31 @@ class Builder:
             output.constant = evaluate.move(how, x.constant)
             return output
         if not evaluate.is_native(x.dtype):
-            return self.host(
-                lambda v: [np.ascontiguousarray(evaluate.move(how, v[0])).reshape(shape)], (x,), [(x.dtype, shape)], _ODD
-            )[0]
+            return self._move_on_host(how, x, shape)
         return self._add(Move(how, x, output, (self.node_name,)))
+
+    def _move_on_host(self, how: Movement, x: Tensor, shape: Shape) -> Tensor:
+        """A view of a type that kernels do not know; what may be open of it is an input."""
+        kind, count = type(how), len(fields(how))
+        numbers = self.constant(tuple(n for field in fields(how) for n in getattr(how, field.name)), np.int64)
+
+        def call(values: list[np.ndarray]) -> list[np.ndarray]:
+            parts = values[1].reshape(count, -1).tolist()
+            made = evaluate.move(kind(*map(tuple, parts)), values[0])
+            return [np.ascontiguousarray(made).reshape(made.shape)]
+
+        return self.host(call, (x, numbers), [(x.dtype, shape)], _ODD)[0]
+
+    def _join_on_host(self, inputs: Sequence[Tensor], starts: Sequence[Shape], output: Tensor, fill: float | None) -> Tensor:
+        """A join of a type that kernels do not know, likewise."""
+        count, dtype = len(starts), output.dtype
+        numbers = self.constant(tuple(n for row in (*starts, output.shape) for n in row), np.int64)
+
+        def call(values: list[np.ndarray]) -> list[np.ndarray]:
+            *boxes, shape = values[-1].reshape(count + 1, -1).tolist()
+            return [evaluate.join(values[:-1], boxes, dtype, tuple(shape), fill)]
+
+        return self.host(call, (*inputs, numbers), [(dtype, output.shape)], _ODD)[0]
 
     def _add(self, primitive: Map | Reduce | Move | Join) -> Tensor:
         primitive.output.source = primitive

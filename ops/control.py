@@ -28,11 +28,11 @@ HostLoop = Callable[[Body, list[object]], Sequence[object]]
 def _run_body(t: Tracer, body: Graph, loop: HostLoop, inputs: Sequence[Tensor | Opaque | None]) -> tuple[Opaque, ...]:
     """A host step that calls ``loop(run, values of the inputs)``."""
     captured = [name for name in body.captured() if name not in t.constants]
-    run = t.run_graph(body)
+    run, count = t.run_graph(body), len(inputs)
 
     def call(values: list[object]) -> Sequence[object]:
-        outer = dict(zip(captured, values[len(inputs) :]))
-        return loop(lambda args: run({**outer, **dict(zip(body.inputs, args))}, body.outputs), values[: len(inputs)])
+        outer = dict(zip(captured, values[count:]))
+        return loop(lambda args: run({**outer, **dict(zip(body.inputs, args))}, body.outputs), values[:count])
 
     values = [*inputs, *(t.lookup(name) for name in captured)]
     return t.host(call, values, [None] * len(t.output_names), "a loop runs its body", fold=not draws_random(body))
@@ -49,6 +49,7 @@ def if_(t: Tracer, cond, *, then_branch, else_branch):
 @op("Loop", takes=Takes.VALUES)
 def loop(t: Tracer, trip_count, condition, *states, body):
     """The body up to `trip_count` times while the condition holds; then the states and the stacked scan outputs."""
+    state_count = len(states)
 
     def run_loop(run: Body, values: list[object]) -> list[object]:
         limit, going, *carried = values
@@ -57,10 +58,10 @@ def loop(t: Tracer, trip_count, condition, *states, body):
         count = 0
         while count < limit and (going is None or np.asarray(going).item()):
             going, *results = run([np.asarray(count, np.int64), np.asarray(True if going is None else going), *carried])
-            carried = results[: len(states)]
-            rows.append(results[len(states) :])
+            carried = results[:state_count]
+            rows.append(results[state_count:])
             count += 1
-        scans = body.outputs[1 + len(states) :]
+        scans = body.outputs[1 + state_count :]
         return [*carried, *(_stacked([row[i] for row in rows], body, name) for i, name in enumerate(scans))]
 
     return _run_body(t, body, run_loop, [trip_count, condition, *states])

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import registry
 from .builder import Builder, OperatorError
+from .kernels.sizes import Size, fixed, is_open
 from .primitives import Opaque, Shape, Tensor
 from .weights import content
 
@@ -212,38 +213,62 @@ def _element(dtype: np.dtype) -> int:
 def _types(proto, inputs: Sequence[Value | None]) -> dict[str, object]:
     from onnx import helper
 
-    pairs = zip(proto.input, inputs)
-    return {name: helper.make_tensor_type_proto(_element(x.dtype), x.shape) for name, x in pairs if isinstance(x, Tensor)}
+    tensors = {name: x for name, x in zip(proto.input, inputs) if isinstance(x, Tensor)}
+    return {name: helper.make_tensor_type_proto(_element(x.dtype), list(map(_dimension, x.shape))) for name, x in tensors.items()}
+
+
+def _dimension(n: int) -> int | str:
+    """A size as onnx has it: an open one by a name."""
+    return str(n.frozen) if isinstance(n, Size) else n
 
 
 def _output_types(schema, proto, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> list[tuple[np.dtype, Shape] | None]:
-    """What shape inference says of each output: dtype and shape if both are certain, else None."""
+    """What shape inference says of each output: dtype and shape if both are certain, else None.
+
+    Open sizes are fixed where it has to know them.
+    """
+    if any(isinstance(x, Opaque) for x in inputs):
+        return [None] * len(proto.output)
+    found = _inferred(schema, proto, inputs, opsets)
+    given = [x for x in inputs if isinstance(x, Tensor)]
+    if any(kind is None and name for kind, name in zip(found, proto.output)) and any(x.is_open or is_open(x.shape) for x in given):
+        return _inferred(schema, proto, [_with_fixed_sizes(x) for x in inputs], opsets)
+    return found
+
+
+def _with_fixed_sizes(x: Tensor | None) -> Tensor | None:
+    return None if x is None else Tensor(x.dtype, fixed(x.shape), x.constant)
+
+
+def _inferred(
+    schema, proto, inputs: Sequence[Tensor | None], opsets: Mapping[str, int]
+) -> list[tuple[np.dtype, Shape] | None]:  # fmt: skip
     from onnx import defs, helper, numpy_helper, shape_inference
 
-    unknown: list[tuple[np.dtype, Shape] | None] = [None] * len(proto.output)
-    if any(isinstance(x, Opaque) for x in inputs):
-        return unknown
-    contents = {name: x.constant for name, x in zip(proto.input, inputs) if isinstance(x, Tensor) and x.constant is not None}
-    data = {name: numpy_helper.from_array(np.asarray(x)) for name, x in contents.items() if x.dtype != object and x.size <= 1024}
+    sizes = {_dimension(n): n for x in inputs if x is not None for n in x.shape}
+    known = {name: x for name, x in zip(proto.input, inputs) if x is not None and x.is_constant and not x.is_open}
+    small = {name: x.constant for name, x in known.items() if x.dtype != object and x.size <= 1024}
+    data = {name: numpy_helper.from_array(np.asarray(x)) for name, x in small.items()}
     imports = [helper.make_opsetid(d, v) for d, v in opsets.items()]
     try:
         found = shape_inference.infer_node_outputs(schema, proto, _types(proto, inputs), data, opset_imports=imports)
     except (shape_inference.InferenceError, defs.SchemaError, RuntimeError):
-        return unknown
-    return [_concrete(found.get(name)) if name else None for name in proto.output]
+        return [None] * len(proto.output)
+    return [_concrete(found.get(name), sizes) if name else None for name in proto.output]
 
 
-def _concrete(kind) -> tuple[np.dtype, Shape] | None:
+def _concrete(kind, sizes: Mapping[object, int]) -> tuple[np.dtype, Shape] | None:
+    """dtype and shape; `sizes`: open ones by their names."""
     if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     from onnx import TensorProto, helper
 
     dims = kind.tensor_type.shape.dim
     element = kind.tensor_type.elem_type
-    if not element or not all(d.HasField("dim_value") for d in dims):
+    if not element or not all(d.HasField("dim_value") or d.dim_param in sizes for d in dims):
         return None
     dtype = np.dtype(object) if element == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(element)
-    return dtype, tuple(d.dim_value for d in dims)
+    return dtype, tuple(d.dim_value if d.HasField("dim_value") else sizes[d.dim_param] for d in dims)
 
 
 # -- function bodies

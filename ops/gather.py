@@ -91,9 +91,13 @@ def gather(t: Builder, x, indices, *, axis=0):
             prod(x.shape[d + 1 :]), indices.size, shared=True,
         )  # fmt: skip
 
-    return _kernel(
-        t, "gather", x, indices, shape, launch, lambda v: [np.asarray(np.take(v[0], wrapped(v[1], x.shape[d]), d), x.dtype)]
-    )
+    dtype = x.dtype
+
+    def reference(values: list[np.ndarray]) -> list[np.ndarray]:
+        source, chosen = values
+        return [np.asarray(np.take(source, wrapped(chosen, source.shape[d]), d), dtype)]
+
+    return _kernel(t, "gather", x, indices, shape, launch, reference)
 
 
 @op("GatherND", since=11, takes=Takes.TENSORS)

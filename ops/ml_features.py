@@ -106,7 +106,7 @@ def array_feature_extractor(t: Builder, X: Tensor, Y: Tensor) -> Tensor:
         return t.op("Gather", x, index, since=13, axis=-1)
 
     def pick(values: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.take(values[0], values[1], -1).reshape(shape)]
+        return [np.atleast_2d(np.take(values[0], values[1], -1))]
 
     return t.host(pick, (x, index), [(X.dtype, shape)], "strings live on the host")[0]
 

@@ -6,6 +6,7 @@ Only whole numbers of 32 and 64 bits are computed with sizes in them; any other 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .evaluate import compiled
 from .kernels.sizes import Size, most
 from .kernels.sizes import least as smallest
-from .primitives import Tensor
+from .primitives import Fold, Tensor
 
 _WHOLE = ("int32", "int64")
 
@@ -51,6 +52,16 @@ def map_(text: str, inputs: Sequence[Tensor], dtype: np.dtype, shape: Sequence[i
     return tensor(np.broadcast_to(result, tuple(shape)), dtype)
 
 
+def reduce(fold: Fold, x: Tensor, axes: Sequence[int]) -> Tensor | None:
+    """Axes of a constant that holds sizes folded, and kept with size 1; None if sizes have to be fixed for it."""
+    if fold not in _FOLDS or x.dtype.name not in _WHOLE:
+        return None
+    content = x.content
+    for axis in axes:
+        content = _FOLDS[fold].reduce(content, axis, keepdims=True)
+    return tensor(content, x.dtype)
+
+
 def _divided(x: object, y: object) -> object:
     """C's division, as `evaluate` has it."""
     if y == 0:
@@ -66,6 +77,10 @@ def _elementwise(function, count: int):
 _divide = _elementwise(_divided, 2)
 _remainder = _elementwise(lambda x, y: x - _divided(x, y) * y, 2)
 _same = _elementwise(lambda x: x, 1)
+_FOLDS = {
+    Fold.ADD: _elementwise(operator.add, 2), Fold.MUL: _elementwise(operator.mul, 2),
+    Fold.MIN: _elementwise(smallest, 2), Fold.MAX: _elementwise(most, 2),
+}  # fmt: skip
 _SCOPE = {
     "select": _elementwise(lambda c, x, y: x if c else y, 3), "_divide": _divide, "_remainder": _remainder,
     "floor_mod": _elementwise(lambda x, y: x % y if y != 0 else 0, 2), "minimum": _elementwise(smallest, 2),

@@ -29,17 +29,19 @@ def set_seed(seed: int) -> None:
 def _draw(
     t: Builder, make: Callable[..., np.ndarray], shape: Shape, dtype: np.dtype, seed: float | None, *inputs: Tensor
 ) -> Tensor:
-    """A host step: ``make(state, *inputs)`` as `dtype`."""
+    """A host step: ``make(state, shape, *inputs)`` as `dtype`."""
 
     def call(values: list[np.ndarray]) -> list[np.ndarray]:
+        size, *given = values
         if seed is None:
             with _lock:
-                made = make(_shared, *values)
+                made = make(_shared, tuple(size.tolist()), *given)
         else:
-            made = make(np.random.RandomState(int(seed) % (1 << 32)), *values)
+            made = make(np.random.RandomState(int(seed) % (1 << 32)), tuple(size.tolist()), *given)
         return [np.asarray(made).astype(dtype)]
 
-    return t.host(call, inputs, [(dtype, tuple(shape))], "random numbers are drawn on the host", fold=False)[0]
+    kind, size = (dtype, tuple(shape)), t.constant(tuple(shape), np.int64)
+    return t.host(call, (size, *inputs), [kind], "random numbers are drawn on the host", fold=False)[0]
 
 
 def _dtype(number: int | None, like: Tensor | None = None) -> np.dtype:
@@ -50,25 +52,25 @@ def _dtype(number: int | None, like: Tensor | None = None) -> np.dtype:
 @op("RandomNormal", since=1)
 def random_normal(t: Builder, *, shape, dtype=1, mean=0.0, scale=1.0, seed=None) -> Tensor:
     """Normal numbers of a mean and a standard deviation."""
-    return _draw(t, lambda state: state.normal(mean, scale, shape), shape, _dtype(dtype), seed)
+    return _draw(t, lambda state, size: state.normal(mean, scale, size), shape, _dtype(dtype), seed)
 
 
 @op("RandomNormalLike", since=1)
 def random_normal_like(t: Builder, input: Tensor, *, dtype=None, mean=0.0, scale=1.0, seed=None) -> Tensor:
     """Normal numbers of the shape of another tensor."""
-    return _draw(t, lambda state: state.normal(mean, scale, input.shape), input.shape, _dtype(dtype, input), seed)
+    return _draw(t, lambda state, size: state.normal(mean, scale, size), input.shape, _dtype(dtype, input), seed)
 
 
 @op("RandomUniform", since=1)
 def random_uniform(t: Builder, *, shape, dtype=1, high=1.0, low=0.0, seed=None) -> Tensor:
     """Numbers that lie evenly between two bounds."""
-    return _draw(t, lambda state: state.uniform(low, high, shape), shape, _dtype(dtype), seed)
+    return _draw(t, lambda state, size: state.uniform(low, high, size), shape, _dtype(dtype), seed)
 
 
 @op("RandomUniformLike", since=1)
 def random_uniform_like(t: Builder, input: Tensor, *, dtype=None, high=1.0, low=0.0, seed=None) -> Tensor:
     """Evenly spread numbers of the shape of another tensor."""
-    return _draw(t, lambda state: state.uniform(low, high, input.shape), input.shape, _dtype(dtype, input), seed)
+    return _draw(t, lambda state, size: state.uniform(low, high, size), input.shape, _dtype(dtype, input), seed)
 
 
 @op("Bernoulli", since=15)
@@ -77,8 +79,8 @@ def bernoulli(t: Builder, input: Tensor, *, dtype=None, seed=None) -> Tensor:
     if input.dtype.kind not in "fV":
         raise OperatorError(f"probabilities must be floating-point numbers, not {input.dtype}")
 
-    def make(state: np.random.RandomState, p: np.ndarray) -> np.ndarray:
-        return state.uniform(size=p.shape) < p.astype(np.float64)
+    def make(state: np.random.RandomState, size: tuple[int, ...], p: np.ndarray) -> np.ndarray:
+        return state.uniform(size=size) < p.astype(np.float64)
 
     return _draw(t, make, input.shape, _dtype(dtype, input), seed, input)
 
@@ -92,12 +94,12 @@ def multinomial(t: Builder, input: Tensor, *, dtype=6, sample_size=1, seed=None)
     if kind not in (np.int32, np.int64):
         raise OperatorError(f"classes are int32 or int64, not {kind}")
 
-    def make(state: np.random.RandomState, logits: np.ndarray) -> np.ndarray:
+    def make(state: np.random.RandomState, size: tuple[int, ...], logits: np.ndarray) -> np.ndarray:
         wide = logits.astype(np.float64)
         with np.errstate(all="ignore"):
             weights = np.exp(wide - wide.max(1, keepdims=True, initial=-np.inf))
         bounds = np.cumsum(weights, 1)
-        aim = state.uniform(size=(len(wide), sample_size)) * bounds[:, -1:]
+        aim = state.uniform(size=size) * bounds[:, -1:]
         # the first class whose cumulated weight lies above the aim
         return np.stack([np.searchsorted(b, a, "right") for b, a in zip(bounds, aim)]) if len(wide) else aim
 
@@ -113,7 +115,7 @@ def dropout(t: Builder, x: Tensor, ratio: Tensor | None = None, training_mode: T
         return x, t.expand(t.constant(True), x.shape)
     if not 0 <= share < 1:
         raise OperatorError(f"ratio must be at least 0 and below 1, not {share}")
-    kept = _draw(t, lambda state: state.uniform(0, 1, x.shape) >= share, x.shape, np.dtype(bool), seed)
+    kept = _draw(t, lambda state, size: state.uniform(0, 1, size) >= share, x.shape, np.dtype(bool), seed)
     wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
     y = t.map("select(a, b, c)", kept, t.map(f"a * {1 / (1 - share)!r}", t.cast(x, wide)), t.constant(0, wide), dtype=wide)
     return t.cast(y, x.dtype), kept

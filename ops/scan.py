@@ -71,9 +71,9 @@ def non_zero(t: Builder, x: Tensor) -> Tensor | Opaque:
         kept = int(x.size and t.value(x) != 0) if x.rank == 0 else 0
         return t.constant(np.zeros((x.rank, kept), np.int64))
     places, found = _holding(t, t.reshape(t.cast(x, bool), (x.size,)))
-    strides = [prod(x.shape[d + 1 :]) for d in range(x.rank)]
-    column = [t.constant(np.array(v, np.int64)[:, None]) for v in (strides, x.shape)]
-    return t.cut(t.map("a / b % c", t.unsqueeze(places, [0]), *column), found, 1)
+    places = t.unsqueeze(places, [0])
+    steps = [(t.constant(prod(x.shape[d + 1 :]), np.int64), t.constant(n, np.int64)) for d, n in enumerate(x.shape)]
+    return t.cut(t.concat([t.map("a / b % c", places, *step) for step in steps], 0), found, 1)
 
 
 @op("Compress", since=9)

@@ -73,7 +73,7 @@ def test_random_graphs_are_right_at_every_size_that_their_plan_accepts(problem: 
     graph, feeds = needed(problem.graph), problem.feeds
     made, shapes = Engine(graph, 1), shapes_of(problem.feeds)
     places = {(name, d) for name, shape in shapes.items() for d in range(len(shape))}
-    family = Family(shapes, True, {place: {2} for place in places})
+    family = Family(shapes, {place: {2} for place in places})
     entry = made.program._open(family, shapes, feeds, graph.outputs)
     if entry is None:
         return
@@ -213,14 +213,6 @@ def test_a_size_that_decides_how_often_something_happens_is_closed() -> None:
     assert family.closed("x", 1, 0)
     assert not family.closed("x", 0, 0)
     assert {names for sizes, _ in family.plans for names in sizes.names} == {"N"}
-
-
-def test_a_plan_with_steps_in_python_has_no_open_sizes() -> None:
-    made = engine("(float[N,S] x) => (int64[2,M] y) { y = NonZero (x) }")
-    for n in (2, 3, 4, 3):
-        feeds = feeds_of(made.graph, N=n, S=5)
-        np.testing.assert_array_equal(made.run(feeds, ["y"])[0], np.nonzero(feeds["x"]))
-    assert plans(made) == []
 
 
 def test_values_that_tracing_reads_belong_to_each_plan() -> None:

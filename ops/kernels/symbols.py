@@ -71,11 +71,15 @@ class Call:
 
 
 class Fixed(Exception):
-    """An open size may have its present value only."""
+    """An open size may have its present value only.
+
+    Attributes:
+        name: the symbol's. reason: what asked, for people.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} is fixed: {reason}")
-        self.name = name
+        self.name, self.reason = name, reason
 
 
 class Symbols:
@@ -406,7 +410,7 @@ class Symbols:
         if kind == "zero" and len(terms) == 1 + (() in terms):
             (monomial,) = (m for m in terms if m)
             if len(monomial) == 1 and (part := self.parts[monomial[0]]).kind == "symbol":
-                raise Fixed(part.name, f"{self.conditions[-1].text}, {self.conditions[-1].reason}")
+                raise Fixed(part.name, self.conditions[-1].reason)
 
     def _check(self) -> None:
         if self.sealed:
