@@ -74,7 +74,7 @@ class Tail:
         others = [x for x in p.inputs if x is not self.result]
         if p.text in ("a + b", "(a + b)") and len(others) == 1 and not clipped:
             return self._add(others[0])
-        if p.inputs[0] is not self.result or others or clipped:
+        if p.inputs[0] is not self.result or others or clipped or p.output.dtype.kind != "f":
             return False
         for pattern, kind in _CLIPS:
             if found := pattern.match(p.text):
@@ -128,7 +128,7 @@ class Tail:
         if any(y is x for y in self.escaping):
             return self._writable(x)
         order = self._order()
-        if len(writes) == 1 and writes[0].dtype == x.dtype:
+        if len(writes) == 1 and writes[0].dtype.itemsize == x.dtype.itemsize:
             place = self.places.place(writes[0])
             dense = x.rank == 0 or place.layout.strides[order[-1]] == x.dtype.itemsize
             if dense and (x.rank == 0 or _rows_collapse(place.layout, self.kernel)):

@@ -11,6 +11,7 @@ from .builder import Builder, OperatorError, axis_index
 from .contrib_attention import Options, self_attention
 from .contrib_fused import to_last, to_second
 from .conv import padding
+from .integers import single
 from .matmul import matmul_integer
 from .movement import concat
 from .pool import average_pool, global_average_pool, max_pool, window_count
@@ -157,13 +158,9 @@ def matmul_integer_to_float(
 ):  # fmt: skip
     """MatMulInteger times the scales, plus a bias."""
     total = t.cast(matmul_integer(t, A, B, a_zero_point, b_zero_point), np.float32)
-    factor = t.map("a * b", *(_single(t, t.cast(x, np.float32)) for x in (a_scale, b_scale)))
+    factor = t.map("a * b", *(single(t, t.cast(x, np.float32)) for x in (a_scale, b_scale)))
     y = t.map("a * b", total, factor)
     return t.cast(y if bias is None else t.map("a + b", y, t.cast(bias, np.float32)), a_scale.dtype)
-
-
-def _single(t: Builder, x: Tensor) -> Tensor:
-    return t.reshape(x, ()) if x.size == 1 else x
 
 
 @contrib("DynamicQuantizeMatMul")
@@ -184,7 +181,7 @@ def qgemm(
     total = matmul_integer(t, a, b, a_zero_point, b_zero_point)
     if C is not None:
         total = t.map("a + b", total, C)
-    factor = t.map(f"a * b * {float(alpha)!r}", _single(t, a_scale), _single(t, b_scale))
+    factor = t.map(f"a * b * {float(alpha)!r}", single(t, a_scale), single(t, b_scale))
     y = t.map("a * b", t.cast(total, np.float32), factor)
     return y if y_scale is None else quantised(t, y, y_scale, y_zero_point, A.dtype)
 

@@ -11,6 +11,7 @@ import numpy as np
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
 from .convchoice import ConvLayer, is_winograd, winograd_by_cost, winograd_forms
+from .integers import centred, kernel_type, paired, single, sum_type
 from .kernels import conv as dense
 from .kernels import convtranspose as transposed
 from .kernels import convweights
@@ -25,6 +26,9 @@ from .kernels.winogradforms import Form
 from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
 
+_EXACT = (1 << 24) // 255**2  # products of differences of bytes whose sum float32 holds
+_PAIRED = 8  # channels a group from which on they are multiplied as pairs of int16
+
 
 @op("Conv", since=1)
 def conv(
@@ -32,12 +36,52 @@ def conv(
     auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None,
 ) -> Tensor:  # fmt: skip
     """Y[n, o] = B[o] + sum over c, k of X[n, c, s p + d k - pad] W[o, c, k]; 1 to 3 spatial dimensions natively."""
-    spatial = X.rank - 2
+    if X.dtype.name not in ("float32", "float64", "float16", "bfloat16"):
+        raise Declined("convolution of integers")
+    how = {
+        "auto_pad": auto_pad,
+        "dilations": dilations,
+        "group": group,
+        "kernel_shape": kernel_shape,
+        "pads": pads,
+        "strides": strides,
+    }
+    of_codes = _conv_of_codes(t, X, W, B, how)
+    if of_codes is not None:
+        return of_codes
+    if X.dtype.itemsize > 2:
+        return _convolution(t, X, W, B, **how)
+    wide = [None if x is None else t.cast(x, np.float32) for x in (X, W, B)]
+    return t.cast(_convolution(t, *wide, **how), X.dtype)
+
+
+def _conv_of_codes(t: Builder, X: Tensor, W: Tensor, B: Tensor | None, how: dict[str, object]) -> Tensor | None:
+    """The convolution of dequantised tensors as the scaled one of their 8-bit integers, if the filters are constant."""
+    image, filters = X.codes, W.codes
+    if image is None or filters is None or X.dtype != np.float32 or image.scale.size != 1 or not filters.values.is_constant:
+        return None
+    if filters.scale.size != 1 and filters.axis != 0:
+        return None
+    total = conv_of_bytes(t, image.values, filters.values, image.zero, filters.zero, **how)
+    y = t.map("to_f32(a) * b * c", total, single(t, image.scale), per_filter(t, filters.scale, W.rank - 1), dtype=np.float32)
+    return y if B is None else t.map("a + b", y, per_filter(t, B, W.rank - 1))
+
+
+def per_filter(t: Builder, x: Tensor, rank: int) -> Tensor:
+    """Numbers, one in all or one a filter, as they broadcast over filters of a rank; for images it is one less."""
+    return t.reshape(x, (x.size, *(1,) * (rank - 1)) if x.size > 1 else ())
+
+
+def _convolution(
+    t: Builder, X: Tensor, W: Tensor, B: Tensor | None, *,
+    auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None,
+) -> Tensor:  # fmt: skip
+    """`conv` of a type that kernels have; of int16 (with constant filters and an even number of channels a group) in int32."""
     if X.rank < 3 or W.rank != X.rank:
         raise OperatorError(f"Conv of an input of rank {X.rank} with weights of rank {W.rank}")
-    if spatial > 3 or X.dtype.name not in ("float32", "float64", "float16", "bfloat16"):
-        raise Declined("convolution over more than 3 dimensions, or of integers")
-    kernel = W.shape[2:]
+    spatial, kernel = X.rank - 2, W.shape[2:]
+    if spatial > 3:
+        raise Declined("convolution over more than 3 dimensions")
     if kernel_shape is not None and tuple(kernel_shape) != kernel:
         raise OperatorError(f"kernel_shape {list(kernel_shape)} differs from the weights' {list(kernel)}")
     if X.shape[1] != W.shape[1] * group or W.shape[0] % group:
@@ -48,9 +92,6 @@ def conv(
     size = tuple((n + b + e - x) // s + 1 for n, b, e, x, s in zip(X.shape[2:], begin, end, extent, steps))
     if any(n + b + e < x for n, b, e, x in zip(X.shape[2:], begin, end, extent)):
         raise OperatorError(f"kernel {extent} is larger than the padded image of {list(X.shape[2:])}")
-    if X.dtype.name in ("float16", "bfloat16"):
-        wide = [None if x is None else t.cast(x, np.float32) for x in (X, W, B)]
-        return t.cast(_conv(t, *wide, steps, dils, begin, group, size), X.dtype)
     return _conv(t, X, W, B, steps, dils, begin, group, size)
 
 
@@ -90,9 +131,9 @@ def _possible(
 
     Depthwise for groups of one channel; Winograd where it is expected to win; else direct.
     """
-    if _is_depthwise(W, layer.groups):
+    if X.dtype != np.int16 and _is_depthwise(W, layer.groups):
         return ["depthwise"]
-    filters = (*W.shape[:2], *(W.shape[2 + i] for i in order))
+    filters = (W.shape[0], convweights.counted(W.shape[1], W.dtype), *(W.shape[2 + i] for i in order))
     names = ["direct, rows folded"] if convweights.foldable(filters, layer.groups) and W.is_constant else []
     names.append("direct")
     plane = all(W.shape[2 + i] == 1 and X.shape[2 + i] == 1 for i in order[:-2])
@@ -108,7 +149,7 @@ def _algorithm(name: str, layer: ConvLayer, dtype: np.dtype, order: tuple[int, .
     """One of the `_possible` algorithms; `dtype`: of the filters."""
     steps, dils, begin = ([of[i] for i in order] for of in (layer.strides, layer.dilations, layer.pads))
     shape, group = layer.filters, layer.groups
-    filters = (*shape[:2], *(shape[2 + i] for i in order))
+    filters = (shape[0], convweights.counted(shape[1], dtype), *(shape[2 + i] for i in order))
     if name == "depthwise":
         return _Algorithm(
             name, lambda w: light.pack_depthwise(w, group), lambda at: light.DepthwiseWeights.of(filters, group, at),
@@ -123,7 +164,7 @@ def _algorithm(name: str, layer: ConvLayer, dtype: np.dtype, order: tuple[int, .
         )  # fmt: skip
     if name == "direct, rows folded":
         return _Algorithm(
-            name, convweights.folded_packing(filters, dtype),
+            name, convweights.folded_packing((*shape[:2], *filters[2:]), dtype),
             lambda at: convweights.PackedWeights((*filters[:2], 1, *filters[2:]), 1, at, folded=True),
             lambda d, x, w, y, **rest: dense.conv(d, x, w, y, steps, dils, begin, **rest),
         )  # fmt: skip
@@ -164,7 +205,7 @@ def _conv(
             rest = list(at[1:])
             source, result, *residual = (replace(image, address=rest.pop(0)) for image in images)
             return way.launch(
-                evaluate.memory_name(X.dtype), source, way.weights(at[0]), result, residual=residual[0] if residual else None,
+                kernel_type(X.dtype), source, way.weights(at[0]), result, residual=residual[0] if residual else None,
                 bias=rest.pop(0) if bias else 0, epilogue=tuple(rest) if rest else None, low=x.low, high=x.high,
                 alloc=alloc, threads=x.threads, label=f"{way.name} {_label(X, W, steps, group)}",
             )  # fmt: skip
@@ -174,7 +215,8 @@ def _conv(
         return launches(make, (*key, *((image.shape, image.strides) for image in images)), addresses, x.alloc)
 
     return t.kernel(
-        "conv", (X, packed, B), [(X.dtype, shape)], launch, orders=(None, packed and tuple(range(packed.rank)), (0,)),
+        "conv", (X, packed, B), [(sum_type(X.dtype), shape)], launch,
+        orders=(_channels_last(X.rank) if X.dtype == np.int16 else None, packed and tuple(range(packed.rank)), (0,)),
         output_orders=(_channels_last(len(shape)),), tail=Tail.EPILOGUE, bias=B is None,
         in_place=not _is_depthwise(W, group),
         matrix=((0,), (), tuple(range(2, len(shape))), (1,)), flops=2 * prod(shape) * prod(W.shape[1:]),
@@ -209,16 +251,38 @@ def _packed_at_run_time(t: Builder, W: Tensor, group: int) -> Tensor:
 def conv_integer(
     t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None = None, w_zero_point: Tensor | None = None, **attributes
 ) -> Tensor:
-    """Conv of (x - x_zero_point) and (w - w_zero_point) in int32. Computed in float64, which is exact."""
-    image = t.cast(x, np.float64)
-    if x_zero_point is not None:
-        image = t.map("a - b", image, t.cast(t.reshape(x_zero_point, ()), np.float64))
-    weights = t.cast(w, np.float64)
-    if w_zero_point is not None:
-        zero = t.cast(w_zero_point, np.float64)
-        zero = t.reshape(zero, (zero.size, *(1,) * (w.rank - 1))) if zero.size > 1 else t.reshape(zero, ())
-        weights = t.map("a - b", weights, zero)
-    return t.cast(conv(t, image, weights, **attributes), np.int32)
+    """Conv of (x - x_zero_point) and (w - w_zero_point) in int32, which wraps."""
+    return t.cast(conv_of_bytes(t, x, w, x_zero_point, w_zero_point, **attributes), np.int32)
+
+
+def conv_of_bytes(
+    t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None, w_zero_point: Tensor | None, **attributes
+) -> Tensor:
+    """Conv of (x - x_zero_point) and (w - w_zero_point), exact: int32, or float32 if that holds every sum.
+
+    The weights' zero point is one in all, or one a filter.
+    """
+    own = None if w_zero_point is None else per_filter(t, w_zero_point, w.rank)
+    image, filters = centred(t, x, single(t, x_zero_point)), centred(t, w, own)
+    if not filters.is_constant or w.rank < 3 or w.shape[1] < _PAIRED:
+        if prod(w.shape[1:]) <= _EXACT:
+            return conv(t, t.cast(image, np.float32), t.cast(filters, np.float32), **attributes)
+        total = conv(t, t.cast(image, np.float64), t.cast(filters, np.float64), **attributes)
+        return t.cast(t.cast(total, np.int64), np.int32)
+    if w.shape[1] % 2:
+        image, filters = (
+            _completed(t, image, attributes.get("group", 1)),
+            t.pad(filters, (0,) * w.rank, (0, 1, *(0,) * (w.rank - 2))),
+        )
+    return _convolution(t, image, filters, None, **attributes)
+
+
+def _completed(t: Builder, image: Tensor, group: int) -> Tensor:
+    """An image with another channel of zeros for each group."""
+    n, c, *size = image.shape
+    apart = t.reshape(image, (n, group, c // group, *size))
+    apart = t.pad(apart, (0,) * apart.rank, (0, 0, 1, *(0,) * len(size)))
+    return t.reshape(apart, (n, c + group, *size))
 
 
 @op("ConvTranspose", since=1)
@@ -370,7 +434,7 @@ def _transposed_padding(
 def _image(x: Operand, order: tuple[int, ...] | None = None) -> Image:
     """The operand, its spatial dimensions in another order if one is given."""
     axes = range(len(x.shape)) if order is None else (0, 1, *(2 + i for i in order))
-    return Image(x.address, tuple(x.shape[a] for a in axes), tuple(x.strides[a] for a in axes))
+    return Image(x.address, *paired(x.dtype, tuple(x.shape[a] for a in axes), tuple(x.strides[a] for a in axes), 1))
 
 
 def _label(X: Tensor, W: Tensor, steps: Sequence[int], group: int, outputs: int = 0) -> str:

@@ -1,14 +1,15 @@
-"""Matrix products: MatMul, Gemm, MatMulInteger. All run on `kernels/gemm`, those of few rows on `kernels/gemv`."""
+"""Matrix products: MatMul, Gemm, MatMulInteger. All run on `kernels/gemm`, those of few rows of floats on `kernels/gemv`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from . import evaluate
 from .builder import Builder, Declined, OperatorError, broadcast
+from .integers import centred, kernel_type, paired, single, sum_type
 from .kernels import gemm, gemv
 from .kernels.gemm import Matrix
 from .kernels.packing import Packing
@@ -22,6 +23,10 @@ _FLOATS = ("float32", "float64")
 @op("MatMul", since=1)
 def matmul(t: Builder, a: Tensor, b: Tensor) -> Tensor:
     """numpy.matmul: a[..., M, K] b[..., K, N]; one-dimensional operands are a row and a column."""
+    return _of_any_rank(t, a, b, product)
+
+
+def _of_any_rank(t: Builder, a: Tensor, b: Tensor, product: Callable[[Builder, Tensor, Tensor], Tensor]) -> Tensor:
     if a.rank == 0 or b.rank == 0:
         raise OperatorError("MatMul takes no scalars")
     if a.dtype != b.dtype:
@@ -37,8 +42,8 @@ def gemm_(
     t: Builder, A: Tensor, B: Tensor, C: Tensor | None = None, *, alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=0
 ) -> Tensor:
     """alpha A' B' + beta C, where ' transposes if transA / transB say so; C broadcasts."""
-    a = t.transpose(A, (1, 0)) if transA else A
-    b = t.transpose(B, (1, 0)) if transB else B
+    a = _transposed(t, A) if transA else A
+    b = _transposed(t, B) if transB else B
     y = product(t, a, b)
     if alpha != 1.0:
         y = t.map(f"a * {float(alpha)!r}", y)
@@ -47,40 +52,80 @@ def gemm_(
     return t.map("a + b", y, C if beta == 1.0 else t.map(f"a * {float(beta)!r}", C))
 
 
+def _transposed(t: Builder, x: Tensor) -> Tensor:
+    """A matrix's transpose."""
+    y, codes = t.transpose(x, (1, 0)), x.codes
+    if codes is not None and x.rank == 2:
+        y.codes = replace(codes, values=t.transpose(codes.values, (1, 0)), axis=1 - codes.axis)
+    return y
+
+
 @op("MatMulInteger", since=10)
 def matmul_integer(
     t: Builder, A: Tensor, B: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None
 ) -> Tensor:
-    """(A - a_zero_point)(B - b_zero_point) in int32. Computed in float64, which is exact."""
-    a, b = _centred(t, A, a_zero_point, -2), _centred(t, B, b_zero_point, -1)
-    return t.cast(matmul(t, a, b), np.int32)
+    """(A - a_zero_point)(B - b_zero_point) in int32, which wraps.
 
-
-def _centred(t: Builder, x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
-    wide = t.cast(x, np.float64)
-    if zero is None:
-        return wide
-    if zero.rank == 1 and zero.size > 1 and axis == -2:
-        zero = t.unsqueeze(zero, [1])
-    elif zero.rank == 1 and zero.size == 1:
-        zero = t.reshape(zero, ())
-    return t.map("a - b", wide, t.cast(zero, np.float64))
+    Zero points: one in all, or one a row of A, one a column of B.
+    """
+    zeros = [single(t, z) for z in (a_zero_point, b_zero_point)]
+    if zeros[0] is not None and zeros[0].rank == 1:
+        zeros[0] = t.unsqueeze(zeros[0], [1])
+    return _of_any_rank(t, centred(t, A, zeros[0]), centred(t, B, zeros[1]), int16_product)
 
 
 def product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
-    """a[..., M, K] b[..., K, N] with broadcast leading dimensions; float16 and bfloat16 are computed in float32."""
-    if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
-        raise OperatorError(f"cannot multiply [{_dims(a.shape)}] by [{_dims(b.shape)}]: the inner sizes differ")
+    """a[..., M, K] b[..., K, N] with broadcast leading dimensions.
+
+    float16 and bfloat16 are computed in float32. Integers wrap; narrow ones are computed in int32.
+    """
+    _check(a, b)
+    of_codes = _product_of_codes(t, a, b)
+    if of_codes is not None:
+        return of_codes
     if a.dtype.name in ("float16", "bfloat16"):
         return t.cast(product(t, t.cast(a, np.float32), t.cast(b, np.float32)), a.dtype)
-    if a.dtype.name not in _FLOATS:
-        return _integer_product(t, a, b)
+    if a.dtype.name not in _FLOATS and a.dtype.kind not in "iu":
+        raise Declined(f"matrix products of {a.dtype}")
+    if a.dtype.itemsize < 4:
+        return t.cast(product(t, t.cast(a, np.int32), t.cast(b, np.int32)), a.dtype)
+    return _product(t, a, b)
+
+
+def _product_of_codes(t: Builder, a: Tensor, b: Tensor) -> Tensor | None:
+    """The product of two dequantised tensors as the scaled product of their 8-bit integers, if b is constant."""
+    left, right = a.codes, b.codes
+    if left is None or right is None or a.dtype != np.float32 or left.scale.size != 1 or not right.values.is_constant:
+        return None
+    if right.scale.size != 1 and right.axis != b.rank - 1:
+        return None
+    total = int16_product(t, *(centred(t, x.values, single(t, x.zero)) for x in (left, right)))
+    factor = t.map("a * b", *(single(t, x.scale) for x in (left, right)))
+    return t.map("to_f32(a) * b", total, factor, dtype=np.float32)
+
+
+def int16_product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """`product` of int16 in int32."""
+    _check(a, b)
+    if a.shape[-1] % 2:  # elements of K are multiplied two at a time; packing completes a constant
+        a = t.pad(a, (0,) * a.rank, (0,) * (a.rank - 1) + (1,))
+        b = b if b.is_constant and prod(b.shape[:-2]) == 1 else t.pad(b, (0,) * b.rank, (0,) * (b.rank - 2) + (1, 0))
+    return _product(t, a, b)
+
+
+def _check(a: Tensor, b: Tensor) -> None:
+    if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
+        raise OperatorError(f"cannot multiply [{_dims(a.shape)}] by [{_dims(b.shape)}]: the inner sizes differ")
+
+
+def _product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """`product` of types that kernels have; of int16 in int32."""
     lead = broadcast(a.shape[:-2], b.shape[:-2])
     shape = (*lead, a.shape[-2], b.shape[-1])
     once = _once(t, b) if a.shape[:-2] == lead else None
     if once is not None:
         rows = a.shape[-3] // once.shape[-3] * a.shape[-2]
-        return t.reshape(product(t, t.reshape(a, (*once.shape[:-2], rows, a.shape[-1])), once), shape)
+        return t.reshape(_product(t, t.reshape(a, (*once.shape[:-2], rows, a.shape[-1])), once), shape)
     if prod(b.shape[:-2]) == 1:
         return _shared(t, a, t.reshape(b, b.shape[-2:]), shape)
     batch = prod(lead)
@@ -111,42 +156,41 @@ def _once(t: Builder, b: Tensor) -> Tensor | None:
 
 def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     """One B for all rows: the leading dimensions of A are rows too."""
-    rows, (k, n) = prod(shape[:-1]), b.shape
-    a2 = t.reshape(a, (rows, k))
+    rows, k, n = prod(shape[:-1]), a.shape[-1], b.shape[-1]
+    a2, result = t.reshape(a, (rows, k)), sum_type(a.dtype)
     flops = 2 * rows * n * k
 
     def launch(x: LaunchContext) -> list:
         return _shared_launches(x, b, rows, k, n)
 
+    def reference(values: list[np.ndarray | None]) -> list[np.ndarray]:
+        left, right = values[0].astype(result), (b.constant if values[1] is None else values[1]).astype(result)
+        return [np.matmul(left[:, : len(right)], right).reshape(shape)]
+
     matrix = ((), (), tuple(range(len(shape) - 1)), (len(shape) - 1,))
-    inputs = (a2, None if b.is_constant else b)
-    reference = lambda v: [np.matmul(v[0], b.constant if v[1] is None else v[1]).reshape(shape)]  # noqa: E731
     return t.kernel(
-        "matmul",
-        inputs,
-        [(a.dtype, shape)],
-        launch,
-        tail=Tail.EPILOGUE,
-        bias=True,
-        in_place=True,
-        matrix=matrix,
-        flops=flops,
-        reference=reference,
-    )[0]
+        "matmul", (a2, None if b.is_constant else b), [(result, shape)], launch, orders=_orders(a.dtype, (0, 1), (1, 0)),
+        tail=Tail.EPILOGUE, bias=True, in_place=True, matrix=matrix, flops=flops, reference=reference,
+    )[0]  # fmt: skip
+
+
+def _orders(dtype: np.dtype, *orders: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """How factors have to lie: pairs of int16 along K together, others anyhow."""
+    return orders if dtype == np.int16 else ()
 
 
 def _shared_launches(x: LaunchContext, b: Tensor, rows: int, k: int, n: int) -> list:
     """Few rows on `gemv`, which reads a constant factor as fast as memory gives it; else on `gemm`."""
     c = x.outputs[0]
-    size, dtype = c.dtype.itemsize, evaluate.memory_name(c.dtype)
-    a, out = _matrix(x.inputs[0]), Matrix(c.address, (1, rows, n), (0, _row_stride(c), size))
+    size = c.dtype.itemsize
+    a, out = _matrix(x.inputs[0], 2), Matrix(c.address, (1, rows, n), (0, _row_stride(c), size))
     residual = x.residual and Matrix(x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size))
     tail = {"bias": x.bias.address if x.bias else 0, "residual": residual, "low": x.low, "high": x.high, "epilogue": x.epilogue}
     own = {"threads": x.threads, "label": f"{rows}x{k}x{n}"}
     if not b.is_constant:
-        return gemm.matmul(dtype, a, _matrix(x.inputs[1]), out, alloc=x.alloc, **tail, **own)
+        return gemm.matmul(kernel_type(b.dtype), a, _matrix(x.inputs[1], 1), out, alloc=x.alloc, **tail, **own)
     kind, packing = _held(b, x.narrow)
-    product = gemm.matmul if kind == "f64" else gemv.product
+    product = gemv.product if kind in ("f32", "bf16") else gemm.matmul
     return product(kind, a, x.packed(b, kind, packing), out, alloc=x.alloc, **tail, **own)
 
 
@@ -154,7 +198,7 @@ def _held(b: Tensor | Weight, narrow: bool) -> tuple[str, Packing]:
     """How a constant factor is held: the type of its panels, and their packing."""
     if narrow and b.dtype == np.float32:
         return "bf16", gemv.narrow_packing(b.shape)
-    return evaluate.memory_name(b.dtype), gemm.packing(b.shape, b.dtype)
+    return kernel_type(b.dtype), gemm.packing(b.shape, b.dtype)
 
 
 def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, narrow: bool) -> tuple[Tensor, str, Packing] | None:
@@ -178,32 +222,25 @@ def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:
         c = x.outputs[0]
         residual = x.residual and Matrix(x.residual.address, x.residual.shape, x.residual.strides)
         return gemm.matmul(
-            evaluate.memory_name(c.dtype), _matrix(x.inputs[0]), _matrix(x.inputs[1]), Matrix(c.address, c.shape, c.strides),
+            kernel_type(a.dtype), _matrix(x.inputs[0], 2), _matrix(x.inputs[1], 1), Matrix(c.address, c.shape, c.strides),
             bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,
             alloc=x.alloc, threads=x.threads, label=f"{batch}x({m}x{k}x{n})",
         )  # fmt: skip
 
-    reference = lambda v: [np.matmul(v[0], v[1])]  # noqa: E731
+    result = sum_type(a.dtype)
+    reference = lambda v: [np.matmul(v[0].astype(result), v[1].astype(result))]  # noqa: E731
     return t.kernel(
-        "matmul", (a, b), [(a.dtype, (batch, m, n))], launch, tail=Tail.EPILOGUE, bias=True, in_place=True,
+        "matmul", (a, b), [(result, (batch, m, n))], launch, orders=_orders(a.dtype, (0, 1, 2), (0, 2, 1)),
+        tail=Tail.EPILOGUE, bias=True, in_place=True,
         matrix=((0,), (), (1,), (2,)),
         flops=2 * batch * m * n * k, reference=reference, linear=True,
     )[0]  # fmt: skip
 
 
-def _integer_product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
-    """Integers wrap; numpy multiplies them."""
-    shape = (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-    if a.dtype == bool:
-        raise Declined("matrix products of bool")
-    return t.host(lambda v: [np.matmul(v[0], v[1])], (a, b), [(a.dtype, shape)], "integer matrix product")[0]
-
-
-def _matrix(x: Operand) -> Matrix:
-    """An operand of two or three dimensions as a batch of matrices."""
-    if len(x.shape) == 2:
-        return Matrix(x.address, (1, *x.shape), (0, *x.strides))
-    return Matrix(x.address, x.shape, x.strides)
+def _matrix(x: Operand, inner: int) -> Matrix:
+    """An operand of two or three dimensions as a batch of matrices; `inner`: the dimension that is summed over."""
+    shape, strides = (x.shape, x.strides) if len(x.shape) == 3 else ((1, *x.shape), (0, *x.strides))
+    return Matrix(x.address, *paired(x.dtype, shape, strides, inner))
 
 
 def _row_stride(x: Operand) -> int:

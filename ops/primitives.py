@@ -33,10 +33,10 @@ class Tensor:
 
     `source` is the primitive that makes it, None for inputs and constants. A constant may be given as a `weight`, whose
     array is made only when `constant` is asked for: `is_constant` tells without. Content that depends on open sizes is
-    `content`, an array of objects; `constant` fixes them.
+    `content`, an array of objects; `constant` fixes them. `codes`: what floats are that a model has dequantised.
     """
 
-    __slots__ = ("_array", "_sizes", "dtype", "name", "shape", "source", "weight")
+    __slots__ = ("_array", "_sizes", "codes", "dtype", "name", "shape", "source", "weight")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Tensor:
         self.weight = weight
         self._sizes: np.ndarray | None = None
         self.source: Primitive | None = None
+        self.codes: Codes | None = None
 
     @property
     def constant(self) -> np.ndarray | None:
@@ -96,6 +97,16 @@ class Tensor:
     def __repr__(self) -> str:
         kind = "const " if self.is_constant else ""
         return f"{kind}{self.name or '%'}:{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """8-bit integers that stand for floats: (values - zero) * scale, one scale and zero point in all, or one an index of `axis`."""
+
+    values: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    axis: int
 
 
 class Opaque:

@@ -10,7 +10,7 @@ import numpy as np
 from .builder import Builder, Declined, OperatorError, axis_index
 from .cast import as_type, is_packed, native_dtype, unpacked, widened
 from .evaluate import is_native, register_name
-from .primitives import Fold, Tensor
+from .primitives import Codes, Fold, Tensor
 from .registry import Takes, op
 
 
@@ -78,6 +78,28 @@ def dequantize_linear(t: Builder, x, x_scale, x_zero_point=None, *, axis=1, bloc
     x, x_zero_point = unpacked(t, x), None if x_zero_point is None else unpacked(t, x_zero_point)
     if not is_native(x.dtype):
         raise Declined
+    y = _dequantised(t, x, x_scale, x_zero_point, axis, block_size, dtype)
+    if x.dtype.itemsize == 1 and (x_scale.size == 1 or (x_scale.rank == 1 and not block_size)):
+        y.codes = Codes(x, x_scale, x_zero_point, axis_index(axis, max(x.rank, 1)) if x_scale.size > 1 else 0)
+    return y
+
+
+def _dequantised(
+    t: Builder, x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None, axis: int, block_size: int, dtype: np.dtype
+) -> Tensor:  # fmt: skip
+    """Of a large constant it is computed once a session, if it is needed: products take the integers."""
+    parts, weight = [v for v in (x_scale, x_zero_point) if v is not None], x.weight
+    if weight is not None and all(v.is_constant for v in parts):
+        known = [v.constant for v in parts]
+
+        def compute() -> np.ndarray:
+            alone = Builder()
+            scale, *zeros = map(alone.constant, known)
+            whole = alone.constant(weight.array())
+            return _dequantised(alone, whole, scale, zeros[0] if zeros else None, axis, block_size, dtype).constant
+
+        key = ("dequantised", axis, block_size, dtype, *((v.dtype, v.shape, v.tobytes()) for v in known))
+        return Tensor(dtype, x.shape, weight=weight.computed(key, compute, dtype, x.shape))
     scale = widened(t, spread(t, x, x_scale, axis, block_size))
     wide = t.cast(x, np.int32)
     if x_zero_point is not None:
@@ -88,11 +110,18 @@ def dequantize_linear(t: Builder, x, x_scale, x_zero_point=None, *, axis=1, bloc
 @op("DynamicQuantizeLinear", since=11)
 def dynamic_quantize_linear(t: Builder, x):
     """uint8 with scale and zero point from the range of x, which is made to hold 0."""
-    low = t.map("at_most(a, 0)", t.reduce(Fold.MIN, x, keepdims=False))
-    high = t.map("at_least(a, 0)", t.reduce(Fold.MAX, x, keepdims=False))
+    low = t.map("at_most(a, 0)", _of_all(t, Fold.MIN, x))
+    high = t.map("at_least(a, 0)", _of_all(t, Fold.MAX, x))
     scale = t.map("(b - a) / 255.0", low, high)
     # all zeros: any scale will do
     safe = t.map("select(a == 0, 1, a)", scale)
     zero = t.map("rint(at_most(at_least(-a / b, 0), 255))", low, safe)
     y = t.map("at_most(at_least(rint(a / b) + c, 0), 255)", x, safe, zero)
     return t.cast(y, np.uint8), scale, t.cast(zero, np.uint8)
+
+
+def _of_all(t: Builder, fold: Fold, x: Tensor) -> Tensor:
+    """The smallest or the largest of all: of each row first, which threads share, and which what makes the rows may do."""
+    if x.rank > 1:
+        x = t.reduce(fold, x, [-1])
+    return t.reduce(fold, x, keepdims=False)

@@ -119,15 +119,17 @@ def conv(
     """y = clip(convolution of x + bias + residual, low, high) (ONNX Conv).
 
     Args:
-        dtype: memory type of x, y and residual: f32, f64; f16 and bf16 are converted to f32 and back by copies.
-            Weights and bias are f32, or f64 for f64.
+        dtype: memory type of x, y and residual: f32, f64, i32, i64; f16 and bf16 are converted to f32 and back by copies.
+            Weights and bias are of that type, f32 for f16 and bf16. i16x2: channels of x and weights are pairs of int16,
+            all else is int32.
         pads: borders before the first element of each spatial dimension (those behind the last one may follow); what
             lies behind the last element follows from the shape of y.
         bias: address of one value per output channel, or 0.
         residual: an image of y's shape that is added; it may be y itself.
+        low, high: of floats.
         epilogue: (kernel address, argument block address). The kernel is called once for each block of finished
             outputs with [n, 0, first pixel, pixels, first channel, channels] as int64 at the start of the scratch;
-            pixels count through the flattened output image. It needs channels-last f32 or f64 output.
+            pixels count through the flattened output image. It needs channels-last output, not f16 or bf16.
         alloc: workspace that lives as long as the launches.
 
     Raises:
@@ -138,7 +140,7 @@ def conv(
         raise ValueError(f"{label}: input {x.shape}, weights {weights.shape}, groups {weights.groups}, output {y.shape}")
     if 0 in y.shape:
         return []
-    work = "f64" if dtype == "f64" else "f32"
+    work = "f32" if dtype in ("f16", "bf16") else dtype
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     before: list[Launch] = []
     window = convfetch.Window(tuple(kernel), steps, dils, begin)
@@ -151,7 +153,7 @@ def conv(
     image = fetch.image if fetch else convfetch.padded(dtype, work, x, y, window, before, alloc, threads, label)
     if dtype != work:
         if epilogue is not None:
-            raise ValueError(f"{label}: an epilogue needs float32 or float64 output, given {dtype}")
+            raise ValueError(f"{label}: an epilogue needs output of the type that is computed, given {dtype}")
         out = channels_last(alloc(prod(y.shape) * 4), y.shape, 4)
         after = pad_copy(work, out, dtype, y, threads=threads, label=f"{label}: layout")
         if residual is not None:
@@ -174,7 +176,7 @@ def product(
     """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
     size, groups = SIZES[work], weights.groups
     o, c, *kernel = weights.shape
-    flops = 2 * y.shape[0] * y.pixels * o * c * prod(kernel)
+    flops = 2 * y.shape[0] * y.pixels * o * c * prod(kernel) * (2 if work == "i16x2" else 1)
     moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels + o * c * prod(kernel))
     taps = tuple(s * d for s, d in zip(x.strides[2:], dils))
     # the image as the tiles' rows see it: one pixel per output pixel
@@ -219,14 +221,14 @@ def factory(dtype: str) -> Callable:
     lanes = target.current().lanes * 4 // SIZES[dtype]
     size, width = SIZES[dtype], 2 * lanes
     row_bytes = width * size
-    singles = single_heights()
+    raw, singles = convtile.memory_type(dtype), single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
     s0, s1, s2, s3, s4, _ = singles
-    fetch_group, fold_rows = convfetch.copiers(dtype, lanes)
+    fetch_group, fold_rows = convfetch.copiers(raw, lanes)
     fetched, crossing = convtile.FETCHED, crosses_rows()
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
-    load_first, load_one = simd.load_first(dtype, lanes), simd.load(dtype, 0)
-    load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
+    load_first, load_one = simd.load_first(raw, lanes), simd.load(raw, 0)
+    load, store, zero = simd.load(raw, lanes), simd.store(raw), simd.splat(raw, lanes)
 
     @subroutine
     def gather(x, x_row, base, y, rows, cols):

@@ -3,10 +3,11 @@
 The tile multiplies T rows, each a pixel's window in the image, with a panel of packed weights. K runs over
 segments (depth, row, column of the filter) of consecutive elements. Accumulators stay in registers over all segments
 of one K block; between blocks they stand in the output. Per K step: the vectors of the panel are loaded once, every
-row's element is broadcast from memory, T times the vectors are multiplied and added.
+row's element is broadcast from memory, T times the vectors are multiplied and added. Of integers an element may be a pair
+of int16 (i16x2), whose two products with a pair of the panel are added to an int32: exact, and two steps in one.
 
-Sums are added up in parts, whose roundings are smaller than those of one long chain: the error grows with the root of the
-part's length, not with that of K (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
+Sums of floats are added up in parts, whose roundings are smaller than those of one long chain: the error grows with the root
+of the part's length, not with that of K (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _LINE = 64  # bytes of a cache line
 _UNROLL = 8
 _PART = 128  # K steps of one part of a sum
 FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
+Multiply = Callable[[E, E, E], E]  # x * y + total
 
 
 def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
@@ -51,17 +53,23 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                 here = builder.append_basic_block(f"tile{rows}x{wide}")
                 chosen.add_case(ir.Constant(WORD, rows * 4 + wide), here)
                 builder.position_at_end(here)
-                _run(code, block, wide, rows, *values)
+                _run(code, block, wide, rows, multiply, *values)
                 builder.branch(done)
         builder.position_at_end(done)
 
+    multiply = emit.add_pairs if dtype == "i16x2" else E.fma
     names = "vectors height count x places b ahead end start start_row base y y_row table segments length clip blank aside"
-    return window.leaf(names, dtype, lanes, body)
+    return window.leaf(names, memory_type(dtype), lanes, body)
+
+
+def memory_type(dtype: str) -> str:
+    """The element type that stands for `dtype` where elements are only moved and added."""
+    return "i32" if dtype == "i16x2" else dtype
 
 
 def _run(
-    code: Code, block: ir.Value, wide: int, rows: int, count: E, x: E, places: E, b: E, ahead: E, end: E, start: E,
-    start_row: E, base: E, y: E, y_row: E, table: E, segments: E, length: E, clip: E, blank: E, aside: E,
+    code: Code, block: ir.Value, wide: int, rows: int, multiply: Multiply, count: E, x: E, places: E, b: E, ahead: E, end: E,
+    start: E, start_row: E, base: E, y: E, y_row: E, table: E, segments: E, length: E, clip: E, blank: E, aside: E,
 ) -> None:  # fmt: skip
     """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
     far = code.variable(ahead)
@@ -72,7 +80,7 @@ def _run(
         with code.when(begin != 0):
             for i in range(rows):
                 code.prefetch(begin + start_row * i)
-        sums = _sums(code, wide, rows, lines, b, far, end, base, table, segments, length, blank, aside)
+        sums = _sums(code, wide, rows, multiply, lines, b, far, end, base, table, segments, length, blank, aside)
         _finish(code, block, wide, sums, begin, start_row, out, y_row, clip)
         lines.forward()
         for place, step in moving:
@@ -124,8 +132,8 @@ class _Lines:
 
 
 def _sums(
-    code: Code, wide: int, rows: int, lines: _Lines, b: E, far: Variable, end: E, base: E, table: E, segments: E, length: E,
-    blank: E, aside: E,
+    code: Code, wide: int, rows: int, multiply: Multiply, lines: _Lines, b: E, far: Variable, end: E, base: E, table: E,
+    segments: E, length: E, blank: E, aside: E,
 ) -> dict[tuple[int, int], Variable]:  # fmt: skip
     """The tile's products, each added up from `base`."""
     vector = code.lanes * code.size
@@ -139,7 +147,7 @@ def _sums(
         for i in range(rows):
             value = emit.splat(code.scalar(lines.address(i, here, number), code.kind), code.lanes)
             for v in range(wide):
-                sums[i, v].set(value.fma(factors[v], sums[i, v].get()))
+                sums[i, v].set(multiply(value, factors[v], sums[i, v].get()))
 
     def steps(count: E, number: int) -> None:
         with code.loop(count):
@@ -155,19 +163,27 @@ def _sums(
                     far.set(far.get() + number * FETCHED)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
-    parts = _Parts(code, sums, blank, aside)
+
+    def run(count: E) -> None:
+        groups = count >> unroll.bit_length() - 1
+        steps(groups, unroll)
+        if unroll > 1:
+            steps(count - groups * unroll, 1)
+
+    parts = _Parts(code, sums, blank, aside) if emit.is_float(code.kind) else None
     with code.loop(segments) as s:
         lines.begin(code.scalar(table + s * 8, "i64"))
-        left = code.variable(length)
-        with code.loop((length + (_PART - 1)) >> _PART.bit_length() - 1):
-            count = left.get().at_most(_PART)
-            left.set(left.get() - count)
-            parts.begin(count)
-            groups = count >> unroll.bit_length() - 1
-            steps(groups, unroll)
-            if unroll > 1:
-                steps(count - groups * unroll, 1)
-    parts.end()
+        if parts is None:
+            run(length)
+        else:
+            left = code.variable(length)
+            with code.loop((length + (_PART - 1)) >> _PART.bit_length() - 1):
+                count = left.get().at_most(_PART)
+                left.set(left.get() - count)
+                parts.begin(count)
+                run(count)
+    if parts is not None:
+        parts.end()
     return sums
 
 

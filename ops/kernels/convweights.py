@@ -19,9 +19,10 @@ class PackedWeights:
     """Filters in the order in which the kernel reads them.
 
     Attributes:
-        shape: (O, C / groups, kD, kH, kW).
+        shape: (O, C / groups, kD, kH, kW); of int16 C counts pairs.
         groups: of the convolution.
         address: of [groups * panels, kD, kH, kW, C / groups, NR], NR = two vectors; zeros behind the last channel.
+            An element of int16 is a pair of neighbouring channels; what is missing to a pair is zero.
         image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
         folded: the rows of the window are read side by side (see `convfetch`): the order is [panels, kW, kH, C, NR].
     """
@@ -34,8 +35,13 @@ class PackedWeights:
 
     @staticmethod
     def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> PackedWeights:
-        """The packed weights at an address that were w[O, C / groups, *kernel]."""
+        """The packed weights at an address that were w[O, C / groups, *kernel], in `counted` channels."""
         return PackedWeights((*shape[:2], *triple(shape[2:], 1)), groups, address)
+
+
+def counted(channels: int, dtype: np.dtype) -> int:
+    """Channels as the kernel counts them: int16 in pairs."""
+    return -(-channels // 2) if dtype == np.int16 else channels
 
 
 def padded_columns(outputs: int, itemsize: int) -> int:
@@ -44,7 +50,7 @@ def padded_columns(outputs: int, itemsize: int) -> int:
 
 
 def pack_weights(w: np.ndarray, groups: int) -> np.ndarray:
-    """w[O, C / groups, *kernel] (float32 or float64; 1 to 3 kernel dimensions) in the order of `PackedWeights`.
+    """w[O, C / groups, *kernel] (1 to 3 kernel dimensions) in the order of `PackedWeights`.
 
     Raises:
         ValueError: O is not a multiple of groups.
@@ -60,33 +66,48 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packi
     """
     if groups < 1 or shape[0] % groups:
         raise ValueError(f"convolution weights {tuple(shape)}: {shape[0]} output channels in {groups} groups")
-    kernel, inputs, each = triple(shape[2:], 1), shape[1], shape[0] // groups
-    width = panel_width(dtype.itemsize)
+    kernel, inputs, each = triple(shape[2:], 1), counted(shape[1], dtype), shape[0] // groups
+    pairs = dtype == np.int16
+    width = panel_width(4 if pairs else dtype.itemsize)
     whole, rest, panels = each // width, each % width, -(-each // width)
-    packed_shape = (groups * panels, *kernel, inputs, width)
-    step, parts = slices(panels, panels * inputs * prod(kernel) * width * dtype.itemsize)
+    packed_shape = (groups * panels, *kernel, inputs, width, *([2] if pairs else []))
+    step, parts = slices(panels, prod(packed_shape) // groups * dtype.itemsize)
 
-    def fill(w: np.ndarray, packed: np.ndarray, part: int) -> None:
+    def put(w: np.ndarray, packed: np.ndarray, part: int) -> None:
         group, first = part // parts, part % parts * step
-        filters = w.reshape(groups, each, inputs, *kernel)[group]
-        target = packed[group * panels : (group + 1) * panels]
-        last = min(whole, first + step)
+        last, have = min(whole, first + step), w.shape[1]
+        filters = w.reshape(groups, each, have, *kernel)[group]
+        target = packed[group * panels : (group + 1) * panels, ..., :have, :]
         if first < last:
-            source = filters[first * width : last * width].reshape(last - first, width, inputs, *kernel)
+            source = filters[first * width : last * width].reshape(last - first, width, have, *kernel)
             target[first:last] = source.transpose(0, 3, 4, 5, 2, 1)
         if rest and first <= whole < first + step:
             target[whole, ..., :rest] = filters[whole * width :].transpose(2, 3, 4, 1, 0)
             target[whole, ..., rest:] = 0
+        if have < inputs:
+            packed[group * panels + first : min(group * panels + first + step, (group + 1) * panels), ..., have:, :] = 0
+
+    def fill(w: np.ndarray, packed: np.ndarray, part: int) -> None:
+        if pairs:
+            put(w[:, 0::2], packed[..., 0], part)
+            put(w[:, 1::2], packed[..., 1], part)
+        else:
+            put(w, packed, part)
 
     def unpack(packed: np.ndarray) -> np.ndarray:
-        filters = packed.transpose(0, 5, 4, 1, 2, 3).reshape(groups, panels * width, inputs, *kernel)
+        if pairs:
+            packed = packed.swapaxes(-1, -2).reshape(*packed.shape[:-3], 2 * inputs, width)[..., : shape[1], :]
+        filters = packed.transpose(0, 5, 4, 1, 2, 3).reshape(groups, panels * width, shape[1], *kernel)
         return filters[:, :each].reshape(shape)
 
     return Packing(packed_shape, dtype, groups * parts, fill, unpack)
 
 
 def foldable(shape: Sequence[int], groups: int) -> bool:
-    """Whether filters w[O, C, kH, kW] are for images of so few channels that the rows of their window are read side by side."""
+    """Whether filters w[O, C, kH, kW] are for images of so few channels that the rows of their window are read side by side.
+
+    C in `counted` channels.
+    """
     return len(shape) == 4 and groups == 1 and 0 < shape[1] <= convfetch.FEW and shape[2] > 1
 
 

@@ -131,8 +131,8 @@ class E:
         return self.of(self.b.fneg(self.v) if is_float(self.t) else self.b.neg(self.v))
 
     def fma(self, factor: E | float, addend: E | float) -> E:
-        """self * factor + addend, rounded once where the CPU can."""
-        if target.current().fma:
+        """self * factor + addend, rounded once where the CPU can; of integers it wraps."""
+        if is_float(self.t) and target.current().fma:
             return self.call("fma", factor, addend)
         return self * factor + addend
 
@@ -326,6 +326,42 @@ def splat(one: E, lanes: int) -> E:
     first = one.b.insert_element(undefined, one.v, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), 0)] * lanes)
     return E(one.b, one.b.shuffle_vector(first, undefined, zeros), one.t, lanes)
+
+
+def add_pairs(x: E, y: E, total: E) -> E:
+    """total + x0 y0 + x1 y1 in each lane of i32, where x and y hold two int16 each; it wraps.
+
+    The additions stay in their order: LLVM, which knows that it does not matter, adds products first and runs out of registers.
+    """
+    step = min(target.current().pair_sums, x.n)
+    if not step:
+        low = ((x << 16) >> 16) * ((y << 16) >> 16)
+        return total + low + (x >> 16) * (y >> 16)
+    name = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}[step]
+    halves, whole = ir.VectorType(ir.IntType(16), 2 * step), llvm_type("i32", step)
+    function = _declare(x.b, f"llvm.x86.{name}", ir.FunctionType(whole, [halves, halves]))
+    parts = []
+    for first in range(0, x.n, step):
+        factors = [x.b.bitcast(_lanes(one, first, step), halves) for one in (x, y)]
+        added = x.b.add(_lanes(total, first, step), x.b.call(function, factors))
+        parts.append(x.b.asm(ir.FunctionType(whole, [whole]), "", "=x,0", [added], False))
+    while len(parts) > 1:
+        parts = [_side_by_side(x.b, *parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    return x.of(parts[0])
+
+
+def _lanes(x: E, first: int, count: int) -> ir.Value:
+    """Some lanes of a vector."""
+    return x.v if count == x.n else x.b.shuffle_vector(x.v, x.v, _numbers(first, count))
+
+
+def _side_by_side(b: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
+    return b.shuffle_vector(left, right, _numbers(0, 2 * left.type.count))
+
+
+def _numbers(first: int, count: int) -> ir.Constant:
+    index = ir.IntType(32)
+    return ir.Constant(ir.VectorType(index, count), [ir.Constant(index, first + i) for i in range(count)])
 
 
 def pointer(b: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:

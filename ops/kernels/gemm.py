@@ -35,16 +35,16 @@ def pack(b: np.ndarray) -> np.ndarray:
 
 
 def packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
-    """`pack` of a B of this shape."""
+    """`pack` of a B of this shape; of int16 [ceil(N / NR), ceil(K / 2), NR, 2]."""
     k, n = shape
     filters = weights_packing((n, k, 1), dtype, 1)
-    panels, back = filters.shape[0], filters.unpack
+    back = filters.unpack
 
     def fill(b: np.ndarray, packed: np.ndarray, part: int) -> None:
         filters.fill(b.T[:, :, None], packed.reshape(filters.shape), part)
 
     unpack = None if back is None else lambda packed: back(packed.reshape(filters.shape))[:, :, 0].T
-    return Packing((panels, k, filters.shape[-1]), dtype, filters.parts, fill, unpack)
+    return Packing((filters.shape[0], *filters.shape[4:]), dtype, filters.parts, fill, unpack)
 
 
 def matmul(
@@ -62,9 +62,10 @@ def matmul(
     threads: int = 1,
     label: str = "matmul",
 ) -> list[Launch]:
-    """C = clip(A B + bias + residual, low, high), float32 or float64.
+    """C = clip(A B + bias + residual, low, high).
 
     Args:
+        dtype: f32, f64, i32 or i64; i16x2: an element of A and B is two int16 that are neighbours along K, C is int32.
         b: the matrix, or the opaque address of ``pack(B)`` that serves the whole batch.
         bias: address of N values, or 0.
         epilogue: as in `conv`; rows are pixels, the batch index is the image.

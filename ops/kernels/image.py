@@ -23,7 +23,8 @@ class Opaque(Protocol):
 # alloc(nbytes): workspace that lives as long as the node's launches, 64-byte aligned
 Alloc = Callable[[int], Opaque]
 
-SIZES = {"b1": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "i16": 2, "u16": 2, "f32": 4, "i32": 4, "u32": 4,
+# i16x2: two neighbouring int16 that are one element of a product of integers
+SIZES = {"b1": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "i16": 2, "u16": 2, "f32": 4, "i32": 4, "u32": 4, "i16x2": 4,
          "f64": 8, "i64": 8, "u64": 8}  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from .spec import KernelSpec, handwritten
 
 # elements that one task should copy at least: a task costs the executor about a microsecond
 _TASK_ELEMENTS = 16384
-_NUMPY = {"f16": np.float16, "f32": np.float32, "f64": np.float64, "b1": np.uint8, "bf16": np.float32} | {
+_NUMPY = {"f16": np.float16, "f32": np.float32, "f64": np.float64, "b1": np.uint8, "bf16": np.float32, "i16x2": np.uint32} | {
     f"{sign}{8 * size}": np.dtype(f"{sign}{size}").type for sign in "iu" for size in (1, 2, 4, 8)
 }
 

@@ -35,6 +35,17 @@ class Target:
         """Whether an LLVM feature such as ``avx2`` is switched on."""
         return f"+{feature}" in self.features.split(",")
 
+    @property
+    def pair_sums(self) -> int:
+        """How many sums of two int16 products one instruction makes (x86's pmaddwd); 0: there is no such instruction."""
+        if not _is_x86():
+            return 0
+        return 16 if self.has("avx512bw") else 8 if self.has("avx2") else 4
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86")
+
 
 @lru_cache(maxsize=1)
 def initialize() -> None:
@@ -50,7 +61,7 @@ def current() -> Target:
     """The target of this process."""
     name, features = _asked_for() or _of_system() or _of_llvm()
     on = set(features.split(","))
-    if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86"):
+    if _is_x86():
         wide, medium = "+avx512f" in on and "+avx512vl" in on, "+avx" in on
         lanes = 16 if wide else 8 if medium else 4
         return Target(name, features, lanes, 32 if wide else 16, "+fma" in on or wide, "+f16c" in on or wide)
