@@ -4,8 +4,8 @@ Loop order of a task: K blocks; groups of tiles; panels of output channels; tile
 block (`convtile`) of T neighbouring output pixels times a panel of two vectors of channels. If the task's
 panels fit in L2, groups are small: their image rows stay in L1 while all panels pass by. Otherwise all tiles are one
 group: its image rows stay in L2, each panel is read once. K runs over the filter's taps; the taps of a row and their
-channels are consecutive in memory, one segment, if dilation is 1. A 1 x 1 convolution of stride 1 takes the whole image
-as one row, which makes it a GEMM.
+channels are consecutive in memory, one segment, if dilation is 1. Tiles take a segment in pieces (`convtile`). A 1 x 1
+convolution of stride 1 takes the whole image as one row, which makes it a GEMM.
 
 The image must be channels-last and padded; if it is not, a copying launch is put in front, or tasks copy what they need
 (`convfetch`).
@@ -96,6 +96,9 @@ from .launch import Launch
 from .padcopy import pad_copy
 from .sizes import least, most
 from .spec import handwritten
+
+PART = 128  # K steps of a piece at the most, and of one part of a sum
+PIECE = 16  # bytes of a piece's two words
 
 
 def conv(
@@ -201,7 +204,7 @@ def product(
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
     assert len(args) == WORDS
     spec = handwritten("conv", "conv:factory", dtype=work)
-    scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-8 * prod(segments[:3]) // 64) * 64
+    scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
     scratch += -(-8 * pixels // 64) * 64
     if fetch:
@@ -213,7 +216,7 @@ def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full), sums put
-    aside, offsets of the filter's segments, offsets of the task's pixels, fetched rows of a group.
+    aside, the pieces of a K block, offsets of the task's pixels, fetched rows of a group.
     """
     from . import convtile, simd
     from .subroutine import subroutine
@@ -223,9 +226,9 @@ def factory(dtype: str) -> Callable:
     row_bytes = width * size
     raw, singles = convtile.memory_type(dtype), single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
-    s0, s1, s2, s3, s4, _ = singles
+    h0, h1, h2, h3, h4, _ = singles
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
-    fetched, crossing = convtile.FETCHED, crosses_rows()
+    fetched, crossing, longest, piece_bytes = convtile.FETCHED, crosses_rows(), PART, PIECE
     words, call_kernel, highest = simd.block, simd.call_kernel, heights()[0]
     load_first, load_one = simd.load_first(raw, lanes), simd.load(raw, 0)
     load, store, zero = simd.load(raw, lanes), simd.store(raw), simd.splat(raw, lanes)
@@ -247,6 +250,18 @@ def factory(dtype: str) -> Callable:
                 store(y + i * y_row + v * size, load(x + i * row_bytes + v * size))
             for v in range(whole, cols):
                 store(y + i * y_row + v * size, load_one(x + i * row_bytes + v * size))
+
+    @subroutine
+    def cut(table, first, after, rows, columns, plane_step, row_step, step, begin, end):
+        # a K block as pieces: the elements from `begin` to `end` of the segments from `first` to `after`
+        pieces, at, taken = words(table), 0, 0
+        for s in range(first, after):
+            offset = s // (rows * columns) * plane_step + s // columns % rows * row_step + s % columns * step
+            for k in range(begin, end, longest):
+                steps, full = min(longest, end - k), taken >= longest
+                pieces[at], pieces[at + 1] = offset + k * size, 2 * steps + (1 if full else 0)
+                taken = steps if full else taken + steps
+                at += 2
 
     @subroutine
     def lay_out(places, first, count, lines, columns, depth_step, line_step, step):
@@ -308,10 +323,8 @@ def factory(dtype: str) -> Callable:
         table = aside + highest * row_bytes
         for v in range(0, highest * width, lanes):
             store(zeros + v * size, zero(0.0))
-        offsets, segments = words(table), nd * nh * nw
-        for s in range(segments):
-            offsets[s] = s // (nh * nw) * args[TAP_PLANE] + s // nw % nh * args[TAP_ROW] + s % nw * args[TAP_PIXEL]
-        places = table + (segments * 8 + 63) // 64 * 64
+        segments = nd * nh * nw
+        places = table + (taps * ((part + longest - 1) // longest) * piece_bytes + 63) // 64 * 64
         # the place of the task's first tile and first panel; a division costs as much as some K steps
         at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
         depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
@@ -329,6 +342,9 @@ def factory(dtype: str) -> Callable:
                 last = s + taps >= segments and k + part >= length
                 clip = last and clips
                 steps = min(taps, segments - s) * min(part, length - k)
+                s1, k1 = min(segments, s + taps), min(length, k + part)
+                cut(table, s, s1, nh, nw, args[TAP_PLANE], args[TAP_ROW], args[TAP_PIXEL], k, k1)
+                pieces = (s1 - s) * ((k1 - k + longest - 1) // longest)
                 next_at, next_row, next_depth = at0, row0, depth0
                 for t in range(t0, t1, args[TILE_GROUP]):
                     begin_at, begin_row, begin_depth = next_at, next_row, next_depth
@@ -355,9 +371,9 @@ def factory(dtype: str) -> Callable:
                             base = args[BIAS] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
                         y_line, r_line = outputs, args[RESIDUAL]
-                        image = copy - line * args[X_ROW] + k * size
+                        image = copy - line * args[X_ROW]
                         if args[FETCH] == 0:
-                            image = images + n * args[X_IMAGE] + k * size + group * args[GROUP_BYTES]
+                            image = images + n * args[X_IMAGE] + group * args[GROUP_BYTES]
                         # the first tiles to use this panel bring the next one to L2, each a share
                         following, fetch_end = weights + args[PANEL_BYTES], 0
                         if t == t0:
@@ -396,12 +412,12 @@ def factory(dtype: str) -> Callable:
                                 rows = height
                                 if vectors == 1:
                                     rest = height - done
-                                    rows = s0 if rest >= s0 else s1 if rest >= s1 else s2 if rest >= s2 else s3
-                                    rows = rows if rest >= rows else s4 if rest >= s4 else 1
+                                    rows = h0 if rest >= h0 else h1 if rest >= h1 else h2 if rest >= h2 else h3
+                                    rows = rows if rest >= rows else h4 if rest >= h4 else 1
                                     run = run if rows == height else 1
                                 tiles_of(args, vectors, rows, run, x, place, weights, following, fetch_end,
-                                     start + done * start_row, start_row, common, out + done * out_row, out_row, table + s * 8,
-                                     min(taps, segments - s), min(part, length - k), clip, zeros, aside)  # fmt: skip
+                                     start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
+                                     clip, zeros, aside)  # fmt: skip
                                 place, done = place + rows * 8, done + rows
                                 if not crossing:
                                     x += rows * args[X_PIXEL]

@@ -1,10 +1,11 @@
 """The register tile of convolution: T output pixels times one or two vectors of output channels. Imports numba.
 
-The tile multiplies T rows, each a pixel's window in the image, with a panel of packed weights. K runs over
-segments (depth, row, column of the filter) of consecutive elements. Accumulators stay in registers over all segments
-of one K block; between blocks they stand in the output. Per K step: the vectors of the panel are loaded once, every
-row's element is broadcast from memory, T times the vectors are multiplied and added. Of integers an element may be a pair
-of int16 (i16x2), whose two products with a pair of the panel are added to an int32: exact, and two steps in one.
+The tile multiplies T rows, each a pixel's window in the image, with a panel of packed weights. K runs over pieces of
+consecutive elements. Accumulators stay in registers over all pieces of one K block; between blocks they stand in the output.
+Per K step: the vectors of the panel are loaded once, every row's element is broadcast from memory, T times the vectors are
+multiplied and added. What is done once a tile is kept short: with 16 channels it took a third of the time.
+Of integers an element may be a pair of int16 (i16x2), whose two products with a pair of the panel are added to an int32:
+exact, and two steps in one.
 
 Sums of floats are added up in parts, whose roundings are smaller than those of one long chain: the error grows with the root
 of the part's length, not with that of K (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
@@ -26,7 +27,7 @@ _LINE = 64  # bytes of a cache line
 # K steps of one turn of the loop. Where a core is shared by two hardware threads, each gets half of the instruction
 # slots: what is not a multiply-add or its operand costs time.
 _UNROLL = 8
-_PART = 128  # K steps of one part of a sum
+_PIECE = 16  # bytes of a piece's two words
 FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
 Multiply = Callable[[E, E, E], E]  # x * y + total
 
@@ -39,9 +40,10 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
 
     args is the block of `conv`; x, b, start, base and y are addresses. Row i is at x and the bytes that word i at `places`
     holds, counted on from tile to tile; at x and i times args[X_PIXEL] if tiles are too high for so many addresses in registers
-    (see `crosses_rows`). `table` is the address of the segments' offsets from there, `length` elements each. `start` may
-    be 0 for no values; `clip`: clip what is stored. `ahead`: what to bring to L2 meanwhile, FETCHED bytes a K step, up to
-    `end`. `blank` and `aside`: as many vectors as the highest tile has, zeros and room.
+    (see `crosses_rows`). `table` is the address of the pieces: where each begins, counted from there, and twice its elements,
+    plus 1 if the sum so far is to be put aside before. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`:
+    what to bring to L2 meanwhile, FETCHED bytes a K step, up to `end`. `blank` and `aside`: as many vectors as the highest
+    tile has, zeros and room.
     """
 
     def body(code, block, vectors, height, *values):
@@ -58,7 +60,7 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
         builder.position_at_end(done)
 
     multiply = emit.add_pairs if dtype == "i16x2" else E.fma
-    names = "vectors height count x places b ahead end start start_row base y y_row table segments length clip blank aside"
+    names = "vectors height count x places b ahead end start start_row base y y_row table pieces clip blank aside"
     return window.leaf(names, memory_type(dtype), lanes, body)
 
 
@@ -69,19 +71,20 @@ def memory_type(dtype: str) -> str:
 
 def _run(
     code: Code, block: ir.Value, wide: int, rows: int, multiply: Multiply, count: E, x: E, places: E, b: E, ahead: E, end: E,
-    start: E, start_row: E, base: E, y: E, y_row: E, table: E, segments: E, length: E, clip: E, blank: E, aside: E,
+    start: E, start_row: E, base: E, y: E, y_row: E, table: E, pieces: E, clip: E, blank: E, aside: E,
 ) -> None:  # fmt: skip
     """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
     far = code.variable(ahead)
     lines = _Lines(code, rows, x, places, code.argument(block, X_PIXEL))
     moving = [(code.variable(start), start_row * rows), (code.variable(y), y_row * rows)]
+    limits = code.number(code.argument(block, LOW)), code.number(code.argument(block, HIGH))
     with code.loop(count):
         begin, out = (place.get() for place, _ in moving)
         with code.when(begin != 0):
             for i in range(rows):
                 code.prefetch(begin + start_row * i)
-        sums = _sums(code, wide, rows, multiply, lines, b, far, end, base, table, segments, length, blank, aside)
-        _finish(code, block, wide, sums, begin, start_row, out, y_row, clip)
+        sums = _sums(code, wide, rows, multiply, lines, b, far, end, base, table, pieces, blank, aside)
+        _finish(code, wide, sums, begin, start_row, out, y_row, clip, limits)
         lines.forward()
         for place, step in moving:
             place.set(place.get() + step)
@@ -98,16 +101,18 @@ class _Lines:
         self.code, self.rows, self.x_row = code, rows, x_row
         self.each = 1 if crosses_rows() else 3
         self.x, self.places = code.variable(x), code.variable(places)
-        self.leads = [code.variable(x) for _ in range(-(-rows // self.each))]
-        self.passed = code.variable(code.word(0))
+        self.leads = [code.variable(x_row * (self.each * j)) for j in range(-(-rows // self.each))]
+        self.passed = code.variable(x)
+
+    def arrive(self) -> None:
+        """At a tile: looks up where its rows are."""
+        if self.each == 1:
+            for j, lead in enumerate(self.leads):
+                lead.set(self.code.scalar(self.places.get() + 8 * j, "i64"))
 
     def begin(self, offset: E) -> None:
-        """A segment that begins `offset` bytes behind the pixels."""
-        self.passed.set(self.code.word(0))
-        at = self.x.get() + offset
-        for j, lead in enumerate(self.leads):
-            place = self.code.scalar(self.places.get() + 8 * j, "i64") if self.each == 1 else self.x_row * (3 * j)
-            lead.set(self.code.unrelated(at + place))
+        """A piece that begins `offset` bytes behind the pixels."""
+        self.passed.set(self.x.get() + offset)
 
     def turn(self, number: int) -> E:
         """How far the rows were read before a turn of the loop, which reads `number` elements of each.
@@ -133,13 +138,14 @@ class _Lines:
 
 def _sums(
     code: Code, wide: int, rows: int, multiply: Multiply, lines: _Lines, b: E, far: Variable, end: E, base: E, table: E,
-    segments: E, length: E, blank: E, aside: E,
+    pieces: E, blank: E, aside: E,
 ) -> dict[tuple[int, int], Variable]:  # fmt: skip
     """The tile's products, each added up from `base`."""
     vector = code.lanes * code.size
     common = [code.load(base + v * vector) for v in range(wide)]
     sums = {(i, v): code.variable(common[v]) for i in range(rows) for v in range(wide)}
     panel = code.variable(b)
+    lines.arrive()
 
     def step(number: int, at: E, here: E) -> None:
         """K step `number` of a turn that begins at these places of the panel and of the rows."""
@@ -163,48 +169,39 @@ def _sums(
                     far.set(far.get() + number * FETCHED)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
-
-    def run(count: E) -> None:
-        groups = count >> unroll.bit_length() - 1
-        steps(groups, unroll)
-        if unroll > 1:
-            steps(count - groups * unroll, 1)
-
     parts = _Parts(code, sums, blank, aside) if emit.is_float(code.kind) else None
-    with code.loop(segments) as s:
-        lines.begin(code.scalar(table + s * 8, "i64"))
-        if parts is None:
-            run(length)
-        else:
-            left = code.variable(length)
-            with code.loop((length + (_PART - 1)) >> _PART.bit_length() - 1):
-                count = left.get().at_most(_PART)
-                left.set(left.get() - count)
-                parts.begin(count)
-                run(count)
+    with code.loop(pieces) as i:
+        lines.begin(code.scalar(table + i * _PIECE, "i64"))
+        piece = code.scalar(table + i * _PIECE + 8, "i64")
+        if parts is not None:
+            with code.when((piece & 1) != 0):
+                parts.put_aside()
+        steps(piece >> unroll.bit_length(), unroll)
+        if unroll > 1:
+            steps((piece >> 1) & (unroll - 1), 1)
     if parts is not None:
         parts.end()
     return sums
 
 
 def _finish(
-    code: Code, block: ir.Value, wide: int, sums: dict[tuple[int, int], Variable], start: E, start_row: E, y: E, y_row: E, clip: E
-) -> None:
+    code: Code, wide: int, sums: dict[tuple[int, int], Variable], start: E, start_row: E, y: E, y_row: E, clip: E,
+    limits: tuple[E, E],
+) -> None:  # fmt: skip
     """Adds what the rows start from, clips, stores."""
     vector = code.lanes * code.size
     with code.when(start != 0):
         for (i, v), each in sums.items():
             each.set(each.get() + code.load(start + start_row * i + v * vector))
     with code.when(clip != 0):
-        low, high = code.number(code.argument(block, LOW)), code.number(code.argument(block, HIGH))
         for each in sums.values():
-            each.set(each.get().at_least(low).at_most(high))
+            each.set(each.get().at_least(limits[0]).at_most(limits[1]))
     for (i, v), each in sums.items():
         code.store(y + y_row * i + v * vector, each.get())
 
 
 class _Parts:
-    """Adds up sums of `_PART` K steps and more; `sums` holds the present part's. A single part costs nothing.
+    """Adds up parts of a sum; `sums` holds the present part's. A single part costs nothing.
 
     What was put aside is in memory at `aside`: as variables it would double what LLVM has to keep track of.
     """
@@ -212,19 +209,15 @@ class _Parts:
     def __init__(self, code: Code, sums: dict[tuple[int, int], Variable], blank: E, aside: E) -> None:
         self.code, self.aside = code, aside
         self.sums = [(each, i * code.lanes * code.size) for i, each in enumerate(sums.values())]
-        self.steps, self.source = code.variable(code.word(0)), code.variable(blank)
-        self.blank = blank
+        self.source, self.blank = code.variable(blank), blank
 
-    def begin(self, count: E) -> None:
-        """In front of `count` K steps: the part so far is put aside if it is long enough."""
-        with self.code.when(self.steps.get() >= _PART):
-            source = self.source.get()
-            for each, offset in self.sums:
-                self.code.store(self.aside + offset, each.get() + self.code.load(source + offset))
-                each.set(each.get().like(0))
-            self.steps.set(self.code.word(0))
-            self.source.set(self.aside)
-        self.steps.set(self.steps.get() + count)
+    def put_aside(self) -> None:
+        """The part so far ends."""
+        source = self.source.get()
+        for each, offset in self.sums:
+            self.code.store(self.aside + offset, each.get() + self.code.load(source + offset))
+            each.set(each.get().like(0))
+        self.source.set(self.aside)
 
     def end(self) -> None:
         """The last part comes to those put aside."""

@@ -15,6 +15,7 @@ from .spec import KernelSpec, handwritten
 
 if TYPE_CHECKING:
     from .emit import E
+    from .window import Code
 
 _SIZES, _STRIDES = (1, 3, 5, 7), (1, 2)  # of windows that have a kernel; a column of taps has none
 
@@ -30,6 +31,12 @@ def spec(dtype: str, window: Sequence[int], strides: Sequence[int]) -> KernelSpe
     if rows not in _SIZES or columns not in _SIZES or columns == 1 or across not in _STRIDES or (rows > 1 and down not in _STRIDES):
         return None
     return handwritten("depthwise_tile", "depthwisetile:factory", dtype=dtype, rows=rows, columns=columns, down=down, across=across)
+
+
+def _multiple(code: Code, odd: list[E | None], j: int) -> E:
+    """j times the step of which `odd` has the odd multiples."""
+    twos = (j & -j).bit_length() - 1
+    return odd[j >> twos] << twos if j else code.word(0)
 
 
 def factory(dtype: str, rows: int, columns: int, down: int, across: int) -> Callable:
@@ -49,6 +56,9 @@ def factory(dtype: str, rows: int, columns: int, down: int, across: int) -> Call
         steps = [code.argument(block, i) for i in range(6)]
         clip = code.number(code.argument(block, 6)), code.number(code.argument(block, 7))
         lines = [code.variable(code.unrelated(x + steps[0] * i)) for i in range((tile[0] - 1) * down + rows)]
+        # an address takes a register and 1, 2, 4 or 8 times another one, so odd multiples of the step are all it needs
+        odd = [code.unrelated(steps[1] * j) if j % 2 else None for j in range((tile[1] - 1) * across + columns)]
+        along = [_multiple(code, odd, j) for j in range(len(odd))]
         taps, start = code.variable(filters), code.variable(bias)
         outs, others = (code.variable(code.unrelated(z)) for z in (y, residual))
         # a line of the cache holds two vectors: one of them fetches half of the next rows, the other one the other half
@@ -66,7 +76,8 @@ def factory(dtype: str, rows: int, columns: int, down: int, across: int) -> Call
                 initial.set(code.load(start.get(), lanes_left, weight))
             sums = [[code.variable(initial.get()) for _ in range(tile[1])] for _ in range(tile[0])]
             for i, at in enumerate(lines):
-                pixels = [code.load(at.get() + steps[1] * j, lanes_left) for j in range((tile[1] - 1) * across + columns)]
+                line = code.unrelated(at.get())
+                pixels = [code.load(line + along[j], lanes_left) for j in range((tile[1] - 1) * across + columns)]
                 for r in range(tile[0]):
                     if 0 <= i - r * down < rows:
                         multiply(sums[r], pixels, taps.get() + (i - r * down) * columns * tap)
