@@ -13,7 +13,7 @@ from math import prod
 from ..ops.convchoice import Choose, expected
 from ..ops.kernels.sizes import alike
 from ..ops.kernels.symbols import Symbols
-from ..ops.primitives import Expand, Host, Join, Layout, Slice, Tensor, Trace
+from ..ops.primitives import Expand, Host, Join, Kernel, Layout, Slice, Tensor, Trace
 from . import loops
 from .drafts import Announce, Drafts
 from .group import Call, Loop, Unit, base, group
@@ -131,12 +131,21 @@ class _Planner:
         kernel, nodes = call.kernel, _nodes(call)
         orders = [*kernel.orders, *[None] * (len(kernel.inputs) - len(kernel.orders))]
         inputs = [self.places.operand(x, order, nodes) for x, order in zip(kernel.inputs, orders)]
+        self._change(kernel, i)
         tail = Tail(call, i, self._escaping(i), self.places, nodes)
         launches = kernel.launch(CallContext(tail, inputs, self.weights, self.choose))
         if any(prod(x.shape) for x in kernel.outputs):
             for made in launches:
                 self.drafts.launch(made, nodes, kernel.name, kernel.errors)
         tail.finish()
+
+    def _change(self, kernel: Kernel, i: int) -> None:
+        """Let a kernel of unit i that changes an input do so where that lies, if nobody reads it later."""
+        if kernel.changes is not None:
+            changed = kernel.inputs[kernel.changes]
+            others = [self.places.view(x) for x in kernel.inputs if x is not None and x is not changed]
+            if sum(x is changed for x in kernel.inputs) == 1:
+                self.places.reuse(kernel.outputs[0], [changed], [self.places.view(changed)], i, set(), others)
 
     # -- joins
     def _join(self, join: Join) -> None:

@@ -6,16 +6,17 @@ input's array does, and has its strides. That is done where nothing can go wrong
 1. The output is a join that leaves no gaps and fits in the input.
 2. Pieces of it that are slices of the input lie where they are; all others are written.
 3. Whatever reads the input reads slices of it that nothing is written to.
+4. Or a kernel that alone reads the input changes it to the output.
 
 Else the output has memory of its own, as any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..ops.kernels.sizes import alike, never_above
-from ..ops.primitives import Join, Move, Opaque, Shape, Slice, Tensor, Trace
+from ..ops.primitives import Join, Kernel, Move, Opaque, Primitive, Shape, Slice, Tensor, Trace
 
 Box = tuple[Shape, Shape]  # where it begins and where it ends
 
@@ -30,9 +31,24 @@ def in_place(trace: Trace, pairs: Mapping[int, int]) -> dict[int, int]:
 
 
 def _possible(trace: Trace, x: Tensor | Opaque, array: Tensor | Opaque) -> bool:
-    if isinstance(x, Opaque) or isinstance(array, Opaque) or not isinstance(x.source, Join):
+    if isinstance(x, Opaque) or isinstance(array, Opaque):
         return False
     if x.dtype != array.dtype or x.rank != array.rank or any(y is array for y in trace.outputs):
+        return False
+    readers = [p for p in trace.primitives for y in p.inputs if y is array]
+    return _changed(x, array, readers) if isinstance(x.source, Kernel) else _joined(x, array, readers)
+
+
+def _changed(x: Tensor, array: Tensor, readers: Sequence[Primitive]) -> bool:
+    """Rule 4."""
+    kernel = x.source
+    changed = kernel.changes is not None and kernel.inputs[kernel.changes] is array and kernel.outputs[0] is x
+    return changed and readers == [kernel] and alike(x.shape, array.shape)
+
+
+def _joined(x: Tensor, array: Tensor, readers: Sequence[Primitive]) -> bool:
+    """Rules 1 to 3."""
+    if not isinstance(x.source, Join):
         return False
     if not all(n <= room for n, room in zip(x.shape, array.shape)):
         return False
@@ -42,7 +58,6 @@ def _possible(trace: Trace, x: Tensor | Opaque, array: Tensor | Opaque) -> bool:
             return False
         if not _stays(piece, start, array):
             written.append((start, _sum(start, piece.shape)))
-    readers = [p for p in trace.primitives if any(y is array for y in p.inputs)]
     return all(isinstance(p, Move) and all(_apart(p, box) for box in written) for p in readers)
 
 

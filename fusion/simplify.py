@@ -3,13 +3,14 @@
 1. `prune`: primitives that no output needs go.
 2. `compose_moves`: a view of a view is one view; a view that changes nothing is its input.
 3. `share`: primitives of the same kind on the same inputs are computed once.
-4. `merge_scales`: numbers by which a value is multiplied or divided, one after the other, are one factor.
-5. `hoist_scales`: a number by which an operand of a product is multiplied multiplies the product instead.
-6. `fuse_attention`: two products and the softmax between them are one kernel.
-7. `merge_pieces`: pieces of a join that are neighbouring slices of one value are one piece.
-8. `split_joins`: elementwise work on a join of pieces that have to be computed is done on each piece.
-9. `sink_views`: elementwise work on a view of a contraction is done before the view, in the contraction's tail.
-10. `fold_views`: a view of an elementwise result that nobody else reads is taken of its inputs instead, so that the
+4. `stack_joins`: a join that another one takes in with more dimensions of size 1 is made with these.
+5. `merge_scales`: numbers by which a value is multiplied or divided, one after the other, are one factor.
+6. `hoist_scales`: a number by which an operand of a product is multiplied multiplies the product instead.
+7. `fuse_attention`: two products and the softmax between them are one kernel.
+8. `merge_pieces`: pieces of a join that are neighbouring slices of one value are one piece.
+9. `split_joins`: elementwise work on a join of pieces that have to be computed is done on each piece.
+10. `sink_views`: elementwise work on a view of a contraction is done before the view, in the contraction's tail.
+11. `fold_views`: a view of an elementwise result that nobody else reads is taken of its inputs instead, so that the
    elementwise work can be fused with what reads the view.
 """
 
@@ -21,11 +22,12 @@ from ..ops.primitives import Trace
 from .attention import fuse_attention
 from .products import hoist_scales
 from .scales import merge_scales
+from .stacks import stack_joins
 from .tidy import compose_moves, prune, share
 from .views import fold_views, merge_pieces, sink_views, split_joins
 
 PASSES: tuple[Callable[[Trace], Trace], ...] = (
-    prune, compose_moves, share, merge_scales, hoist_scales, fuse_attention, merge_pieces, split_joins, sink_views,
+    prune, compose_moves, share, stack_joins, merge_scales, hoist_scales, fuse_attention, merge_pieces, split_joins, sink_views,
     fold_views, share,
 )  # fmt: skip
 

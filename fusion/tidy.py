@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ops.kernels.sizes import alike, key
-from ..ops.primitives import Expand, Map, Move, Permute, Primitive, Reduce, Reshape, Tensor, Trace
+from ..ops.primitives import Expand, Map, Move, Permute, Primitive, Reduce, Reshape, Slice, Tensor, Trace
 from .edit import Editor
 
 
@@ -51,6 +51,9 @@ def _compose(move: Move) -> Move | Tensor:
             how, start = Permute(tuple(before.axes[a] for a in how.axes)), source.input
         elif isinstance(how, Expand) and isinstance(before, Expand):
             start = source.input
+        elif isinstance(how, Slice) and isinstance(before, Slice):
+            starts = tuple(b + k * s for b, k, s in zip(before.starts, before.steps, how.starts))
+            how, start = Slice(starts, tuple(k * s for k, s in zip(before.steps, how.steps)), how.sizes), source.input
     if isinstance(how, Reshape | Expand) and alike(how.shape, start.shape):
         return start
     if isinstance(how, Permute) and how.axes == tuple(range(len(how.axes))):

@@ -251,6 +251,7 @@ class Builder:
         reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None,
         linear: bool = False,
         parts: Parts | None = None,
+        changes: int | None = None,
     ) -> tuple[Tensor, ...]:
         """A hand-built kernel (see `primitives.Kernel`); gives its output tensors.
 
@@ -265,7 +266,7 @@ class Builder:
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
         kernel = Kernel(
             name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, in_place, matrix, flops, tuple(errors),
-            (self.node_name,), reference, linear, parts,
+            (self.node_name,), reference, linear, parts, changes,
         )  # fmt: skip
         for tensor in made:
             tensor.source = kernel

@@ -154,17 +154,18 @@ class Cached:
 
 
 def appended(t: Builder, past: Tensor | None, new: Tensor, length: int | None = None) -> Cached:
-    """New [B, N, S, H] after the past; with `length`, at that place of a buffer that is longer."""
+    """New [..., S, H] after the past; with `length`, at that place of a buffer that is longer."""
     if past is None:
         return Cached(new, new)
+    axis = new.rank - 2
     if length is None:
-        both = t.concat([past, new], 2)
+        both = t.concat([past, new], axis)
         return Cached(both, both)
-    end = length + new.shape[2]
-    if end > past.shape[2]:
-        raise OperatorError(f"{end} keys do not fit a buffer of {past.shape[2]}")
-    read = t.concat([t.take(past, 2, 0, length), new], 2)
-    return Cached(read, t.concat([read, t.take(past, 2, end, past.shape[2])], 2))
+    end = length + new.shape[axis]
+    if end > past.shape[axis]:
+        raise OperatorError(f"{end} keys do not fit a buffer of {past.shape[axis]}")
+    read = t.concat([t.take(past, axis, 0, length), new], axis)
+    return Cached(read, t.concat([read, t.take(past, axis, end, past.shape[axis])], axis))
 
 
 # -- operators
@@ -204,13 +205,14 @@ def self_attention(
     if sum(sizes) != projected.shape[-1]:
         raise OperatorError(f"sizes {list(sizes)} of queries, keys and values do not add up to {projected.shape[-1]}")
     q, k, v = (heads_first(t, part, options.heads) for part in side_by_side(t, projected, sizes))
-    old = [None, None] if past is None else [t.squeeze(t.take(past, 0, i, i + 1), [0]) for i in (0, 1)]
-    keys, values = (appended(t, o, new, options.length) for o, new in zip(old, (k, v)))
-    y, _ = _masked(t, q, keys.read, values.read, mask, bias, options)
+    both = None
+    if past is not None or len(t.output_names) > 1:
+        both = appended(t, past, t.concat([t.unsqueeze(x, [0]) for x in (k, v)], 0), options.length)
+    if past is not None:
+        k, v = (t.squeeze(t.take(both.read, 0, i, i + 1), [0]) for i in (0, 1))
+    y, _ = _masked(t, q, k, v, mask, bias, options)
     y = t.cast(heads_last(t, y), projected.dtype)
-    if len(t.output_names) < 2:
-        return (y,)
-    return y, t.concat([t.unsqueeze(c.present, [0]) for c in (keys, values)], 0)
+    return (y,) if len(t.output_names) < 2 else (y, both.present)
 
 
 def _masked(

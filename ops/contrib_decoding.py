@@ -9,8 +9,10 @@ import numpy as np
 from .builder import Builder, OperatorError
 from .cast import widened
 from .contrib_attention import Scores, attend, default_scale, heads_first, heads_last, places, side_by_side
+from .kernels.append import append_rows
+from .kernels.scatter import copy_all
 from .matmul import product
-from .primitives import Tensor
+from .primitives import LaunchContext, Tensor
 from .reduce import fold_mean
 from .registry import contrib
 
@@ -83,13 +85,31 @@ class _Cache:
                 parts.append(t.take(past, 2, end, past.shape[2]))
             both = t.concat(parts, 2)
             return t.pad(both, (0,) * 4, (0, 0, self.room - both.shape[2], 0))
-        old = t.pad(past, (0,) * 4, (0, 0, self.room - past.shape[2], 0))
-        at = t.map("a - b", places(t, self.room, -2), self.before)
-        inside = t.map(f"(a >= 0) & (a < {self.new})", at, dtype="bool")
-        if self.new > 1:
-            index = t.map(f"at_most(at_least(a, 0), {self.new - 1})", at)
-            x = t.op("GatherElements", x, t.expand(index, old.shape), axis=2)
-        return t.map("select(a, b, c)", inside, x, old, dtype=x.dtype)
+        return _written(t, t.pad(past, (0,) * 4, (0, 0, self.room - past.shape[2], 0)), x, self.before)
+
+
+def _written(t: Builder, buffer: Tensor, x: Tensor, first: Tensor) -> Tensor:
+    """A copy of buffer[B, N, room, H], or itself, with x[B, N, S, H] from row first[B, 1, 1, 1] of each sequence on.
+
+    What lies outside the buffer is left out.
+    """
+
+    def launch(c: LaunchContext) -> list:
+        (old, new, places), (out,) = c.inputs, c.outputs
+        size = x.dtype.itemsize
+        copied = [] if old.address == out.address else copy_all(old.address, out.address, buffer.size * size)
+        return [*copied, *append_rows(new.address, places.address, out.address, x.shape, new.strides[:3], buffer.shape[2], size)]
+
+    def reference(values: list[np.ndarray]) -> list[np.ndarray]:
+        result, new = values[0].copy(), values[1]
+        for b, begin in enumerate(values[2].reshape(-1).tolist()):
+            for s in range(new.shape[2]):
+                if 0 <= begin + s < result.shape[2]:
+                    result[b, :, begin + s] = new[b, :, s]
+        return [result]
+
+    orders, kind = [(0, 1, 2, 3), (0, 2, 1, 3), (0, 1, 2, 3)], [(buffer.dtype, buffer.shape)]
+    return t.kernel("append", (buffer, x, t.cast(first, np.int32)), kind, launch, orders=orders, reference=reference, changes=0)[0]
 
 
 @contrib("GroupQueryAttention")

@@ -346,6 +346,8 @@ class Kernel:
             columns) for the epilogue. A kernel that states it writes any layout in which each group has one stride.
         bias: whether a vector added to the rows may become the launch context's `bias`.
         in_place: whether the residual may lie where the first output does: no element of it is read after it is written.
+        changes: the number of the input of which the first output is a changed copy, if it is one: `launch` copies nothing
+            where both lie at one address.
         flops: arithmetic operations.
         linear: whether a factor of any input is one of the (only) output.
         parts: how to compute some images or rows alone, None if that is not possible.
@@ -369,6 +371,7 @@ class Kernel:
     reference: Callable[[list[np.ndarray | None]], Sequence[np.ndarray]] | None = None
     linear: bool = False
     parts: Parts | None = None
+    changes: int | None = None
 
 
 @dataclass(eq=False)

@@ -34,7 +34,8 @@ def _kernel(t: Builder, name: str, data: Tensor, indices: Tensor, updates: Tenso
     def launch(c: LaunchContext) -> list:
         x, chosen, new = c.inputs
         (out,) = c.outputs
-        copied = kernels.copy_all(x.address, out.address, data.size * data.dtype.itemsize)
+        here = x.address == out.address
+        copied = [] if here else kernels.copy_all(x.address, out.address, data.size * data.dtype.itemsize)
         return [*copied, *launches(out.address, chosen.address, new.address)]
 
     def reference(values: list[np.ndarray]) -> list[np.ndarray]:
@@ -48,8 +49,8 @@ def _kernel(t: Builder, name: str, data: Tensor, indices: Tensor, updates: Tenso
 
     inputs = (data, indices, updates)
     orders = [tuple(range(x.rank)) for x in inputs]
-    (out,) = t.kernel(name, inputs, [(data.dtype, data.shape)], launch, orders=orders, errors=ERRORS, reference=reference)
-    return out
+    kind = [(data.dtype, data.shape)]
+    return t.kernel(name, inputs, kind, launch, orders=orders, errors=ERRORS, reference=reference, changes=0)[0]
 
 
 @op("ScatterND", since=11, takes=Takes.TENSORS)

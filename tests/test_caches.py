@@ -249,9 +249,9 @@ def grouped(heads: int = 4, few: int = 2, size: int = 16) -> bytes:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_buffer_that_is_past_and_present_is_as_with_onnxruntime(batch: int) -> None:
-    """One sequence's new keys are written where they belong, by one plan for all lengths; of several, copies are made."""
+    """New keys are written where they belong, for sequences of different lengths too, by one plan for all lengths."""
     made = grouped()
     results = []
     for module in (onnxruntime, jitrt):
@@ -265,17 +265,58 @@ def test_a_buffer_that_is_past_and_present_is_as_with_onnxruntime(batch: int) ->
         for count in (5, *[1] * 12):
             feeds = {n: rng.standard_normal((batch, count, w), np.float32) for n, w in (("q", 64), ("k", 32), ("v", 32))}
             before += count
-            feeds |= {"lengths": np.full(batch, before - 1, np.int32), "total": np.array(before, np.int32)}
+            lengths = [before - b for b in range(batch)]  # the prompts of later sequences are padded
+            feeds |= {"lengths": np.array(lengths, np.int32) - 1, "total": np.array(before, np.int32)}
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, array)
             binding.bind_output("y")
             session.run_with_iobinding(binding)
-            seen += [binding.get_outputs()[2].numpy().copy(), *(x.numpy()[:, :, :before].copy() for x in held)]
+            for b, length in enumerate(lengths):
+                seen += [binding.get_outputs()[2].numpy()[b, : min(length, count)].copy()]
+                seen += [x.numpy()[b, :, :length].copy() for x in held]
         results.append(seen)
     for wanted, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
-    assert in_place(session)[-1] == (["nk", "nv"] if batch == 1 else [])
+    assert in_place(session)[-1] == ["nk", "nv"]
     assert [str(e.plan.guards).splitlines()[0] for e in open_plans(session)] == ["total >= 2: element 0 of total"]
+
+
+# a packed past: keys and values in one array, as com.microsoft's Attention and early exports of GPT-2 have it
+PACKED = {
+    "an operator": "y, present = com.microsoft.Attention <num_heads = 2, unidirectional = 1> (x, w, , , past)",
+    "pieces": """qkv = MatMul (x, w) q, k, v = Split <axis = 2, num_outputs = 3> (qkv) qr = Reshape (q, wide) kr = Reshape (k, wide)
+        vr = Reshape (v, wide) qh = Transpose <perm = [0, 2, 1, 3]> (qr) kh = Transpose <perm = [0, 2, 1, 3]> (kr)
+        vh = Transpose <perm = [0, 2, 1, 3]> (vr) pk = Gather <axis = 0> (past, first) pv = Gather <axis = 0> (past, second)
+        kk = Concat <axis = 2> (pk, kh) vv = Concat <axis = 2> (pv, vh) ku = Unsqueeze (kk, zero) vu = Unsqueeze (vv, zero)
+        present = Concat <axis = 0> (ku, vu) kt = Transpose <perm = [0, 1, 3, 2]> (kk) s = MatMul (qh, kt)
+        p = Softmax <axis = -1> (s) h = MatMul (p, vv) ht = Transpose <perm = [0, 2, 1, 3]> (h) y = Reshape (ht, flat)""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_a_packed_past_grows_where_it_is(name: str) -> None:
+    rng = np.random.default_rng(0)
+    text = f"""<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>
+        g (float[B,S,32] x, float[2,B,2,P,16] past, float[32,96] w) => (float[B,S,32] y, float[2,B,2,T,16] present) {{
+        wide = Constant <value_ints = [0, 0, 2, 16]> () flat = Constant <value_ints = [0, 0, 32]> ()
+        first = Constant <value_int = 0> () second = Constant <value_int = 1> () zero = Constant <value_ints = [0]> ()
+        {PACKED[name]} }}"""
+    made = onnx.parser.parse_model(text).SerializeToString()
+    ours, theirs = jitrt.InferenceSession(made), onnxruntime.InferenceSession(made)
+    past, w = rng.standard_normal((2, 2, 2, 3, 16), np.float32), rng.standard_normal((32, 96), np.float32)
+    binding = ours.io_binding()
+    cache = binding.bind_cache("past", "present", past, 40)
+    binding.bind_cpu_input("w", w)
+    binding.bind_output("y")
+    for count in (2, *[1] * 8):
+        x = rng.standard_normal((2, count, 32), np.float32)
+        binding.bind_cpu_input("x", x)
+        binding.run()
+        y, past = theirs.run(["y", "present"], {"x": x, "past": past, "w": w})
+        np.testing.assert_allclose(cache.numpy(), past, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(binding.get_outputs()[0].numpy(), y, rtol=1e-3, atol=1e-4)
+    assert in_place(ours) == [["present"]] * len(in_place(ours))
+    assert all("copy" not in {step.kernel.name for step in entry.plan.steps} for entry in open_plans(ours))
 
 
 # -- memory that overlaps

@@ -12,6 +12,7 @@ from jitrt.fusion.interpret import interpret
 from jitrt.fusion.products import hoist_scales
 from jitrt.fusion.scales import merge_scales
 from jitrt.fusion.simplify import PASSES, simplify
+from jitrt.fusion.stacks import stack_joins
 from jitrt.fusion.tidy import compose_moves, prune, share
 from jitrt.fusion.trace import trace
 from jitrt.fusion.views import fold_views, merge_pieces, sink_views, split_joins
@@ -50,6 +51,19 @@ CASES = {
         "(float[2] x) => (float[2] y) { a = Exp (x) b = Exp (x) y = Add (a, b) }",
         ["a: float32[2] = exp(x)", "b: float32[2] = exp(x)", "y: float32[2] = a + b"],
         ["a: float32[2] = exp(x)", "y: float32[2] = a + a"],
+    ),
+    stack_joins: (
+        "(float[2,3] a, float[1,3] b) => (float[2,3,3] y, float[3,3] z) <int64[1] zero = {0}>"
+        "{ j = Concat <axis = 0> (a, b) u = Unsqueeze (j, zero) k = Exp (u) y = Concat <axis = 0> (u, k) z = Neg (j) }",
+        [
+            "j: float32[3,3] = join(a at (0, 0), b at (2, 0))", "u: float32[1,3,3] = reshape(j, (1, 3, 3))",
+            "k: float32[1,3,3] = exp(u)", "y: float32[2,3,3] = join(u at (0, 0, 0), k at (1, 0, 0))", "z: float32[3,3] = -j",
+        ],
+        [
+            "%2: float32[1,2,3] = reshape(a, (1, 2, 3))", "%3: float32[1,1,3] = reshape(b, (1, 1, 3))",
+            "u: float32[1,3,3] = join(%2 at (0, 0, 0), %3 at (0, 2, 0))", "j: float32[3,3] = reshape(u, (3, 3))",
+            "k: float32[1,3,3] = exp(u)", "y: float32[2,3,3] = join(u at (0, 0, 0), k at (1, 0, 0))", "z: float32[3,3] = -j",
+        ],
     ),
     merge_scales: (
         "(float[2] x) => (float[2] y, float[2] z, float[2] u) <float s = {3.0}, float t = {0.5}, float e = {8.0}>"
