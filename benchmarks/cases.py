@@ -106,6 +106,8 @@ def _patterns() -> list[Case]:
         Case("one node, 4 numbers", "pattern", micro.one_node, longest=20e-6),
         Case("LSTM 100x1x512, bidirectional", "pattern", partial(micro.lstm, 100, 1, 512, 512), 0.8),
         Case("LSTM 100x16x512, bidirectional", "pattern", partial(micro.lstm, 100, 16, 512, 512), 0.8),
+        Case("Loop of 100 iterations, 1x64", "pattern", partial(micro.loop, 100, 64), 1.0),
+        Case("Scan of 100 iterations, 1x64", "pattern", partial(micro.scan, 100, 64), 1.0),
         Case("TopK 100 of 1000x1000", "pattern", partial(micro.top_k, 1000, 1000, 100), 0.8),
         Case("TopK 300 of 1x672000", "pattern", partial(micro.top_k, 1, 672_000, 300), 0.8),
         Case("TopK 5 of 1000x1000", "pattern", partial(micro.top_k, 1000, 1000, 5), 0.8),

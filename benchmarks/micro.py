@@ -127,6 +127,35 @@ def lstm(steps: int, batch: int, width: int, hidden: int) -> tuple[onnx.ModelPro
     return model, {"x": normal(steps, batch, width)}
 
 
+_TURN = "h = MatMul (s, w) b = Add (h, u) t = Tanh (b) m = Mul (t, gain) next = Add (m, s)"  # next: of states s and inputs u
+
+
+def loop(iterations: int, width: int) -> tuple[onnx.ModelProto, Feeds]:
+    """A Loop over float32[1, width] with a product and a few elementwise operators, whose states are an output too."""
+    state = f"float[1,{width}]"
+    model = build(
+        f"(int64 n, {state} x, {state} u) => ({state} y, float[N,1,{width}] all) {{ y, all = Loop (n, , x) <body = b (int64 i,"
+        f" bool c, {state} s) => (bool on, {state} next, {state} row) {{ {_TURN} row = Identity (next) on = Identity (c) }}> }}",
+        _turn_weights(width),
+    )
+    return model, {"n": np.array(iterations), "x": normal(1, width), "u": normal(1, width, seed=3)}
+
+
+def scan(iterations: int, width: int) -> tuple[onnx.ModelProto, Feeds]:
+    """The same as a Scan over float32[iterations, 1, width]."""
+    state, stacked = f"float[1,{width}]", f"float[{iterations},1,{width}]"
+    model = build(
+        f"({state} x, {stacked} v) => ({state} y, {stacked} all) {{ y, all = Scan <num_scan_inputs = 1, body = b"
+        f" ({state} s, {state} u) => ({state} next, {state} row) {{ {_TURN} row = Identity (next) }}> (x, v) }}",
+        _turn_weights(width),
+    )
+    return model, {"x": normal(1, width), "v": normal(iterations, 1, width, seed=3)}
+
+
+def _turn_weights(width: int) -> dict[str, np.ndarray]:
+    return {"w": normal(width, width, seed=1) / width, "gain": normal(width, seed=2) / 2}
+
+
 def top_k(rows: int, columns: int, k: int) -> tuple[onnx.ModelProto, Feeds]:
     """The k largest of each row."""
     text = f"(float[{rows},{columns}] x) => (float[{rows},{k}] y, int64[{rows},{k}] i) {{ y, i = TopK (x, k) }}"

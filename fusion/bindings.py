@@ -47,6 +47,11 @@ class Binding:
         return _Values(self.plan, self.values.tolist(), self.offsets, self.sizes)
 
     @cached_property
+    def inputs(self) -> tuple[Tensor | Buffer, ...]:
+        """The plan's inputs, all shapes given."""
+        return tuple(map(self._at.value, self.plan.inputs)) if self.plan.is_open else self.plan.inputs
+
+    @cached_property
     def outputs(self) -> tuple[Tensor | Numbers | Buffer, ...]:
         """The plan's outputs, all shapes given."""
         return tuple(map(self._at.value, self.plan.outputs)) if self.plan.is_open else self.plan.outputs

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..ops import evaluate
+from ..ops.iteration import Iteration
 from ..ops.primitives import Host, Join, Kernel, Map, Move, Opaque, Primitive, Reduce, Tensor, Trace
 from .graph import Graph
 from .trace import Specialise, trace
@@ -80,7 +81,7 @@ class Interpreter:
         read: frozenset[str] = frozenset()
         while True:
             try:
-                traced = trace(self.graph, feeds, wanted, read, lambda body: Interpreter(body).run)
+                traced = trace(self.graph, feeds, wanted, read, Interpreter)
                 break
             except Specialise as need:
                 read |= {*need.readers}
@@ -94,3 +95,7 @@ class Interpreter:
             known = {name: values[name] for name in rest.inputs}
             values.update(zip(rest.outputs, Interpreter(rest).run(known, rest.outputs)))
         return [values[name] for name in wanted]
+
+    def advance(self, iteration: Iteration) -> None:
+        """One iteration of the graph as a body."""
+        iteration.take(self.run(iteration.feeds()))

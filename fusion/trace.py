@@ -20,6 +20,7 @@ import numpy as np
 
 from ..ops import evaluate, fallback, openvalues, registry
 from ..ops.builder import Builder, Declined, NeedsValue, OperatorError
+from ..ops.iteration import Body
 from ..ops.kernels.sizes import is_open
 from ..ops.kernels.symbols import Symbols
 from ..ops.primitives import Opaque, Shape, Tensor, Trace
@@ -30,7 +31,7 @@ from .guards import Reader
 Value = Tensor | Opaque
 # an integer input up to this many elements may be read while tracing; larger ones are data
 SMALL = 256
-GraphRunner = Callable[[Graph], Callable[[Mapping[str, object], list[str]], list[object]]]
+GraphRunner = Callable[[Graph], Body]
 
 
 class Specialise(Exception):
@@ -257,8 +258,8 @@ class Tracer(Builder):
             del self.primitives[mark:]
             return None
 
-    def run_graph(self, body: Graph) -> Callable[[Mapping[str, object], list[str]], list[object]]:
-        """How a host step runs a body: ``call(feeds, outputs)``; feeds include the values that the body captures."""
+    def run_graph(self, body: Graph) -> Body:
+        """How a host step runs a body, whose inputs then are also the values that it captures."""
         if self.runner is None:
             raise OperatorError("control flow needs a runner of bodies")
         constants = {**{n: self.constants[n] for n in body.captured() if n in self.constants}, **body.constants}

@@ -18,7 +18,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,12 +38,14 @@ from .measure import Measured, rule
 from .memory import Arenas, Slabs
 from .ops.builder import OperatorError
 from .ops.convchoice import Choose, expected
+from .ops.iteration import Iteration, Roles
 from .ops.kernels.sizes import is_open
 from .ops.kernels.spec import KernelSpec
 from .ops.kernels.symbols import Fixed, Symbols
 from .options import WEIGHTS, SessionOptions
 from .pool import Pool, pool
 from .progress import ProgressLine
+from .repeat import REPEAT, Turn, turn_of
 from .store import Store, store
 
 MAX_PLANS = 64
@@ -67,6 +69,14 @@ class Entry:
     outputs: dict[str, int]
     rest: Program | None
     fresh: bool
+    _turns: dict[Roles, Turn | None] = field(default_factory=dict, init=False, repr=False)
+
+    def turn(self, roles: Roles) -> Turn | None:
+        """How the plan of a body is repeated in native code, if it can be."""
+        if roles not in self._turns:
+            made = turn_of(self.executor, self.binding, self.inputs, self.outputs, roles) if self.rest is None else None
+            self._turns[roles] = made
+        return self._turns[roles]
 
 
 class Shared:
@@ -120,6 +130,16 @@ class Program:
         known = {name: values[name] for name in entry.rest.graph.inputs}
         values.update(zip(late, entry.rest.run(known, late)))
         return [values[name] for name in outputs]
+
+    def advance(self, iteration: Iteration) -> None:
+        """The iterations of the graph as a body that are left, if its plan allows it; else one of them."""
+        feeds = iteration.feeds()
+        entry = self.entry(feeds, self.graph.outputs)
+        turn = entry.turn(iteration.roles) if iteration.roles.changing.isdisjoint(self.read) else None
+        if turn is not None:
+            turn.run(iteration, feeds)
+        else:
+            iteration.take(self.run_entry(entry, feeds, self.graph.outputs))
 
     def entry(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
         """The plan of these inputs; made now if the signature is new."""
@@ -255,9 +275,9 @@ class Program:
         """The inputs of a plan."""
         return [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
 
-    def _runner(self, body: Graph):
-        program = Program(body, self.shared)
-        return program.run
+    def _runner(self, body: Graph) -> Program:
+        self.shared.announce([REPEAT])
+        return Program(body, self.shared)
 
 
 def _fixed_contents(feeds: Mapping[str, object], opened: Opened) -> dict[str, object]:

@@ -81,6 +81,17 @@ class Job:
         words[replay.WIDTH] = self.width
         words[replay.SCRATCH], words[replay.SCRATCH_SIZE] = context.scratch.ctypes.data, context.scratch_size
 
+    @property
+    def fault(self) -> KernelFault | None:
+        """What went wrong in the last run."""
+        number = int(self.words[replay.FAULT]) - 1
+        if not self.table.failing or number < 0:
+            return None
+        step, words = self.table.failing[number], self.context.words
+        status = int(words[self.table.statuses + number]) - words.ctypes.data
+        code = int(words[status // 8])
+        return KernelFault(step, step.errors[code - 1] if 0 < code <= len(step.errors) else f"error {code}")
+
 
 class Context:
     """The memory of one run at a time. `buffers`: the run's input and output arrays, by object address."""
@@ -172,17 +183,12 @@ class Executor:
             KernelFault: a kernel met data that its operator does not allow.
             HostFault: a host step failed.
         """
-        binding = binding or self.binding
-        try:
-            context = self.free.pop()
-        except IndexError:
-            context = Context(self)
-        context.get_ready(binding, self.arenas.take(context.arena))
+        context = self.take(binding or self.binding)
         outputs: list[object] = [None] * len(self.plan.outputs)
         buffers, count = context.buffers, len(inputs)
         for i in range(count):
             buffers[i] = id(inputs[i])
-        for i, shape, dtype, nbytes in binding.made:
+        for i, shape, dtype, nbytes in context.binding.made:
             if i not in given:
                 outputs[i] = array = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
                 buffers[count + i] = id(array)
@@ -198,27 +204,35 @@ class Executor:
             if any(out is None for out in outputs):
                 self._copy_out(context, inputs, outputs)
         finally:
-            self.arenas.give(context.arena)
-            self.free.append(context)
+            self.give(context)
         return outputs
 
+    def take(self, binding: Binding) -> Context:
+        """A context for a run of these sizes."""
+        try:
+            context = self.free.pop()
+        except IndexError:
+            context = Context(self)
+        context.get_ready(binding, self.arenas.take(context.arena))
+        return context
+
+    def give(self, context: Context) -> None:
+        """Its run has ended."""
+        self.arenas.give(context.arena)
+        self.free.append(context)
+
+    def helpers(self, job: Job) -> int:
+        """The address of the pool if a job can use more than one thread, else 0."""
+        return (self.pool.address or self.pool.start(self.store.address(HELPER))) if job.width > 1 else 0
+
     def _native(self, context: Context, segment: Segment, timeline: int) -> None:
-        job, pool = context.jobs[segment.first], 0
-        if job.width > 1:
-            pool = self.pool.address or self.pool.start(self.store.address(HELPER))
+        job = context.jobs[segment.first]
         if timeline:
             # the loop counts its places from its own first step
             timeline += 16 * self.pool.threads * segment.first
-        self.replay(job.address, pool, timeline)
+        self.replay(job.address, self.helpers(job), timeline)
         if job.table.failing and job.words[replay.FAULT]:
-            self._raise(job)
-
-    def _raise(self, job: Job) -> None:
-        number = int(job.words[replay.FAULT]) - 1
-        step, words = job.table.failing[number], job.context.words
-        status = int(words[job.table.statuses + number]) - words.ctypes.data
-        code = int(words[status // 8])
-        raise KernelFault(step, step.errors[code - 1] if 0 < code <= len(step.errors) else f"error {code}")
+            raise job.fault
 
     def _host(
         self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object], seconds: dict[int, float] | None

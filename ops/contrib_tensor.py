@@ -36,31 +36,6 @@ def contrib_pad(t: Builder, data, pads, value=None, *, mode="constant"):
     return pad(t, data, t.reshape(pads, (pads.size,)), value, mode=mode)
 
 
-@contrib("Unique", host=True)
-def unique(t: Builder, x):
-    """The distinct values in the order of their first occurrence, the place of each element among them, and their counts."""
-    flat = t.reshape(x, (x.size,))
-    kinds = [None, (np.dtype(np.int64), (x.size,)), None]
-    return t.host(lambda v: _unique(v[0]), (flat,), kinds, "the number of distinct values is known when they are found")
-
-
-def _unique(x: np.ndarray) -> list[np.ndarray]:
-    values, first, place, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True)
-    order = np.argsort(first)
-    rank = np.argsort(order)
-    return [values[order], rank[place.reshape(-1)].astype(np.int64), counts[order].astype(np.int64)]
-
-
-@contrib("Inverse", host=True)
-def inverse(t: Builder, x):
-    """The inverse of each matrix, by LAPACK."""
-    if x.rank < 2 or x.shape[-1] != x.shape[-2]:
-        raise OperatorError(f"the input must hold square matrices, not {list(x.shape)}")
-    wide = t.cast(x, np.float64 if x.dtype == np.float64 else np.float32)
-    (y,) = t.host(lambda v: [np.linalg.inv(v[0])], (wide,), [(wide.dtype, wide.shape)], "inverse matrices are LAPACK's")
-    return t.cast(y, x.dtype)
-
-
 # -- images
 @contrib("ConvTransposeWithDynamicPads")
 def conv_transpose_with_dynamic_pads(t: Builder, X, W, Pads=None, B=None, **attributes):

@@ -1,4 +1,4 @@
-"""What runs through a dimension in order: CumSum, CumProd, and selecting where a condition holds: NonZero, Compress, Unique."""
+"""What runs through a dimension in order: CumSum, CumProd, and selecting where a condition holds: NonZero, Compress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .builder import Builder, OperatorError, axis_index
 from .cast import widened
 from .kernels import scan as kernels
 from .primitives import LaunchContext, Opaque, Tensor
-from .registry import NUMBERS, Takes, check_types, op
+from .registry import NUMBERS, check_types, op
 
 
 def _register(name: str, product: bool, since: int) -> None:
@@ -89,23 +89,3 @@ def compress(t: Builder, x: Tensor, condition: Tensor, *, axis=None) -> Tensor |
         return t.take(x, d, 0, 0)
     places, found = _holding(t, condition)
     return t.cut(t.op("Gather", x, places, axis=d, since=13), found, d)
-
-
-@op("Unique", since=11, takes=Takes.TENSORS, host=True)
-def unique(t: Builder, x: Tensor, *, axis=None, sorted=1) -> tuple[Tensor | Opaque, ...]:
-    """The distinct slices along an axis (None: elements), their first places, the place of each among them, counts; by numpy."""
-    d = None if axis is None else axis_index(axis, x.rank)
-    return t.host(
-        lambda v: _distinct(v[0], d, bool(sorted)), (x,), [None] * 4, "the number of distinct values is known at run time"
-    )
-
-
-def _distinct(x: np.ndarray, axis: int | None, sort: bool) -> list[np.ndarray]:
-    y, first, inverse, counts = np.unique(x, True, True, True, axis=axis)
-    inverse = inverse.reshape(-1)
-    if not sort:
-        order = np.argsort(first, kind="stable")
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        y, first, inverse, counts = np.take(y, order, axis or 0), first[order], places[inverse], counts[order]
-    return [y, *(np.asarray(v, np.int64) for v in (first, inverse, counts))]

@@ -1,4 +1,4 @@
-"""Selecting by order: TopK, on `kernels/topk`; the values are gathered by the indices."""
+"""Selecting by order: TopK, on `kernels/topk`, and Unique, on `kernels/distinct`; the values are gathered by the indices."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from . import evaluate
 from .builder import Builder, OperatorError, axis_index
-from .gather import gather_elements
+from .gather import gather, gather_elements
+from .kernels import distinct as distinct_kernels
 from .kernels import topk as kernels
-from .primitives import LaunchContext, Tensor
-from .registry import op
+from .primitives import LaunchContext, Opaque, Tensor
+from .registry import Takes, contrib, op
 
 
 @op("TopK", since=1)
@@ -58,3 +59,54 @@ def _reference(x: np.ndarray, k: int, axis: int, largest: bool) -> np.ndarray:
     # sorted backwards, so that of equal elements the first is last
     turned = np.argsort(np.flip(x, axis), axis, kind="stable")
     return x.shape[axis] - 1 - np.take(np.flip(turned, axis), range(k), axis)
+
+
+@op("Unique", since=11, takes=Takes.TENSORS)
+def unique(t: Builder, x: Tensor, *, axis=None, sorted=1) -> tuple[Tensor | Opaque, ...]:
+    """The distinct slices along an axis (None: elements), their first places, the place of each among them, counts."""
+    x = t.reshape(x, (x.size,)) if axis is None else x
+    d = 0 if axis is None else axis_index(axis, x.rank)
+    first, places, counts, found = _distinct(t, x, d, bool(sorted))
+    firsts = t.cut(first, found, 0)
+    return t.cut(gather(t, x, first, axis=d), found, d), firsts, places, t.cut(counts, found, 0)
+
+
+@contrib("Unique", takes=Takes.TENSORS)
+def contrib_unique(t: Builder, x: Tensor) -> tuple[Tensor | Opaque, ...]:
+    """The distinct values in the order of their first occurrence, the place of each element among them, and their counts."""
+    values, _, places, counts = unique(t, x, sorted=0)
+    return values, places, counts
+
+
+def _distinct(t: Builder, x: Tensor, d: int, ascending: bool) -> tuple[Tensor, ...]:
+    """Of the slices of x along dimension d: first places and counts, each followed by zeros, places among them; their number."""
+    count = x.shape[d]
+    columns = prod(x.shape[:d]) * prod(x.shape[d + 1 :])
+    rows = t.reshape(t.transpose(x, [d, *(e for e in range(x.rank) if e != d)]), (count, columns))
+
+    def launch(c: LaunchContext) -> list:
+        places = (c.inputs[0].address, *(y.address for y in c.outputs))
+        return distinct_kernels.distinct(evaluate.memory_name(x.dtype), *places, count, columns, ascending)
+
+    whole = np.dtype(np.int64)
+    kinds = [(whole, (count,)), (whole, (count,)), (whole, (count,)), (whole, (1,))]
+    first, places, counts, found = t.kernel(
+        "distinct", (rows,), kinds, launch, orders=((0, 1),), reference=lambda v: _distinct_rows(v[0], ascending)
+    )
+    return first, places, counts, found
+
+
+def _distinct_rows(x: np.ndarray, ascending: bool) -> list[np.ndarray]:
+    """The same with numpy."""
+    if x.dtype == object:  # texts by their ranks, as numpy compares no rows of them
+        x = np.unique(x, return_inverse=True)[1].reshape(x.shape)
+    x = x if x.shape[1] else np.zeros((len(x), 1), x.dtype)
+    _, first, places, counts = np.unique(x[:, 0] if x.shape[1] == 1 else x, True, True, True, axis=0)
+    places = places.reshape(-1)
+    if not ascending:
+        order = np.argsort(first, kind="stable")
+        numbers = np.empty_like(order)
+        numbers[order] = np.arange(len(order))
+        first, places, counts = first[order], numbers[places], counts[order]
+    rest = np.zeros(len(x) - len(first), np.int64)
+    return [np.r_[first, rest], np.asarray(places, np.int64), np.r_[counts, rest], np.array([len(first)], np.int64)]

@@ -9,6 +9,8 @@ from onnx import parser
 
 import jitrt
 from benchmarks import hosts
+from jitrt import engine
+from jitrt.fusion.graph import Graph
 
 FOLLOWED = """
     <ir_version: 9, opset_import: ["": 18]>
@@ -59,3 +61,78 @@ def test_a_transform_longer_than_a_matrix_is_numpys() -> None:
     (y,) = jitrt.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     wanted = np.fft.rfft(x[..., 0].astype(np.float64))
     np.testing.assert_allclose(y[..., 0] + 1j * y[..., 1], wanted, atol=1e-3)
+
+
+# -- what follows is planned for the size that came out, and cached by it
+# of x[40, 8] a run finds `count` elements above zero, all in the first rows; `n` is that number as a vector
+COUNTED = """
+    zero = Constant <value = float {0}> () above = Greater (x, zero) ones = Cast <to = 7> (above)
+    all = Constant <value = int64[1] {-1}> () last = Constant <value = int64[1] {1}> ()
+    zeros = Constant <value = int64[1] {0}> () flat = Reshape (x, all) which = Reshape (above, all)
+    flags = Reshape (ones, all) n = ReduceSum (flags, zeros) """
+NUMBER = "scalar = Constant <value = int64[0] {}> () number = Reshape (n, scalar) start = Constant <value = int64 {0}> () "
+FOUND = {
+    "NonZero": "places = NonZero (above) y = Mul (places, places)",
+    "Where of one argument": "places = NonZero (above) tuples = Transpose (places) one = GatherND (x, tuples) y = Exp (one)",
+    "Compress": "one = Compress (flat, which) y = Exp (one)",
+    "Compress of rows": """rows = ReduceMax <keepdims = 0> (ones, last) hold = Cast <to = 9> (rows)
+        one = Compress <axis = 0> (x, hold) y = Exp (one)""",
+    "Unique": "one, f, p, c = Unique (flat) y = Exp (one)",
+    "Unique's counts": "low = Max (flat, zero) a, f, p, c = Unique (low) y = Mul (c, c)",
+    "NonMaxSuppression": """boxes, scores = Split <axis = 1, num_outputs = 2> (x)
+        b = Unsqueeze (boxes, zeros) t = Transpose (scores) sc = Unsqueeze (t, zeros) most = Constant <value = int64[1] {20}> ()
+        iou = Constant <value = float[1] {0.5}> () least = Constant <value = float[1] {0}> ()
+        one = NonMaxSuppression (b, sc, most, iou, least) y = Mul (one, one)""",
+    "TopK with computed k": "one, i = TopK (flat, n) y = Exp (one)",
+    "Range": NUMBER + "step = Constant <value = int64 {1}> () one = Range (start, number, step) y = Mul (one, one)",
+    "Reshape": """shape = Concat <axis = 0> (n, last, all) k = Tile (flat, n) one = Reshape (k, shape) y = Exp (one)""",
+    "Expand": """wide = Constant <value = int64[1] {3}> () shape = Concat <axis = 0> (n, wide) s = ReduceMax (x)
+        one = Expand (s, shape) y = Exp (one)""",
+    "Slice": "one = Slice (flat, zeros, n) y = Exp (one)",
+    "Pad": "pads = Concat <axis = 0> (zeros, n) one = Pad (flat, pads) y = Exp (one)",
+    "Resize": """eight = Constant <value = int64[1] {8}> () sizes = Concat <axis = 0> (n, eight)
+        one = Resize (x, , , sizes) y = Exp (one)""",
+    "Tile": "one = Tile (flat, n) y = Exp (one)",
+    "ConstantOfShape": "one = ConstantOfShape <value = float[1] {2}> (n) y = Exp (one)",
+    "a loop": NUMBER
+    + """s = ReduceMax <keepdims = 0> (x) last_s, one = Loop (number, , s) <body = b (int64 i, bool c, float a)
+        => (bool on, float m, float r) { on = Identity (c) m = Neg (a) r = Exp (m) }> y = Mul (one, one)""",
+}
+
+
+def _found(count: int) -> np.ndarray:
+    x = -1 - np.random.default_rng(3).random((40, 8)).astype(np.float32)
+    x.reshape(-1)[:count] *= -1
+    x[:, 2:4] += np.sign(x[:, 2:4]) * 0.5
+    return x
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_a_size_that_came_out_before_traces_nothing_and_a_new_one_what_follows(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = "int64" if case in ("NonZero", "Unique's counts", "NonMaxSuppression", "Range") else "float"
+    head = f'<ir_version: 9, opset_import: ["": 18]> g (float[40, 8] x) => ({kind}[] y)'
+    model = parser.parse_model(f"{head} {{ {COUNTED} {FOUND[case]} }}").SerializeToString()
+    session = jitrt.InferenceSession(model)
+    peer = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    traced: list[Graph] = []
+    plain = engine.trace
+    monkeypatch.setattr(engine, "trace", lambda graph, *rest: traced.append(graph) or plain(graph, *rest))
+
+    def run(count: int) -> list[Graph]:
+        """What is traced."""
+        traced.clear()
+        x = _found(count)
+        (y,), (wanted,) = session.run(None, {"x": x}), peer.run(None, {"x": x})
+        assert y.dtype == wanted.dtype
+        np.testing.assert_allclose(y, wanted, rtol=1e-5)
+        return list(traced)
+
+    assert run(9)
+    assert run(9) == []
+    assert session._engine.graph not in run(17)
+    assert run(9) == []
+    assert run(17) == []
+    run(33)
+    for count in (40, 41, 55, 9, 17, 33, 41):  # by now sizes are open, or were there
+        assert session._engine.graph not in run(count)
+    assert run(41) == []
