@@ -45,7 +45,7 @@ peers: $(VENV)/.peers
 	$(PY) -m benchmarks.peers $(PEERS_ARGS)
 
 docs: $(VENV)/.test
-	$(PY) -m jitrt.ops.coverage > docs/operators.md
+	PYTHONPATH=tests:. $(PY) -m operator_table > docs/operators.md
 
 lint: $(VENV)/.dev types
 	$(PY) -m ruff check .

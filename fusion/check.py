@@ -37,6 +37,7 @@ class Schema:
     most: tuple[int, int]
     attributes: Mapping[str, tuple[int, bool]]
     deprecated: bool
+    since: int
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def schema_of(domain: str, name: str, version: int) -> Schema | None:
     return Schema(
         name, parameters(found.inputs), parameters(found.outputs), (found.min_input, found.min_output),
         (found.max_input, found.max_output), attributes, bool(found.deprecated),
+        found.since_version,
     )  # fmt: skip
 
 
@@ -193,7 +195,8 @@ def _check_node(node, domain: str, opsets: Opsets) -> None:
         _check_unpublished(node, domain, opsets, version)
         return
     if schema.deprecated:
-        raise _invalid(node, f"the operator is deprecated in opset {version}")
+        _check_withdrawn(node, domain, schema, version)
+        return
     for what, given, i in (("inputs", node.input, 0), ("outputs", node.output, 1)):
         if not schema.fewest[i] <= len(given) <= schema.most[i]:
             allowed = f"{schema.fewest[i]}" if schema.fewest[i] == schema.most[i] else f"{schema.fewest[i]} to {schema.most[i]}"
@@ -220,18 +223,43 @@ def _check_attributes(node, schema: Schema, version: int) -> None:
             raise _invalid(node, f"its required attribute {name!r} is missing")
 
 
+def _check_withdrawn(node, domain: str, schema: Schema, version: int) -> None:
+    """An operator that onnx has given up: only who supplies it anew may use it."""
+    row = registry.find(domain, node.op_type, version)
+    if row is None or row.since < schema.since:
+        gone = f"the operator {_full(node, domain)} is deprecated since opset {schema.since}, the model imports opset {version}"
+        raise _invalid(node, f"{gone}. {_how_to_supply(node, domain, schema.since)}")
+
+
 def _check_unpublished(node, domain: str, opsets: Opsets, version: int) -> None:
     """An operator that onnx does not publish: a user's or another runtime's."""
     if registry.find(domain, node.op_type, version) is not None:
         return
-    hint = f"To supply it, add it to the model as a local function, or register it: @jitrt.ops.registry.op({node.op_type!r}"
-    hint += f", domain={domain!r})" if domain else ")"
-    what = f"no operator {domain or 'ai.onnx'}::{node.op_type} is known (opset {version}). {hint}"
+    first = _first_version(domain, node.op_type)
+    later = f"; it exists since opset {first}" if first > version else ""
+    what = f"no operator {_full(node, domain)} is known (opset {version}){later}. {_how_to_supply(node, domain)}"
     if domain not in opsets and not newest(domain) and domain != "com.microsoft":
         raise _invalid(node, f"the model does not import the domain {domain!r}")
     if domain == "com.microsoft":
         raise _invalid(node, what, Kind.NOT_IMPLEMENTED)
     raise _invalid(node, what, Kind.GRAPH if newest(domain) else Kind.FAIL)
+
+
+def _full(node, domain: str) -> str:
+    return f"{domain or 'ai.onnx'}::{node.op_type}"
+
+
+def _how_to_supply(node, domain: str, since: int = 1) -> str:
+    arguments = [repr(node.op_type), *([f"since={since}"] if since > 1 else []), *([f"domain={domain!r}"] if domain else [])]
+    call = f"@jitrt.ops.registry.op({', '.join(arguments)})"
+    return f"To supply it, add it to the model as a local function, or register it: {call}"
+
+
+def _first_version(domain: str, name: str) -> int:
+    """The first opset that has an operator; 0: none."""
+    from onnx import defs
+
+    return min((s.since_version for s in defs.get_all_schemas_with_history() if (s.domain, s.name) == (domain, name)), default=0)
 
 
 def _invalid(node, problem: str, kind: Kind = Kind.GRAPH) -> InvalidModel:
@@ -278,7 +306,10 @@ def _inferred(proto):
     opsets, functions = opsets_of(light), {key[:2] for key in outputs}
     published = all(_are_published(nodes, opsets, functions) for nodes in (light.graph.node, *(f.node for f in light.functions)))
     if not published:  # what follows such a node lacks types, which is no contradiction
-        return shape_inference.infer_shapes(light).graph
+        try:
+            return shape_inference.infer_shapes(light).graph
+        except shape_inference.InferenceError:  # onnx still looks at what it gave up
+            return light.graph
     try:
         return shape_inference.infer_shapes(light, strict_mode=True).graph
     except shape_inference.InferenceError as error:
@@ -304,10 +335,10 @@ def _import_domains(owner, nodes: Iterable, opsets: Opsets) -> None:
 
 
 def _are_published(nodes: Iterable, opsets: Opsets, functions: set[tuple[str, str]]) -> bool:
-    """Whether onnx or the model defines every operator."""
+    """Whether onnx, in these versions, or the model defines every operator."""
     return all(
         ((domain := _domain(node)), node.op_type) in functions
-        or schema_of(domain, node.op_type, _version(domain, opsets)) is not None
+        or ((schema := schema_of(domain, node.op_type, _version(domain, opsets))) is not None and not schema.deprecated)
         for node in nodes
     ) and all(_are_published(body.node, opsets, functions) for node in nodes for body in _bodies(node))
 

@@ -1,4 +1,4 @@
-"""com.microsoft: weights of 2, 4 or 8 bits with a scale for every block of a row: MatMulNBits, GatherBlockQuantized.
+"""com.microsoft: weights of 2, 4 or 8 bits with a scale for every block: MatMulNBits, MatMulBnb4, GatherBlockQuantized.
 
 Weights stay packed: `kernels/nbits` unpacks them in registers, and of a table the rows that were gathered are unpacked.
 """
@@ -152,6 +152,38 @@ class _Rows:
         offset = middle if zeros is None else t.op("Gather", t.cast(zeros, np.float32), groups, axis=1)
         values = t.map("(a - b) * c", wide, offset, t.op("Gather", scales, groups, axis=1))
         return matmul(t, x, t.transpose(values, (1, 0)))
+
+
+# what bitsandbytes' 4 bits stand for: its floats with 2 bits of exponent and 1 of mantissa, as shares of the greatest,
+# and quantiles of the normal distribution
+_FP4 = [0.0, 0.0052083333, 2 / 3, 1.0, 1 / 3, 0.5, 1 / 6, 0.25]
+_FP4 += [-v for v in _FP4]
+_NF4 = [
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+]  # fmt: skip
+
+
+@contrib("MatMulBnb4")
+def matmul_bnb4(t: Builder, A, B, absmax, *, K, N, block_size, quant_type, training_mode=0, transB=1):
+    """A times the transpose of B[N, K], whose elements stand for numbers of a table (quant_type), times their block's scale."""
+    if quant_type not in (0, 1) or not transB:
+        raise OperatorError(f"quant_type must be 0 or 1, not {quant_type}, and transB must be 1")
+    blocks = -(-N * K // block_size)
+    if B.size != -(-N * K // 2) or absmax.size != blocks or A.shape[-1] != K:
+        raise OperatorError(f"{B.size} bytes and {absmax.size} scales do not fit {N} x {K} values in blocks of {block_size}")
+    table = np.array(_NF4 if quant_type else _FP4, np.float32)
+
+    def values(t: Builder, packed: Tensor, scales: Tensor) -> Tensor:
+        halves = t.map("(a >> b) & c", t.reshape(packed, (B.size, 1)), t.constant([4, 0], np.uint8), t.constant(15, np.uint8))
+        made = t.op("Gather", t.constant(table), t.cast(t.reshape(halves, (2 * B.size,)), np.int32), since=13)
+        made = t.pad(t.take(made, 0, 0, N * K), (0,), (blocks * block_size - N * K,))
+        made = t.map("a * b", t.reshape(made, (blocks, block_size)), t.reshape(t.cast(scales, np.float32), (blocks, 1)))
+        return t.reshape(t.take(t.reshape(made, (blocks * block_size,)), 0, 0, N * K), (N, K))
+
+    weights = _once(t, (B, absmax), (N, K), ("bnb4", N, K, block_size, quant_type), values)
+    return t.cast(matmul(t, widened(t, A), t.transpose(weights, (1, 0))), A.dtype)
 
 
 # -- tables

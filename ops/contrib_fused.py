@@ -19,6 +19,8 @@ from .primitives import Tensor
 from .reduce import fold_mean
 from .registry import FLOATS, MICROSOFT, check_types, contrib, elementwise, op
 
+Pair = tuple[Tensor, Tensor | None]
+
 # -- activations
 elementwise("Gelu", "gelu(a)", domain=MICROSOFT)
 elementwise("BiasGelu", "gelu(a + b)", domain=MICROSOFT)
@@ -189,20 +191,37 @@ def embed_layer_normalization(
     position_ids=None, *, epsilon=1e-12, mask_index_type=0,
 ):  # fmt: skip
     """LayerNormalization of the sum of a token's embeddings; also the tokens that the mask keeps, and the sum."""
-    batch, sequence = input_ids.shape
-    if position_ids is None:
-        positions = t.take(position_embedding, 0, 0, sequence)
-    else:
-        positions = t.op("Gather", position_embedding, position_ids)
-    segments = None if segment_ids is None else t.op("Gather", segment_embedding, segment_ids)
-    total = _sum(t, t.op("Gather", word_embedding, input_ids), positions, segments)
+    words, places, kinds = embedded(
+        t, (word_embedding, input_ids), (position_embedding, position_ids), (segment_embedding, segment_ids)
+    )
+    y, kept, total = normalised_sum(t, words, places, kinds, gamma, beta, mask, epsilon)
+    return t.cast(y, word_embedding.dtype), kept, t.cast(total, word_embedding.dtype)
+
+
+def embedded(t: Builder, words: Pair, places: Pair, kinds: Pair) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows of three tables, each with the indices of its rows: without any, the first positions, and no kinds of tokens."""
+    rows = t.op("Gather", *words)
+    positions = t.take(places[0], 0, 0, rows.shape[1]) if places[1] is None else t.op("Gather", *places)
+    return rows, positions, None if kinds[1] is None else t.op("Gather", *kinds)
+
+
+def normalised_sum(
+    t: Builder,
+    words: Tensor,
+    places: Tensor,
+    kinds: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor,
+    mask: Tensor | None,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNormalization of the sum of embeddings, how many tokens of each sequence the mask keeps, and the sum."""
+    total = _sum(t, words, places, kinds)
     y, *_ = layer_normalization(t, total, gamma, beta, epsilon=epsilon)
     if mask is None:
-        kept = t.constant(np.zeros(batch, np.int32))
-    else:
-        ones = t.cast(t.map("a == 1", mask, dtype="bool"), np.int32)
-        kept = t.reduce("add", ones, [1], keepdims=False)
-    return t.cast(y, word_embedding.dtype), kept, t.cast(total, word_embedding.dtype)
+        return y, t.constant(np.zeros(words.shape[0], np.int32)), total
+    ones = t.cast(t.map("a == 1", mask, dtype="bool"), np.int32)
+    return y, t.reduce("add", ones, [1], keepdims=False), total
 
 
 @contrib("GroupNorm")

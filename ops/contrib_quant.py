@@ -9,7 +9,7 @@ import numpy as np
 
 from .builder import Builder, OperatorError, axis_index
 from .contrib_attention import Options, self_attention
-from .contrib_fused import to_last, to_second
+from .contrib_fused import embedded, normalised_sum, to_last, to_second
 from .conv import padding
 from .integers import single
 from .matmul import matmul_integer
@@ -152,6 +152,12 @@ def qlinear_conv_in_either_layout(t: Builder, x, *inputs, channels_last=0, **att
 
 
 # -- products
+@contrib("MatMulInteger16")
+def matmul_integer_16(t: Builder, A, B):
+    """The product of int16 matrices in int32."""
+    return matmul_integer(t, A, B)
+
+
 @contrib("MatMulIntegerToFloat")
 def matmul_integer_to_float(
     t: Builder, A, B, a_scale, b_scale, a_zero_point=None, b_zero_point=None, bias=None
@@ -198,6 +204,19 @@ def qattention(
     projected = matmul_integer_to_float(t, x, weight, input_scale, weight_scale, input_zero_point, weight_zero_point, bias)
     options = Options(num_heads, bool(unidirectional), mask_filter_value, scale)
     return self_attention(t, projected, [projected.shape[2] // 3] * 3, mask_index, past, None, options)
+
+
+@contrib("QEmbedLayerNormalization")
+def qembed_layer_normalization(
+    t: Builder, input_ids, segment_ids, words, places, kinds, gamma, beta, mask, word_scale, place_scale, kind_scale, gamma_scale,
+    beta_scale, word_zero, place_zero, kind_zero, gamma_zero, beta_zero, *, epsilon=1e-12,
+):  # fmt: skip
+    """EmbedLayerNormalization with tables and weights of 8 bits."""
+    rows = embedded(t, (words, input_ids), (places, None), (kinds, segment_ids))
+    parameters = ((word_scale, word_zero), (place_scale, place_zero), (kind_scale, kind_zero))
+    wide = [None if x is None else real(t, x, *each) for x, each in zip(rows, parameters)]
+    weights = real(t, gamma, gamma_scale, gamma_zero), real(t, beta, beta_scale, beta_zero)
+    return normalised_sum(t, *wide, *weights, mask, epsilon)[:2]
 
 
 @contrib("DynamicQuantizeLSTM")

@@ -10,7 +10,7 @@ from .detection import grid_sample
 from .gather import gather_nd
 from .movement import pad, trilu
 from .primitives import Tensor
-from .registry import INTEGERS, Takes, check_types, contrib
+from .registry import FLOATS, INTEGERS, Takes, check_types, contrib
 from .shape import range_
 
 contrib("Trilu")(trilu)
@@ -34,6 +34,20 @@ def contrib_range(t: Builder, start, limit, delta=None):
 def contrib_pad(t: Builder, data, pads, value=None, *, mode="constant"):
     """Pad; the amounts are a vector or a matrix of one row."""
     return pad(t, data, t.reshape(pads, (pads.size,)), value, mode=mode)
+
+
+@contrib("CDist")
+def cdist(t: Builder, A, B, *, metric="sqeuclidean"):
+    """The distance of each row of A from each row of B."""
+    check_types((A, B), FLOATS)
+    if metric not in ("euclidean", "sqeuclidean"):
+        raise OperatorError(f"metric must be euclidean or sqeuclidean, not {metric!r}")
+    if A.rank != 2 or B.rank != 2 or A.shape[1] != B.shape[1]:
+        raise OperatorError(f"{list(A.shape)} and {list(B.shape)} are no rows of equal length")
+    # differences, not |a|^2 + |b|^2 - 2 a b, which loses what is small beside the norms
+    wide = t.map("a - b", t.unsqueeze(A, [2]), t.unsqueeze(t.transpose(B, (1, 0)), [0]))
+    squares = t.reduce("add", t.map("a * a", wide), [1], keepdims=False)
+    return t.map("sqrt(a)", squares) if metric == "euclidean" else squares
 
 
 # -- images

@@ -1,13 +1,9 @@
-"""How every operator of the installed onnx package is run, as a page: ``python -m jitrt.ops.coverage``.
-
-The page is `docs/operators.md`; it is made from the registry and onnx's schemas alone, so it says what is so.
-"""
+"""How every operator of the installed onnx package, and every other one of the registry, is run, and in which types."""
 
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from . import registry
@@ -24,29 +20,6 @@ class Way(enum.Enum):
     NONE = "not run"
 
 
-_MEANING = {
-    Way.NATIVE: "compiled; dtypes or attributes that the lowering declines go the way of *reference*",
-    Way.IMPORT: "gone before anything runs: the value is a constant of the graph",
-    Way.PYTHON: "texts, maps, sequences, control flow: Python moves or computes values, bodies have plans of their own",
-    Way.BODY: "no row of its own: the definition that ONNX publishes is inlined, and compiled as far as its operators are",
-    Way.HOST: "a step of the plan calls the implementation in `onnx.reference` on numpy arrays",
-    Way.NONE: "neither a row, nor a body, nor an implementation in `onnx.reference`",
-}
-_HEAD = """# Operators
-
-Made by `make docs` from the registry and the schemas of onnx {version}; do not edit.
-
-{count} operators in {versions} versions. A version is the first opset that it holds in; a node means the newest
-version that its model's opset reaches. Types are those of the newest version's inputs (`f32` is float32, `i8-64` are
-the integers int8 to int64, `f8` float8 of any kind, `c64` complex64); in parentheses those that Python moves or
-computes where kernels handle the others.
-
-{summary}
-
-Every operator of the standard is tested by onnx's backend tests (`pytest tests/test_backend.py -k gather_nd`). Those that
-onnxruntime has too are compared with it on cases drawn from the schemas, over versions, types, attributes and shapes
-(`python -m tests.schemas GatherND`).
-"""
 _SHORT = {
     "float16": "f16", "bfloat16": "bf16", "float": "f32", "double": "f64", "bool": "bool", "string": "string",
     "complex64": "c64", "complex128": "c128",
@@ -78,14 +51,19 @@ class Operator:
         return "; ".join(f"{way.value} {', '.join(numbers)}" for way, numbers in groups.items())
 
 
-def operators() -> Iterator[Operator]:
-    """Every operator that the installed onnx knows, by domain and name, with those that only the registry has."""
+def operators(others: Iterable = ()) -> Iterator[Operator]:
+    """Every operator that the installed onnx knows, by domain and name, with those that only the registry has.
+
+    Args:
+        others: schemas of operators that onnx does not know, which say what types they take.
+    """
     from onnx import defs
 
     schemas: dict[tuple[str, str], list] = {}
     for schema in defs.get_all_schemas_with_history():
         if not schema.deprecated:
             schemas.setdefault((schema.domain, schema.name), []).append(schema)
+    kept = {(schema.domain, schema.name): schema for schema in others}
     own = {(row.domain, row.name) for row in registry.rows()}
     for domain, name in sorted(own | set(schemas)):
         known = sorted(schemas.get((domain, name), []), key=lambda s: s.since_version)
@@ -93,7 +71,8 @@ def operators() -> Iterator[Operator]:
         if not known:
             versions = [(row.since, _row_way(row)) for row in registry.rows() if (row.domain, row.name) == (domain, name)]
         newest = registry.find(domain, name, versions[-1][0])
-        types = _types(known[-1], versions[-1][1]) if known else ""
+        described = known[-1] if known else kept.get((domain, name))
+        types = _types(described, versions[-1][1]) if described is not None else ""
         yield Operator(domain, name, tuple(versions), _meaning(newest) if newest is not None else "", types)
 
 
@@ -160,39 +139,3 @@ def _has_reference(domain: str, name: str, version: int) -> bool:
     except Exception:  # an implementation that misses an attribute is one
         return True
     return True
-
-
-def page() -> str:
-    """The page as Markdown."""
-    import onnx
-
-    every = list(operators())
-    ways = Counter(way for one in every for _, way in one.ways)
-    newest = Counter(one.ways[-1][1] for one in every)
-    used = [(way.value, str(newest[way]), str(ways[way]), _MEANING[way]) for way in Way if ways[way]]
-    summary = _table(("way", "newest versions", "all versions", "meaning"), used)
-    parts = [_HEAD.format(version=onnx.__version__, count=len(every), versions=sum(ways.values()), summary=summary)]
-    for domain in dict.fromkeys(one.domain for one in every):
-        rows = [(one.name, one.versions, one.types, _escaped(one.meaning)) for one in every if one.domain == domain]
-        table = _table(*_without_empty(("operator", "versions", "types", "meaning"), rows))
-        parts.append(f"## {domain or 'ai.onnx'}\n\n{table}\n")
-    return "\n".join(parts)
-
-
-def _without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Without columns that say nothing: onnx does not know the types of others' operators."""
-    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;") if not text.startswith("`") else text.replace("|", "\\|")
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -68,7 +68,7 @@ _along_axis("Hardmax", _hardmax_over)
 
 
 # -- mean and variance over axes
-def _moments(t: Builder, x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def moments(t: Builder, x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, deviations and (biased) variance over the axes."""
     mean = fold_mean(t, x, axes)
     deviation = t.map("a - b", x, mean)
@@ -94,7 +94,7 @@ def layer_normalization(t: Builder, x, scale, bias=None, *, axis=-1, epsilon=1e-
     """Over the dimensions from `axis` on; also the mean and 1 / sqrt(variance + epsilon) in the stash type."""
     axes = range(axis_index(axis, x.rank), x.rank)
     wide = widened(t, x)
-    mean, deviation, variance = _moments(t, wide, axes)
+    mean, deviation, variance = moments(t, wide, axes)
     inverse = _inverse_root(t, variance, epsilon)
     y = _scaled(t, t.map("a * b", deviation, inverse), scale, bias)
     stash = native_dtype(stash_type)
@@ -118,7 +118,7 @@ def instance_normalization(t: Builder, x, scale, bias, *, epsilon=1e-5, consumed
             f"scale {list(scale.shape)} and bias {list(bias.shape)} must have one value a channel of {list(x.shape)}"
         )
     wide = widened(t, x)
-    _, deviation, variance = _moments(t, wide, range(2, x.rank))
+    _, deviation, variance = moments(t, wide, range(2, x.rank))
     y = t.map("a * b", deviation, _inverse_root(t, variance, epsilon))
     return t.cast(_scaled(t, y, _per_channel(t, x, scale), _per_channel(t, x, bias)), x.dtype)
 
@@ -130,7 +130,7 @@ def group_normalization(t: Builder, x, scale, bias, *, num_groups, epsilon=1e-5,
     if num_groups < 1 or c % num_groups:
         raise OperatorError(f"{c} channels do not divide into {num_groups} groups")
     grouped = t.reshape(widened(t, x), [n, num_groups, c // num_groups, *space])
-    _, deviation, variance = _moments(t, grouped, range(2, grouped.rank))
+    _, deviation, variance = moments(t, grouped, range(2, grouped.rank))
     y = t.map("a * b", deviation, _inverse_root(t, variance, epsilon))
     inner = [num_groups, -1 if scale.size == c else 1, *[1] * len(space)]
     inner[1] = scale.size // num_groups
@@ -141,7 +141,7 @@ def group_normalization(t: Builder, x, scale, bias, *, num_groups, epsilon=1e-5,
 @op("MeanVarianceNormalization", since=9)
 def mean_variance_normalization(t: Builder, x, *, axes=(0, 2, 3)):
     """(x - mean) / (standard deviation + 1e-9)."""
-    _, deviation, variance = _moments(t, widened(t, x), [axis_index(a, x.rank) for a in axes])
+    _, deviation, variance = moments(t, widened(t, x), [axis_index(a, x.rank) for a in axes])
     return t.cast(t.map("a / (sqrt(b) + 1e-09)", deviation, variance), x.dtype)
 
 
@@ -203,7 +203,7 @@ def batch_normalization(t: Builder, x, scale, bias, mean, variance, *, epsilon=1
         return _batch_norm(t, x, scale, bias, mean, variance, epsilon)
     wide = widened(t, x)
     axes = [d for d in range(x.rank) if d != 1]
-    own_mean, _, own_variance = _moments(t, wide, axes)
+    own_mean, _, own_variance = moments(t, wide, axes)
     own = [t.reshape(v, [x.shape[1]]) for v in (own_mean, own_variance)]
     running = []
     for old, new in zip((mean, variance), own):

@@ -31,6 +31,17 @@ def model(op: str, inputs: Sequence[np.ndarray], outputs: Sequence[int], version
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
+def of_map(op: str, key: int, value: int, kind: int, **attributes: object) -> onnx.ModelProto:
+    """One node whose input is a map; `kind` is the output's element type."""
+    info = onnx.ValueInfoProto(name="x0")
+    info.type.map_type.key_type = key
+    info.type.map_type.value_type.tensor_type.elem_type = value
+    node = helper.make_node(op, ["x0"], ["y"], domain="ai.onnx.ml", **attributes)
+    graph = helper.make_graph([node], op, [info], [helper.make_tensor_value_info("y", kind, None)])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
 def run(made: onnx.ModelProto, inputs: Sequence[np.ndarray], runtime=jitrt) -> list[object]:
     """The outputs of a runtime."""
     options = runtime.SessionOptions()

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from ml_models import check, element, model, rows, run
+from ml_models import check, element, model, of_map, rows, run
 from onnx import TensorProto, helper, numpy_helper
 
 import jitrt
@@ -159,19 +159,9 @@ def test_long_tables_are_looked_up_whether_their_keys_are_close_or_far(count: in
 
 
 # -- maps
-def _of_map(op: str, key: int, value: int, kind: int, **attributes: object) -> onnx.ModelProto:
-    info = onnx.ValueInfoProto(name="x0")
-    info.type.map_type.key_type = key
-    info.type.map_type.value_type.tensor_type.elem_type = value
-    node = helper.make_node(op, ["x0"], ["y"], domain="ai.onnx.ml", **attributes)
-    graph = helper.make_graph([node], op, [info], [helper.make_tensor_value_info("y", kind, None)])
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
-
-
 def test_dict_vectorizer_puts_values_where_their_keys_stand() -> None:
-    check(_of_map("DictVectorizer", STRING, FLOAT, FLOAT, string_vocabulary=["a", "b", "c"]), [{"c": 1.5, "a": -2.0, "z": 9.0}])
-    check(_of_map("DictVectorizer", INT64, FLOAT, FLOAT, int64_vocabulary=[5, 2]), [{2: 0.5}])
+    check(of_map("DictVectorizer", STRING, FLOAT, FLOAT, string_vocabulary=["a", "b", "c"]), [{"c": 1.5, "a": -2.0, "z": 9.0}])
+    check(of_map("DictVectorizer", INT64, FLOAT, FLOAT, int64_vocabulary=[5, 2]), [{2: 0.5}])
     # onnxruntime's Python takes no maps of these
     by_number, by_text = (INT64, {"int64_vocabulary": [5, 2]}, 2), (STRING, {"string_vocabulary": ["b", "a"]}, "a")
     for (key, vocabulary, place), kind, value, dtype in (
@@ -179,7 +169,7 @@ def test_dict_vectorizer_puts_values_where_their_keys_stand() -> None:
         (by_text, INT64, 2**60, np.int64),
         (by_number, STRING, "two", object),
     ):
-        got = run(_of_map("DictVectorizer", key, kind, kind, **vocabulary), [{place: value}])[0]
+        got = run(of_map("DictVectorizer", key, kind, kind, **vocabulary), [{place: value}])[0]
         assert got.dtype == dtype
         assert got.tolist() == [["" if kind == STRING else 0, value]]
 
@@ -187,9 +177,9 @@ def test_dict_vectorizer_puts_values_where_their_keys_stand() -> None:
 def test_cast_map_is_dense_or_sparse() -> None:
     for cast, kind in (("TO_FLOAT", FLOAT), ("TO_INT64", INT64), ("TO_STRING", STRING)):
         for form in ("DENSE", "SPARSE"):
-            made = _of_map("CastMap", INT64, FLOAT, kind, cast_to=cast, map_form=form, max_map=4)
+            made = of_map("CastMap", INT64, FLOAT, kind, cast_to=cast, map_form=form, max_map=4)
             check(made, [{3: 1.5, 0: -2.0, 9: 4.0}])
-    made = _of_map("CastMap", INT64, STRING, INT64, cast_to="TO_INT64", map_form="SPARSE", max_map=3)
+    made = of_map("CastMap", INT64, STRING, INT64, cast_to="TO_INT64", map_form="SPARSE", max_map=3)
     assert run(made, [{2: "15", 0: "-2"}])[0].tolist() == [[-2, 0, 15]]
     with pytest.raises(jitrt.RuntimeException, match="sparse map is -1"):
         run(made, [{-1: "1"}])

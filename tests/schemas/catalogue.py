@@ -17,6 +17,7 @@ from .draw import Draw, Values
 
 Input = np.ndarray | list | None
 MICROSOFT = "com.microsoft"
+OLD = 16  # the last opset in which onnxruntime has operators of its own in onnx's domain
 DOMAINS = ("", "ai.onnx.ml", MICROSOFT)
 NEWEST = {"": defs.onnx_opset_version(), "ai.onnx.ml": 5, MICROSOFT: 1}
 _TYPES = {
@@ -116,7 +117,7 @@ def _info(x: Input, name: str) -> ValueInfoProto:
 
 @dataclass(frozen=True)
 class Signature:
-    """An operator in a version: its attributes and the type bindings of onnxruntime's kernels."""
+    """An operator in a version: its attributes and the type bindings of onnxruntime's kernels; `opset`: of its models."""
 
     domain: str
     op: str
@@ -124,6 +125,7 @@ class Signature:
     attributes: frozenset[str]
     required: int
     kernels: tuple[dict[str, tuple[str, ...]], ...]
+    opset: int
 
     @property
     def name(self) -> str:
@@ -182,7 +184,7 @@ class Node:
         fixed = {i for i in fixed if i < len(kept) and isinstance(kept[i], np.ndarray)}
         asked = (True,) * outputs if isinstance(outputs, int) else tuple(outputs)
         s = self.signature
-        return Case(self.name, s.domain, s.op, s.version, kept, self.attributes, asked, frozenset(fixed), tolerance)
+        return Case(self.name, s.domain, s.op, s.opset, kept, self.attributes, asked, frozenset(fixed), tolerance)
 
 
 class Undrawable(Exception):
@@ -206,7 +208,21 @@ def rule(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
 @lru_cache(maxsize=1)
 def signatures() -> tuple[Signature, ...]:
     """Everything with a rule and a kernel, in a stable order."""
-    from . import contractions, contrib, elementwise, images, indexing, ml, movement, quantised, reductions, sequences  # noqa: F401
+    from . import (  # noqa: F401
+        attention,
+        contractions,
+        contrib,
+        elementwise,
+        fewbits,
+        images,
+        indexing,
+        legacy,
+        ml,
+        movement,
+        quantised,
+        reductions,
+        sequences,
+    )  # fmt: skip
 
     kernels = defaultdict(list)
     for kernel in native.get_all_opkernel_def():
@@ -216,13 +232,15 @@ def signatures() -> tuple[Signature, ...]:
             }
             kernels[kernel.domain, kernel.op_name].append((*kernel.version_range, kinds))
     found = []
-    for schema in _schemas():
+    for schema, entered in _schemas():
         ranges = kernels[schema.domain, schema.name]
         fitting = [_allowed(schema, kinds) for first, last, kinds in ranges if first <= schema.since_version <= last]
         fitting = [kinds for kinds in fitting if kinds is not None]
         if fitting and (schema.domain, schema.name) in RULES:
             names, order = frozenset(schema.attributes), sorted(fitting, key=repr)
-            found.append(Signature(schema.domain, schema.name, schema.since_version, names, schema.min_input, tuple(order)))
+            version = schema.since_version
+            opset = min(entered - 1, OLD) if not schema.domain and version < entered else version
+            found.append(Signature(schema.domain, schema.name, version, names, schema.min_input, tuple(order), opset))
     return tuple(sorted(found, key=lambda s: (s.domain, s.op, s.version)))
 
 
@@ -233,9 +251,17 @@ def _allowed(schema: object, kinds: dict[str, tuple[str, ...]]) -> dict[str, tup
     return left if all(left[name] or not types for name, types in kinds.items()) else None
 
 
-def _schemas() -> list:
-    ours = [s for s in defs.get_all_schemas_with_history() if not s.deprecated and s.domain in DOMAINS]
-    return ours + [s for s in native.get_all_operator_schema() if s.domain == MICROSOFT]
+def _schemas() -> list[tuple[object, int]]:
+    """Those of onnx, and of onnxruntime those that onnx does not have (any more), each with the first opset of onnx that has it."""
+    every = [s for s in defs.get_all_schemas_with_history() if s.domain in DOMAINS]
+    theirs = [s for s in native.get_all_operator_schema() if s.domain in DOMAINS]
+    entered: dict[tuple[str, str], int] = {}
+    for s in [*every, *(s for s in theirs if s.deprecated)]:
+        entered[s.domain, s.name] = min(s.since_version, entered.get((s.domain, s.name), 1 << 30))
+    names = {(s.domain, s.name, s.since_version) for s in every}
+    kept = [s for s in every if not s.deprecated]
+    kept += [s for s in theirs if not s.deprecated and (s.domain, s.name, s.since_version) not in names]
+    return [(s, entered.get((s.domain, s.name), 1 << 30)) for s in kept]
 
 
 def draw_case(signature: Signature, number: int) -> Case | None:

@@ -48,15 +48,6 @@ def crop(n: Node, d: Draw) -> Case:
     return n.case(x, region, d.indices((boxes,), batch, np.int32, negative=False), size, tolerance=Sums.SUMS, maybe=(3,))
 
 
-@rule("RotaryEmbedding", domain=MICROSOFT)
-def rotary(n: Node, d: Draw) -> Case:
-    batch, heads, length, half = d.integer(1, 2), d.integer(1, 3), d.integer(1, 5), d.choice([4, 8])
-    n.set("interleaved", None, 0, 1)
-    x = n.values("T", (batch, length, heads * 2 * half), Values.PLAIN)
-    positions = d.indices((batch, length), 9, negative=False) if d.chance(60) else np.array([d.integer(0, 4)], INT64)
-    return n.case(x, positions, *(n.values("T", (9, half), Values.PLAIN) for _ in "cs"), tolerance=Sums.SUMS)
-
-
 @rule("NhwcMaxPool", domain=MICROSOFT)
 def nhwc_max_pool(n: Node, d: Draw) -> Case:
     from .contractions import images as picture
@@ -66,54 +57,6 @@ def nhwc_max_pool(n: Node, d: Draw) -> Case:
     n.set("kernel_shape", kernel)
     n.set("ceil_mode", None, 0, 1)
     return n.case(np.ascontiguousarray(np.moveaxis(n.values("T", picture(d, least, d.integer(1, 5))), 1, -1)))
-
-
-@rule("Attention", domain=MICROSOFT)
-def attention(n: Node, d: Draw) -> Case:
-    batch, length, heads, width = d.integer(1, 3), d.integer(1, 7), d.integer(1, 3), d.choice([4, 8])
-    n.set("num_heads", heads)
-    n.set("unidirectional", None, 0, 1)
-    n.set("scale", None, 0.4)
-    x, hidden = n.values("T", (batch, length, 6), Values.PLAIN), heads * width
-    kept = d.choice(
-        [None, 1 + d.indices((batch,), length, np.int32, negative=False), d.values(np.int32, (batch, length), Values.POSITIVE) % 2]
-    )
-    return n.case(
-        x,
-        n.values("T", (6, 3 * hidden), Values.PLAIN),
-        n.values("T", (3 * hidden,), Values.PLAIN),
-        kept,
-        tolerance=Sums.SUMS,
-        maybe=(1, 2),
-    )
-
-
-@rule("MultiHeadAttention", domain=MICROSOFT)
-def multi_head(n: Node, d: Draw) -> Case:
-    batch, queries, keys, heads, width = d.integer(1, 2), d.integer(1, 6), d.integer(1, 6), d.integer(1, 3), d.choice([4, 8])
-    n.set("num_heads", heads)
-    n.set("scale", None, 0.4)
-    size = heads * width
-    q, k, v = (n.values("T", (batch, length, size), Values.PLAIN) for length in (queries, keys, keys))
-    bias = n.values("T", (3 * size,), Values.PLAIN) if d.chance(40) else None
-    mask = d.choice([None, d.values(np.int32, (batch, keys), Values.POSITIVE) % 2])
-    extra = n.values("T", (d.choice([1, batch]), d.choice([1, heads]), queries, keys), Values.PLAIN) if d.chance(30) else None
-    return n.case(q, k, v, bias, mask, extra, tolerance=Sums.SUMS)
-
-
-@rule("MatMulNBits", domain=MICROSOFT)
-def matmul_bits(n: Node, d: Draw) -> Case:
-    rows, blocks, columns, block = d.size(1), d.integer(1, 3), d.size(1), d.choice([16, 32])
-    inner = blocks * block - d.choice([0, 0, 5])
-    width = n.set("bits", 4, 4, 8)
-    n.set("K", inner)
-    n.set("N", columns)
-    n.set("block_size", block)
-    a = n.values("T1", (rows, inner), Values.PLAIN)
-    b = d.indices((columns, blocks, block * width // 8), 256, np.uint8, negative=False)
-    steps = (d.values(np.float32, (columns * blocks,), Values.POSITIVE) / 25).astype(a.dtype)
-    zero = d.indices((columns * ((blocks * width + 7) // 8),), 256, np.uint8, negative=False) if d.chance(40) else None
-    return n.case(a, b, steps, zero, tolerance=Sums.SUMS, constant=(1, 2, 3))
 
 
 @rule("NGramRepeatBlock", domain=MICROSOFT)
@@ -130,3 +73,72 @@ def dynamic_transposed(n: Node, d: Draw) -> Case:
     n.set("strides", None, [d.integer(1, 2), d.integer(1, 2)])
     x, w = n.values("T", (1, 2, 4, 3), Values.PLAIN), n.values("T", (2, 3, *kernel), Values.PLAIN)
     return n.case(x, w, np.array([d.integer(0, (k - 1) // 2) for k in kernel * 2], INT64), tolerance=Sums.SUMS, constant=(2,))
+
+
+@rule("CDist", domain=MICROSOFT)
+def distances(n: Node, d: Draw) -> Case:
+    width = d.size(1)
+    n.set("metric", None, "euclidean", "sqeuclidean")
+    return n.case(*(n.values("T", (d.size(1), width), Values.PLAIN) for _ in "ab"), tolerance=Sums.SUMS)
+
+
+@rule("MurmurHash3", domain=MICROSOFT)
+def hashes(n: Node, d: Draw) -> Case:
+    n.set("seed", None, 7, -3)
+    n.set("positive", None, 0, 1)
+    return n.case(n.values("T1", d.shape(0, 3)))
+
+
+@rule("UnfoldTensor", domain=MICROSOFT)
+def windows(n: Node, d: Draw) -> Case:
+    x = d.values(d.choice([np.float32, np.float64, np.int32, INT64]), d.shape(1, 3, least=1))
+    axis = d.axis(x.ndim)
+    n.set("dim", *([None, axis] if axis == -1 else [axis]))
+    n.set("size", d.integer(1, x.shape[axis]))
+    n.set("step", None, 1, 2, 3)
+    return n.case(x, tolerance=Sums.EXACT)
+
+
+@rule("DynamicTimeWarping", domain=MICROSOFT)
+def time_warping(n: Node, d: Draw) -> Case:
+    cost = d.values(np.float32, (d.size(1), d.size(1)), Values.PLAIN)
+    if d.chance(40):
+        cost = np.rint(cost)
+    return n.case(cost[None] if d.chance(30) else cost)
+
+
+@rule("BifurcationDetector", domain=MICROSOFT)
+def bifurcation(n: Node, d: Draw) -> Case:
+    least = n.set("min_ngram_size", 1, 2, 3)
+    n.set("max_ngram_size", least, least + 2)
+    source, tokens = (d.indices((d.integer(1, 9),), 3, negative=False) for _ in "st")
+    since = d.integer(0, len(source))
+    right = d.integer(0, len(source) - since)
+    predicted = np.concatenate([source[since : since + right], d.indices((len(source) - since - right + 1,), 3, negative=False)])
+    return n.case(source, tokens, np.array([since], INT64), predicted if d.chance(70) else None, outputs=2)
+
+
+@rule("Tokenizer", domain=MICROSOFT)
+def tokenizer(n: Node, d: Draw) -> Case:
+    n.set("mark", 0, 1)
+    n.set("mincharnum", 1, 1, 2)
+    n.set("pad_value", "#", "")
+    if d.chance(60):
+        n.set("separators", [","], [""], [" ", ","], ["a+"])
+    else:
+        n.set("tokenexp", "[a-zA-Z]+", "[0-9.]+", "..")
+    n.set("stopwords", None, [])
+    return n.case(d.values(object, d.shape(1, 2, least=1)))
+
+
+@rule("WordConvEmbedding", domain=MICROSOFT)
+def word_embedding(n: Node, d: Draw) -> Case:
+    words, letters, filters, window, width = (d.integer(1, 5), d.integer(2, 6), d.integer(1, 4), d.integer(1, 2), d.integer(1, 4))
+    n.set("embedding_size", None, filters)
+    n.set("conv_window_size", None, window)
+    n.set("char_embedding_size", None, width)
+    text = d.indices((words, letters), 6, np.int32, negative=False)
+    lengths = 1 + d.indices((words, 1), letters, negative=False)
+    text = np.where(np.arange(letters) < lengths, np.maximum(text, 1), 0).astype(np.int32)  # a word begins with a letter
+    weights = d.values(np.float32, (filters, 1, window, width), Values.PLAIN), d.values(np.float32, (filters,), Values.PLAIN)
+    return n.case(text, *weights, d.values(np.float32, (6, width), Values.PLAIN), tolerance=Sums.SUMS, maybe=(1, 2, 3))

@@ -62,6 +62,14 @@ def _is_unsure(case: Case) -> bool:
     return not all(any((ids[trees == t] == c).all() for t in set(trees)) for c in range(count))
 
 
+def _labels(case: Case) -> int:
+    return next(len(labels) for name, labels in case.attributes.items() if name.startswith("classlabels_"))
+
+
+def _has_base_values(case: Case) -> bool:
+    return not case.attributes.keys().isdisjoint(("base_values", "base_values_as_tensor"))
+
+
 def _has_fractional_size(case: Case) -> bool:
     """Whether a size times its scale is no integer."""
     scales = case.inputs[1 if case.opset < 11 else 2]
@@ -85,6 +93,16 @@ EXPLANATIONS = (
                 "ONNX: 'to the end' is INT_MIN for negative steps; onnxruntime takes INT_MAX for it too"),
     Explanation("TreeEnsemble", lambda c: c.attributes.get("post_transform") in (1, 2),
                 "ONNX numbers SOFTMAX 1 and LOGISTIC 2; onnxruntime's own numbers are the other way round"),
+    Explanation("LinearClassifier", lambda c: "intercepts" not in c.attributes, "ONNX: intercepts are optional"),
+    Explanation("TreeEnsembleClassifier", lambda c: _labels(c) == 2 and _has_base_values(c),
+                "ONNX: each class has the votes for it and its base value; of two classes onnxruntime takes the first one's votes"
+                " for the second one's, and forgets a base value"),
+    Explanation("LayerNormalization", lambda c: c.opset < 17 and c.inputs[0].dtype == np.float64 and c.attributes.get("axis") == 0,
+                "of all dimensions at once onnxruntime gives statistics without dimensions, for float64 alone"),
+    Explanation("SVMClassifier", lambda c: c.attributes.get("post_transform") == "PROBIT" and _labels(c) == 2,
+                "onnxruntime gives 0 for the second of two classes"),
+    Explanation("TreeEnsemble", lambda c: c.attributes.get("post_transform") == 3 and c.inputs[0].dtype == np.float64,
+                "onnxruntime computes float64's SOFTMAX_ZERO in float32"),
     Explanation("Resize", lambda c: c.attributes.get(COORDINATES) == "align_corners" and _has_fractional_size(c),
                 "ONNX's reference takes size * scale unrounded for the resized length, onnxruntime the rounded one"),
     Explanation("Col2Im", lambda c: _is_dilated(c), "onnxruntime differs from ONNX's reference where it dilates"),
@@ -119,6 +137,8 @@ EXPLANATIONS = (
                 "which class wins where scores are NaN (infinity less infinity) is not said"),
     Explanation("MultiHeadAttention", lambda c: len(c.inputs) > 4 and c.inputs[4] is not None and not c.inputs[4].any(1).all(),
                 "a row of masked keys alone: -10000 added to each score rounds them, in different places"),
+    Explanation("MatMulNBits", lambda c: c.attributes.get("accuracy_level") == 4,
+                "level 4 allows activations of 8 bits; jitrt keeps float32"),
     # -- faults
     Explanation("Shrink", lambda c: c.inputs[0].dtype == np.float64, "onnxruntime computes float64 in float32"),
     Explanation("Gather", lambda c: c.inputs[0].dtype.kind == "O", "onnxruntime copies one text of each slice"),

@@ -209,6 +209,12 @@ def quantised_global_pool(n: Node, d: Draw) -> Case:
     return n.case(x, s, z, scale(d), zero_point(d, to), tolerance=Sums.STEP, constant=(1, 2, 3, 4))
 
 
+@rule("MatMulInteger16", domain="com.microsoft")
+def matmul_integer_16(n: Node, d: Draw) -> Case:
+    rows, inner, columns = d.size(1), d.size(1), d.size(1)
+    return n.case(d.indices((rows, inner), 3000, n.type("T1")), d.indices((inner, columns), 3000, n.type("T2")), maybe=(1,))
+
+
 @rule("MatMulIntegerToFloat", domain="com.microsoft")
 def matmul_integer_to_float(n: Node, d: Draw) -> Case:
     rows, inner, columns = d.size(1), d.size(1), d.size(1)

@@ -68,7 +68,7 @@ def cumulative(n: Node, d: Draw) -> Case:
     return n.case(x, np.array(d.axis(x.ndim), d.choice([np.int32, np.int64])), tolerance=Sums.SUMS, maybe=(1,))
 
 
-@rule("LayerNormalization", "RMSNormalization")
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_normalization(n: Node, d: Draw) -> Case:
     shape = d.shape(1, least=1)
     x = n.values("T", shape, Values.PLAIN)
@@ -78,7 +78,7 @@ def layer_normalization(n: Node, d: Draw) -> Case:
     parameter = (
         "U" if "U" in n.kernel and n.signature.op == "LayerNormalization" and n.version == 1 else "V" if "V" in n.kernel else "T"
     )
-    weights = [n.values(parameter, shape[axis:], Values.PLAIN) for _ in range(1 if n.op[0] == "R" else d.integer(1, 2))]
+    weights = [n.values(parameter, shape[axis:], Values.PLAIN) for _ in range(d.integer(1, 2) if n.op[0] == "L" else 1)]
     outputs = d.integer(1, 3) if n.op == "LayerNormalization" else 1
     return n.case(x, *weights, outputs=outputs, tolerance=Sums.SUMS, maybe=(1, 2))
 
@@ -108,6 +108,8 @@ def instance_normalization(n: Node, d: Draw) -> Case:
 def mean_variance_normalization(n: Node, d: Draw) -> Case:
     x = n.values("T", d.shape(4, 4, least=1), Values.PLAIN)
     n.set("axes", None, [0, 2, 3], [1, 2, 3], [2, 3])
+    n.set("across_channels", 0, 1)
+    n.set("normalize_variance", 0, 1)
     return n.case(x, tolerance=Sums.SUMS)
 
 
