@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cases, machine, processes
+from . import cases, machine, processes, quantised
 from .compare import ATOL, RTOL, Comparison, compare, in_new_process
 from .console import progress
 from .report import Circumstances, Table, geometric_mean, page, seconds, verdict
@@ -45,7 +45,8 @@ def main() -> int:
     selected = cases.chosen(arguments.k)
     rows = [_row(case, f"[{i}/{len(selected)}] {case}", arguments) for i, case in enumerate(selected, 1)]
     figures, failures = _processes(arguments)
-    tables = [*_promises(rows, figures), *_groups(rows)]
+    narrow = _quantised(arguments, failures)
+    tables = [*_promises(rows, [*figures, *map(_kept, narrow)]), *_groups(rows), *([quantised.table(narrow)] if narrow else [])]
     for each in tables:
         each.show()
     minutes = (time.perf_counter() - start) / 60
@@ -110,6 +111,30 @@ def _processes(arguments: argparse.Namespace) -> tuple[list[processes.Figure], l
             print(f"    {figure.what}: {figure.ours}, onnxruntime {figure.theirs}", flush=True)
         figures += found
     return figures, failures
+
+
+def _quantised(arguments: argparse.Namespace, failures: list[str]) -> list[quantised.Found]:
+    """8-bit models beside their float32 ones; what fails is added to `failures`."""
+    return [found for model in quantised.chosen(arguments.k) for found in _ways(model, arguments, failures)]
+
+
+def _ways(model: quantised.Quantised, arguments: argparse.Namespace, failures: list[str]) -> list[quantised.Found]:
+    try:
+        with progress(f"quantised: {model.title}"):
+            found = quantised.measure(model, arguments.threads, arguments.seconds)
+    except Exception as error:
+        failures.append(f"quantised: {model.title}: {type(error).__name__}: {error}")
+        return []
+    for each in found:
+        print("    " + "  ".join(each.cells()), flush=True)
+    return found
+
+
+def _kept(found: quantised.Found) -> processes.Figure:
+    """The promise that 8 bits are not slower than float32."""
+    ours = f"{seconds(found.bytes)} ({found.ratio:.2f} of float32's speed)"
+    promised = f"{quantised.LEAST:g} of float32's speed"
+    return processes.Figure(f"{found.title}, 8 bits", ours, seconds(found.other), promised, found.ratio >= quantised.LEAST)
 
 
 # ---- tables

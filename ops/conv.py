@@ -27,7 +27,7 @@ from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 from .registry import op
 
 _EXACT = (1 << 24) // 255**2  # products of differences of bytes whose sum float32 holds
-_PAIRED = 8  # channels a group from which on they are multiplied as pairs of int16
+_PAIRED = 2  # channels a group from which on they are multiplied as pairs of int16
 
 
 @op("Conv", since=1)
@@ -38,14 +38,8 @@ def conv(
     """Y[n, o] = B[o] + sum over c, k of X[n, c, s p + d k - pad] W[o, c, k]; 1 to 3 spatial dimensions natively."""
     if X.dtype.name not in ("float32", "float64", "float16", "bfloat16"):
         raise Declined("convolution of integers")
-    how = {
-        "auto_pad": auto_pad,
-        "dilations": dilations,
-        "group": group,
-        "kernel_shape": kernel_shape,
-        "pads": pads,
-        "strides": strides,
-    }
+    how = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape, "pads": pads,
+           "strides": strides}  # fmt: skip
     of_codes = _conv_of_codes(t, X, W, B, how)
     if of_codes is not None:
         return of_codes
@@ -62,8 +56,9 @@ def _conv_of_codes(t: Builder, X: Tensor, W: Tensor, B: Tensor | None, how: dict
         return None
     if filters.scale.size != 1 and filters.axis != 0:
         return None
-    total = conv_of_bytes(t, image.values, filters.values, image.zero, filters.zero, **how)
-    y = t.map("to_f32(a) * b * c", total, single(t, image.scale), per_filter(t, filters.scale, W.rank - 1), dtype=np.float32)
+    total = conv_of_bytes(t, image.values, filters.values, image.zero, filters.zero, exact=False, **how)
+    factor = t.map("a * b", single(t, image.scale), per_filter(t, filters.scale, W.rank - 1))
+    y = t.map("to_f32(a) * b", total, factor, dtype=np.float32)
     return y if B is None else t.map("a + b", y, per_filter(t, B, W.rank - 1))
 
 
@@ -72,11 +67,15 @@ def per_filter(t: Builder, x: Tensor, rank: int) -> Tensor:
     return t.reshape(x, (x.size, *(1,) * (rank - 1)) if x.size > 1 else ())
 
 
-def _convolution(
-    t: Builder, X: Tensor, W: Tensor, B: Tensor | None, *,
-    auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None,
-) -> Tensor:  # fmt: skip
+def _convolution(t: Builder, X: Tensor, W: Tensor, B: Tensor | None, **how) -> Tensor:
     """`conv` of a type that kernels have; of int16 (with constant filters and an even number of channels a group) in int32."""
+    return _conv(t, X, W, B, *_windows(X, W, **how))
+
+
+def _windows(
+    X: Tensor, W: Tensor, *, auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]:
+    """Strides, dilations, borders before the image, groups, and the size of the output."""
     if X.rank < 3 or W.rank != X.rank:
         raise OperatorError(f"Conv of an input of rank {X.rank} with weights of rank {W.rank}")
     spatial, kernel = X.rank - 2, W.shape[2:]
@@ -92,7 +91,7 @@ def _convolution(
     size = tuple((n + b + e - x) // s + 1 for n, b, e, x, s in zip(X.shape[2:], begin, end, extent, steps))
     if any(n + b + e < x for n, b, e, x in zip(X.shape[2:], begin, end, extent)):
         raise OperatorError(f"kernel {extent} is larger than the padded image of {list(X.shape[2:])}")
-    return _conv(t, X, W, B, steps, dils, begin, group, size)
+    return steps, dils, begin, group, size
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,17 @@ def _possible(
     filters = (W.shape[0], convweights.counted(W.shape[1], W.dtype), *(W.shape[2 + i] for i in order))
     names = ["direct, rows folded"] if convweights.foldable(filters, layer.groups) and W.is_constant else []
     names.append("direct")
-    plane = all(W.shape[2 + i] == 1 and X.shape[2 + i] == 1 for i in order[:-2])
-    if plane and set(layer.strides) == {1} and X.dtype == np.float32 and W.is_constant and fast.fits(X.shape[1], W.shape[0]):
+    if X.dtype == np.float32 and W.is_constant and _may_be_winograd(X, W, layer, order):
         names += winograd_forms(layer)
         if best := winograd_by_cost(layer, size, threads):
             names.sort(key=lambda name: name != best)
     return names
+
+
+def _may_be_winograd(X: Tensor, W: Tensor, layer: ConvLayer, order: tuple[int, ...]) -> bool:
+    """Whether the forms of Winograd compute a layer, if it is one of float32 with constant filters."""
+    plane = all(W.shape[2 + i] == 1 and X.shape[2 + i] == 1 for i in order[:-2])
+    return plane and set(layer.strides) == {1} and not _is_depthwise(W, layer.groups) and fast.fits(X.shape[1], W.shape[0])
 
 
 @cached(maxsize=4096)
@@ -256,25 +260,36 @@ def conv_integer(
 
 
 def conv_of_bytes(
-    t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None, w_zero_point: Tensor | None, **attributes
+    t: Builder, x: Tensor, w: Tensor, x_zero_point: Tensor | None, w_zero_point: Tensor | None, exact: bool = True, **how
 ) -> Tensor:
-    """Conv of (x - x_zero_point) and (w - w_zero_point), exact: int32, or float32 if that holds every sum.
+    """Conv of (x - x_zero_point) and (w - w_zero_point) in int32, or in float32 if that holds every sum.
 
-    The weights' zero point is one in all, or one a filter.
+    If it need not be exact, in float32 by Winograd's algorithm, too. The weights' zero point is one in all, or one a filter.
     """
     own = None if w_zero_point is None else per_filter(t, w_zero_point, w.rank)
-    image, filters = centred(t, x, single(t, x_zero_point)), centred(t, w, own)
-    if not filters.is_constant or w.rank < 3 or w.shape[1] < _PAIRED:
-        if prod(w.shape[1:]) <= _EXACT:
-            return conv(t, t.cast(image, np.float32), t.cast(filters, np.float32), **attributes)
-        total = conv(t, t.cast(image, np.float64), t.cast(filters, np.float64), **attributes)
+    filters, windows = centred(t, w, own), _windows(x, w, **how)
+
+    def image(dtype: type) -> Tensor:
+        return centred(t, x, single(t, x_zero_point), dtype)
+
+    paired = filters.is_constant and w.shape[1] >= _PAIRED
+    if (prod(w.shape[1:]) <= _EXACT and not paired) or (not exact and filters.is_constant and _suits_winograd(x, w, windows)):
+        return _conv(t, image(np.float32), t.cast(filters, np.float32), None, *windows)
+    if not paired:
+        total = _conv(t, image(np.float64), t.cast(filters, np.float64), None, *windows)
         return t.cast(t.cast(total, np.int64), np.int32)
+    whole = image(np.int16)
     if w.shape[1] % 2:
-        image, filters = (
-            _completed(t, image, attributes.get("group", 1)),
-            t.pad(filters, (0,) * w.rank, (0, 1, *(0,) * (w.rank - 2))),
-        )
-    return _convolution(t, image, filters, None, **attributes)
+        whole, filters = _completed(t, whole, windows[3]), t.pad(filters, (0,) * w.rank, (0, 1, *(0,) * (w.rank - 2)))
+    return _conv(t, whole, filters, None, *windows)
+
+
+def _suits_winograd(x: Tensor, w: Tensor, windows: tuple) -> bool:
+    """Whether a convolution of bytes is expected to take less time in float32 by a form of Winograd than as one of pairs."""
+    steps, dils, begin, group, size = windows
+    layer = replace(_layer(x, w, (steps, dils, begin), group, size), dtype="float32")
+    order = _kernel_order(x, w, begin, size)
+    return _may_be_winograd(x, w, layer, order) and bool(winograd_by_cost(layer, size, 1, pairs=True))
 
 
 def _completed(t: Builder, image: Tensor, group: int) -> Tensor:

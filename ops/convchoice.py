@@ -21,6 +21,7 @@ _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
 _BEGINNING = 24  # K steps that a tile of a product costs beside its own; twice as many if each panel has a group to itself
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
+_PAIR = 0.62  # the time of a multiply-add of int16 by that of a float32
 _AHEAD = 0.9  # of the direct way's time, which is what a form has to stay below
 
 
@@ -64,15 +65,19 @@ def is_winograd(name: str) -> bool:
     return name.startswith("winograd")
 
 
-def winograd_by_cost(layer: ConvLayer, size: Sequence[int], threads: int) -> str:
-    """The name of the form that is expected to be faster than the direct way for that output size; empty if none is."""
-    best = fixed(_cheapest(layer.filters, layer.dilations, layer.groups, tuple(size), threads))
+def winograd_by_cost(layer: ConvLayer, size: Sequence[int], threads: int, pairs: bool = False) -> str:
+    """The name of the form that is expected to be faster than the direct way for that output size; empty if none is.
+
+    Args:
+        pairs: the direct way is one of int16.
+    """
+    best = fixed(_cheapest(layer.filters, layer.dilations, layer.groups, tuple(size), threads, pairs))
     return list(winograd_forms(layer))[best] if best >= 0 else ""
 
 
 @deferred(least=None)
 def _cheapest(
-    filters: tuple[int, ...], dilations: tuple[int, ...], groups: int, size: tuple[int, ...], threads: int
+    filters: tuple[int, ...], dilations: tuple[int, ...], groups: int, size: tuple[int, ...], threads: int, pairs: bool
 ) -> int:  # fmt: skip
     """Which of the forms for these filters is expected to be faster than the direct way; -1: none.
 
@@ -82,12 +87,12 @@ def _cheapest(
     o, c, *kernel = filters
     channels, taps = groups * padded_columns(o // groups, 4), prod(kernel)
 
-    def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
-        """Of `sets` products with a filter of `depth` channels."""
-        steps = pixels * (depth + beginning) / (2 * target.current().lanes)
-        return sets * channels * max(steps, depth * 4 / _MEMORY)
+    def products(sets: int, pixels: int, depth: int, beginning: int, step: float = 1.0, itemsize: int = 4) -> float:
+        """Of `sets` products with a filter of `depth` channels, whose multiply-adds take `step` of those of float32."""
+        steps = pixels * (depth * step + beginning) / (2 * target.current().lanes)
+        return sets * channels * max(steps, depth * itemsize / _MEMORY)
 
-    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
+    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING, *((_PAIR, 2) if pairs else ()))
     for i, form in enumerate(forms(tuple(kernel))):
         tiles = prod(form.tiles(size, dilations))
         cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else 2 * _BEGINNING)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import evaluate
 from .builder import Builder
-from .primitives import Tensor
+from .primitives import Rounded, Tensor
 
 # element types of kernels that compute others' too
 _TYPES = {"i16": "i16x2", "u32": "i32", "u64": "i64"}
@@ -37,20 +37,44 @@ def paired(
     return pairs, tuple(2 * s if d == inner else s for d, s in enumerate(strides))
 
 
-def centred(t: Builder, x: Tensor, zero: Tensor | None) -> Tensor:
-    """x - zero of 8-bit integers, as int16."""
+def centred(t: Builder, x: Tensor, zero: Tensor | None, dtype: type = np.int16) -> Tensor:
+    """x - zero of 8-bit integers as int16, or as floats."""
+    if x.rounded is not None and same(x.rounded.zero, zero):
+        return t.cast(x.rounded.value, dtype)
     if zero is None:
-        return t.cast(x, np.int16)
+        return t.cast(x, dtype)
     if not zero.is_constant:
-        return t.map("to_i16(a) - to_i16(b)", x, zero, dtype=np.int16)
+        return t.cast(t.map("to_i16(a) - to_i16(b)", x, zero, dtype=np.int16), dtype)
     offset, weight = zero.constant.astype(np.int16), x.weight
     if not offset.any():
-        return t.cast(x, np.int16)
+        return t.cast(x, dtype)
     if weight is None:
-        return t.map("to_i16(a) - b", x, t.constant(offset), dtype=np.int16)
+        return t.cast(t.map("to_i16(a) - b", x, t.constant(offset), dtype=np.int16), dtype)
     key = ("centred", offset.shape, offset.tobytes())
     made = weight.computed(key, lambda: weight.array().astype(np.int16) - offset, np.dtype(np.int16), x.shape)
-    return Tensor(made.dtype, made.shape, weight=made)
+    return t.cast(Tensor(made.dtype, made.shape, weight=made), dtype)
+
+
+def same(zero: Tensor, other: Tensor | None) -> bool:
+    """Whether two zero points are surely the same; None is 0."""
+    if zero is other:
+        return True
+    known = zero.is_constant and (other is None or other.is_constant)
+    return known and bool(np.all(zero.constant == (0 if other is None else other.constant))) and zero.size == 1
+
+
+def rounded(t: Builder, text: str, inputs: tuple[Tensor, ...], zero: Tensor, dtype: np.dtype) -> Tensor:
+    """round(text of the inputs) + zero, saturated to the limits of an 8-bit type.
+
+    What is to be rounded is limited first: the sum, and the conversion, are then left to those who want them.
+    """
+    limits, offset = np.iinfo(dtype), t.cast(zero, np.float32)
+    low, high = (t.map(f"{float(limit)} - a", offset) for limit in (limits.min, limits.max))
+    names = "abcdefgh"[len(inputs) : len(inputs) + 2]
+    value = t.map(f"rint(at_most(at_least({text}, {names[0]}), {names[1]}))", *inputs, low, high, dtype=np.float32)
+    y = t.cast(t.map("a + b", value, offset), dtype)
+    y.rounded = Rounded(value, zero)
+    return y
 
 
 def single(t: Builder, x: Tensor | None) -> Tensor | None:

@@ -33,10 +33,11 @@ class Tensor:
 
     `source` is the primitive that makes it, None for inputs and constants. A constant may be given as a `weight`, whose
     array is made only when `constant` is asked for: `is_constant` tells without. Content that depends on open sizes is
-    `content`, an array of objects; `constant` fixes them. `codes`: what floats are that a model has dequantised.
+    `content`, an array of objects; `constant` fixes them. `codes`: what floats are that a model has dequantised; `rounded`:
+    what 8-bit integers are that it has quantised.
     """
 
-    __slots__ = ("_array", "_sizes", "codes", "dtype", "name", "shape", "source", "weight")
+    __slots__ = ("_array", "_sizes", "codes", "dtype", "name", "rounded", "shape", "source", "weight")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Tensor:
         self._sizes: np.ndarray | None = None
         self.source: Primitive | None = None
         self.codes: Codes | None = None
+        self.rounded: Rounded | None = None
 
     @property
     def constant(self) -> np.ndarray | None:
@@ -107,6 +109,14 @@ class Codes:
     scale: Tensor
     zero: Tensor | None
     axis: int
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Whole numbers, as floats, that 8-bit integers are: `value` + `zero`."""
+
+    value: Tensor
+    zero: Tensor
 
 
 class Opaque:

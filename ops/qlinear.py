@@ -9,7 +9,7 @@ import numpy as np
 
 from .builder import Builder, Declined, OperatorError
 from .conv import conv_of_bytes, per_filter
-from .integers import single
+from .integers import rounded, single
 from .matmul import matmul_integer
 from .primitives import Tensor
 from .registry import op
@@ -28,7 +28,7 @@ def qlinear_conv(
     t: Builder, x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, B=None, **attributes
 ) -> Tensor:
     """The weights' scale and zero point are one in all or one a filter; the bias is int32 in units of x_scale * w_scale."""
-    total = conv_of_bytes(t, x, w, x_zero_point, w_zero_point, **attributes)
+    total = conv_of_bytes(t, x, w, x_zero_point, w_zero_point, exact=False, **attributes)
     if B is not None:
         total = t.map("a + b", total, t.cast(per_filter(t, B, total.rank - 1), total.dtype))
     return _requantised(t, total, single(t, x_scale), per_filter(t, w_scale, total.rank - 1), y_scale, y_zero_point)
@@ -39,12 +39,15 @@ def _requantised(t: Builder, total: Tensor, left: Tensor, right: Tensor, scale: 
     if zero.dtype.kind not in "iu" or zero.dtype.itemsize > 2:
         raise Declined
     factor = t.map("a * b / c", *(t.cast(x, np.float32) for x in (left, right, single(t, scale))))
-    limits = np.iinfo(zero.dtype)
-    text = f"at_most(at_least(rint(to_f32(a) * b) + to_f32(c), {float(limits.min)}), {float(limits.max)})"
-    rounded = t.map(text, total, factor, t.cast(single(t, zero), np.int32), dtype=np.float32)
-    if rounded.shape != total.shape:
+    if zero.dtype.itemsize == 1:
+        made = rounded(t, "to_f32(a) * b", (total, factor), single(t, zero), zero.dtype)
+    else:
+        limits = np.iinfo(zero.dtype)
+        text = f"at_most(at_least(rint(to_f32(a) * b) + to_f32(c), {float(limits.min)}), {float(limits.max)})"
+        made = t.cast(t.map(text, total, factor, t.cast(single(t, zero), np.int32), dtype=np.float32), zero.dtype)
+    if made.shape != total.shape:
         raise OperatorError(f"a scale or zero point does not fit the result {list(total.shape)}")
-    return t.cast(rounded, zero.dtype)
+    return made
 
 
 def _along_rows(t: Builder, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from .builder import Builder, Declined, OperatorError, axis_index
 from .cast import as_type, is_packed, native_dtype, unpacked, widened
 from .evaluate import is_native, register_name
+from .integers import rounded, same, single
 from .primitives import Codes, Fold, Tensor
 from .registry import Takes, op
 
@@ -66,6 +67,8 @@ def _quantised(
     quotient = "rounded_f16(a / b)" if float16 else "a / b"
     scaled = t.map(quotient, t.cast(x, compute), t.cast(spread(t, x, y_scale, axis, block_size), compute))
     zero = t.constant(0, dtype) if y_zero_point is None else spread(t, x, y_zero_point, axis, block_size)
+    if dtype.itemsize == 1 and compute == np.float32 and limits == (np.iinfo(dtype).min, np.iinfo(dtype).max):
+        return rounded(t, "a", (scaled,), zero, dtype)
     low, high = limits
     text = f"at_most(at_least(rint(a) + b, {float(low)}), {float(high)})"
     return t.cast(t.map(text, scaled, t.cast(zero, compute)), dtype)
@@ -101,6 +104,8 @@ def _dequantised(
         key = ("dequantised", axis, block_size, dtype, *((v.dtype, v.shape, v.tobytes()) for v in known))
         return Tensor(dtype, x.shape, weight=weight.computed(key, compute, dtype, x.shape))
     scale = widened(t, spread(t, x, x_scale, axis, block_size))
+    if x.rounded is not None and scale.dtype == np.float32 and same(x.rounded.zero, single(t, x_zero_point)):
+        return t.cast(t.map("a * b", x.rounded.value, scale), dtype)
     wide = t.cast(x, np.int32)
     if x_zero_point is not None:
         wide = t.map("a - b", wide, t.cast(spread(t, x, x_zero_point, axis, block_size), np.int32))
@@ -115,9 +120,8 @@ def dynamic_quantize_linear(t: Builder, x):
     scale = t.map("(b - a) / 255.0", low, high)
     # all zeros: any scale will do
     safe = t.map("select(a == 0, 1, a)", scale)
-    zero = t.map("rint(at_most(at_least(-a / b, 0), 255))", low, safe)
-    y = t.map("at_most(at_least(rint(a / b) + c, 0), 255)", x, safe, zero)
-    return t.cast(y, np.uint8), scale, t.cast(zero, np.uint8)
+    zero = t.cast(t.map("rint(at_most(at_least(-a / b, 0), 255))", low, safe), np.uint8)
+    return rounded(t, "a / b", (x, safe), zero, np.dtype(np.uint8)), scale, zero
 
 
 def _of_all(t: Builder, fold: Fold, x: Tensor) -> Tensor:
