@@ -23,7 +23,9 @@ from .launch import Address, Block, Launch
 from .padcopy import pad_copy
 from .spec import handwritten
 
-_L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip
+_L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip, if they are to stay in L1
+_L2_ROWS = 192 << 10  # the same in L2: the rows of a low window are read so seldom again that long runs of memory count more,
+_LOW, _WIDE = 3, 32  # if there are so few rows of taps, and so many output columns
 _STRIP = 8  # output columns of the narrowest strip
 _TASK_FLOPS = 100_000  # a task costs the executor about a microsecond
 
@@ -155,9 +157,10 @@ def _blocking(
     # of one column of input, for a pair of output rows and the next pair
     column = (weights.kernel[1] + 3 * steps[1]) * lanes * size
     narrow = min(width, _STRIP) * steps[2] + weights.kernel[2]
-    chunk = min(vectors, max(2, _L1_ROWS // (narrow * column)))
+    kept = _L2_ROWS if weights.kernel[1] <= _LOW and width >= _WIDE else _L1_ROWS
+    chunk = min(vectors, max(2, kept // (narrow * column)))
     chunk = -(-vectors // -(-vectors // chunk) // 2) * 2 if chunk > 1 else 1
-    strip = max(_STRIP, (_L1_ROWS // (chunk * column) - weights.kernel[2]) // steps[2] // 4 * 4)
+    strip = max(_STRIP, (kept // (chunk * column) - weights.kernel[2]) // steps[2] // 4 * 4)
     tasks = max(1, min(8 * threads, flops // _TASK_FLOPS))
     chunks = -(-vectors // chunk)
     rows = max(1, -(-height * images * chunks // tasks))
