@@ -61,7 +61,11 @@ def _zoo() -> list[Case]:
         Case("mobilenet_v2, batch 8", "zoo", partial(_from_zoo, "mobilenet_v2", batch=8)),
         Case("mobilenet_v2, 896x896", "zoo", partial(_large, "mobilenet_v2", 896)),
         Case("bert_base, batch 8", "zoo", partial(_from_zoo, "bert_base", batch=8)),
-        Case("gpt2, prompt of 128", "zoo", partial(_from_zoo, "gpt2", sequence=128, past_sequence=0)),
+        Case("minilm_l6, 32 tokens", "zoo", partial(_from_zoo, "minilm_l6", sequence=32)),
+        Case("t5_encoder, 64 tokens", "zoo", partial(_from_zoo, "t5_encoder", sequence=64)),
+        *(Case(f"gpt2, prompt of {n}", "zoo", partial(_from_zoo, "gpt2", sequence=n, past_sequence=0)) for n in (128, 256)),
+        Case("gpt2, past of 256", "zoo", partial(_from_zoo, "gpt2", past_sequence=256)),
+        Case("llama, past of 512", "zoo", partial(_from_zoo, "llama", past_sequence=512)),
     ]
 
 

@@ -43,6 +43,13 @@ SMALL = {
     "swin_tiny": ({"image": 64, "depths": (2, 2), "width": 24, "window": 4}, {}, {"batch": 3}),
     "segformer_b0": ({"image": 96, "depth": 1, "hidden": 40, "classes": 7}, {}, {"batch": 3}),
     "t5_encoder": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
+    "deberta_v3_small": (ENCODER, {"sequence": 9}, {"sequence": 14, "batch": 3}),
+    "whisper_tiny_encoder": ({"layers": 2, "width": 64, "heads": 4, "bands": 10, "frames": 46}, {}, {"batch": 3}),
+    "whisper_tiny_decoder": (
+        {"layers": 2, "width": 64, "heads": 4, "vocabulary": 50, "context": 32},
+        {"past_sequence": 8, "encoder_sequence": 23},
+        {"past_sequence": 9, "encoder_sequence": 40, "batch": 3},
+    ),
     "gpt2": (
         {"layers": 2, "width": 64, "heads": 4, "vocabulary": 50, "context": 32},
         {"sequence": 7, "past_sequence": 0},
@@ -83,6 +90,10 @@ PARAMETERS = {
     "swin_tiny": 28_288_354,
     "segformer_b0": 3_752_694,
     "t5_encoder": 35_330_816,
+    "deberta_v3_small": 141_304_320,
+    "whisper_tiny_encoder": 8_208_384,
+    # without the projections of the encoder's output to keys and values (biased), which are inputs of a step
+    "whisper_tiny_decoder": 29_552_256 - 4 * (2 * 384 * 384 + 384),
     "gpt2": 124_439_808,
 }
 OWN = {"llama", "lstm_classifier", "mlp"}  # sizes chosen here

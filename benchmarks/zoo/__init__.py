@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto
 
-from . import classic, decoders, detection, encoders, hierarchical, inception, mobile, plain, residual
+from . import classic, decoders, detection, disentangled, encoders, hierarchical, inception, mobile, plain, residual, speech
 from .builder import Dim, GraphBuilder
 
 __all__ = ["NAMES", "build", "inputs", "outline"]
@@ -56,6 +56,9 @@ MODELS = {
     "swin_tiny": Model(hierarchical.swin_tiny),
     "segformer_b0": Model(hierarchical.segformer_b0),
     "t5_encoder": Model(encoders.t5_encoder, dims={"sequence": 128}),
+    "deberta_v3_small": Model(disentangled.deberta_v3_small, dims={"sequence": 64}),
+    "whisper_tiny_encoder": Model(speech.whisper_tiny_encoder),
+    "whisper_tiny_decoder": Model(speech.whisper_tiny_decoder, dims={"past_sequence": 32, "encoder_sequence": 1500}),
     "gpt2": Model(decoders.gpt2, dims={"sequence": 1, "past_sequence": 128}),
     "llama": Model(decoders.llama, opset=20, dims={"sequence": 1, "past_sequence": 128}),
     "lstm_classifier": Model(classic.lstm_classifier, dims={"sequence": 64}),

@@ -189,6 +189,11 @@ class GraphBuilder:
         """An initializer with given float32 values (rotary frequencies, anchors, and the like)."""
         return self._initializer(name, values.shape, lambda: values.astype(np.float32))
 
+    def parameter(self, name: str, values: np.ndarray) -> Value:
+        """A trainable parameter of given values, such as positions that training begins with."""
+        self.parameters += values.size
+        return self.fixed(name, values)
+
     # ---- convolutional layers ----
 
     def conv(
@@ -321,6 +326,14 @@ class GraphBuilder:
         y = self.op("MatMul", x, weight, channels=features, power=gain)
         return self.op("Add", self.weight("bias", (features,), 0.05), y, channels=features, power=gain) if bias else y
 
+    def shared_linear(self, features: int, gain: float = 1.0) -> Callable[[Value], Value]:
+        """A torch.nn.Linear that is called more than once, on what has as many channels as it gives, of mean square one."""
+        weight, bias = (
+            self.weight("weight", (features, features), math.sqrt(gain / features)),
+            self.weight("bias", (features,), 0.05),
+        )
+        return lambda x: self.op("Add", bias, self.op("MatMul", x, weight), channels=features, power=gain)
+
     def layer_norm(self, x: Value, gain: float = 1.0, epsilon: float = 1e-5) -> Value:
         """LayerNormalization over the last axis; output mean square is gain^2."""
         scale, shift = self.positive("gamma", x.channels, gain), self.weight("beta", (x.channels,), 0.1 * gain)
@@ -361,6 +374,10 @@ class GraphBuilder:
     def dim(self, x: Value, axis: int) -> Value:
         """A dimension as an int64 scalar: Shape and Gather."""
         return self.op("Gather", self.op("Shape", x), self.const(axis), axis=0)
+
+    def sizes(self, *parts: Value | int) -> Value:
+        """A shape made of sizes (scalars, see `dim`) and numbers: Unsqueeze and Concat."""
+        return self.op("Concat", *(self.const([p]) if isinstance(p, int) else self.unsqueeze(p, 0) for p in parts), axis=0)
 
     # ---- attention ----
 

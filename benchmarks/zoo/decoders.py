@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .builder import GraphBuilder, Value
+from .builder import Dim, GraphBuilder, Value
 from .encoders import FLOAT_MIN, QUERY_GAIN, SEQUENCES, token_input
 from .samplers import normal, ones, positions
 
@@ -22,12 +22,14 @@ def token_inputs(g: GraphBuilder, vocabulary: int) -> tuple[Value, Value]:
     return token_input(g, vocabulary), g.input("attention_mask", np.int64, ("batch", TOTAL), ones)
 
 
-def cache_inputs(g: GraphBuilder, layers: int, heads: int, size: int) -> list[tuple[Value, Value]]:
-    """Declares the past key and value of every layer."""
-    shape = ("batch", heads, "past_sequence", size)
+def cache_inputs(
+    g: GraphBuilder, layers: int, heads: int, size: int, prefix: str = "", length: str = "past_sequence"
+) -> list[tuple[Value, Value]]:
+    """Declares the past key and value of every layer; `prefix` is a part of their names, `length` the name of a dimension."""
+    shape = ("batch", heads, length, size)
 
     def declare(layer: int, part: str) -> Value:
-        return g.input(f"past_key_values.{layer}.{part}", np.float32, shape, normal, channels=size)
+        return g.input(f"past_key_values.{layer}.{prefix}{part}", np.float32, shape, normal, channels=size)
 
     return [(declare(layer, "key"), declare(layer, "value")) for layer in range(layers)]
 
@@ -59,11 +61,11 @@ def causal_mask(g: GraphBuilder, ids: Value, kept: Value, past_key: Value) -> tu
         return g.op("Where", seen, g.scalar(0), g.scalar(FLOAT_MIN)), places
 
 
-def tied_logits(g: GraphBuilder, x: Value, table: Value, vocabulary: int) -> None:
+def tied_logits(g: GraphBuilder, x: Value, table: Value, vocabulary: int, rows: tuple[Dim, ...] = SEQUENCES) -> None:
     """Logits by the transposed embedding table."""
     with g.scope("lm_head"):
         logits = g.op("MatMul", x, g.transpose(table, 1, 0))
-        g.output("logits", logits, (*SEQUENCES, vocabulary))
+        g.output("logits", logits, (*rows, vocabulary))
 
 
 # ---- GPT-2: Radford et al. 2019 ----

@@ -23,7 +23,7 @@ def token_input(g: GraphBuilder, vocabulary: int) -> Value:
     return g.input("input_ids", np.int64, SEQUENCES, tokens(vocabulary))
 
 
-def _padded_inputs(g: GraphBuilder, vocabulary: int) -> tuple[Value, Value]:
+def padded_inputs(g: GraphBuilder, vocabulary: int) -> tuple[Value, Value]:
     """Declares `input_ids` and `attention_mask`."""
     return token_input(g, vocabulary), g.input("attention_mask", np.int64, SEQUENCES, padding)
 
@@ -43,13 +43,14 @@ def _first_places(g: GraphBuilder, ids: Value) -> Value:
     return g.op("Slice", g.const([range(512)]), g.const([0]), g.unsqueeze(g.dim(ids, 1), 0), g.const([1]))
 
 
-def _added(g: GraphBuilder, y: Value, x: Value) -> Value:
+def _added(g: GraphBuilder, y: Value, x: Value, epsilon: float = 1e-12) -> Value:
     """Normalisation after the addition."""
-    return g.layer_norm(g.add(y, x), epsilon=1e-12)
+    return g.layer_norm(g.add(y, x), epsilon=epsilon)
 
 
-def _feed_forward(g: GraphBuilder, x: Value, inner: int) -> Value:
-    return _added(g, g.linear(g.act(g.linear(x, inner), "gelu"), x.channels), x)
+def feed_forward(g: GraphBuilder, x: Value, inner: int, epsilon: float = 1e-12) -> Value:
+    """Two dense layers with GELU between them, added and normalised."""
+    return _added(g, g.linear(g.act(g.linear(x, inner), "gelu"), x.channels), x, epsilon)
 
 
 def _bert_layer(g: GraphBuilder, x: Value, mask: Value, heads: int, inner: int) -> Value:
@@ -58,7 +59,7 @@ def _bert_layer(g: GraphBuilder, x: Value, mask: Value, heads: int, inner: int) 
         mixed = g.attention(query, key, value, heads=heads, mask=mask, scale=query.channels**-0.5)
         x = _added(g, g.linear(mixed, x.channels), x)
     with g.scope("mlp"):
-        return _feed_forward(g, x, inner)
+        return feed_forward(g, x, inner)
 
 
 def bert_base(
@@ -69,7 +70,7 @@ def bert_base(
     Inputs: int64[batch, sequence] `input_ids`, `attention_mask`, `token_type_ids`; sequences of up to 512 tokens.
     Outputs: float32[batch, sequence, width] `last_hidden_state`, float32[batch, width] `pooler_output`.
     """
-    ids, kept = _padded_inputs(g, vocabulary)
+    ids, kept = padded_inputs(g, vocabulary)
     segments = g.input("token_type_ids", np.int64, SEQUENCES, zeros)
     with g.scope("embeddings"):
         places = _first_places(g, ids)
@@ -109,7 +110,7 @@ def _distilbert_layer(g: GraphBuilder, x: Value, hidden: Value, heads: int, inne
         mixed = g.reshape(g.transpose(mixed, 0, 2, 1, 3), (0, 0, x.channels), x.channels)
         x = _added(g, g.linear(mixed, x.channels), x)
     with g.scope("ffn"):
-        return _feed_forward(g, x, inner)
+        return feed_forward(g, x, inner)
 
 
 def distilbert(
@@ -120,7 +121,7 @@ def distilbert(
     Inputs: int64[batch, sequence] `input_ids`, `attention_mask`; sequences of up to 512 tokens.
     Output: float32[batch, sequence, width] `last_hidden_state`.
     """
-    ids, kept = _padded_inputs(g, vocabulary)
+    ids, kept = padded_inputs(g, vocabulary)
     with g.scope("embeddings"):
         places = _first_places(g, ids)
         x = g.add(g.embedding(ids, vocabulary, width), g.embedding(places, 512, width))
@@ -283,7 +284,7 @@ def t5_encoder(
     Inputs: int64[batch, sequence] `input_ids`, `attention_mask`.
     Output: float32[batch, sequence, width] `last_hidden_state`.
     """
-    ids, kept = _padded_inputs(g, vocabulary)
+    ids, kept = padded_inputs(g, vocabulary)
     with g.scope("embed_tokens"):
         x = g.embedding(ids, vocabulary, width)
     with g.scope("relative_attention_bias"):
