@@ -133,7 +133,7 @@ class HostStep:
     `call` takes the inputs (None for an absent optional one) and returns one value per output. An output that is a
     `Tensor` is copied to its place, after its shape is checked; one that is a `Buffer` in HOST space is kept as the
     object it is (a sequence, strings, an array whose shape only the run knows). A step that `cuts` only takes the part
-    of an array that a kernel has filled.
+    of an array that a kernel has filled. One that `keeps` may keep arrays that it is given, or hand them on.
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -142,6 +142,7 @@ class HostStep:
     nodes: tuple[str, ...] = ()
     reason: str = ""
     cuts: bool = False
+    keeps: bool = True
 
     def __repr__(self) -> str:
         return f"<HostStep {_shorten(self.nodes)}: {self.reason}>"

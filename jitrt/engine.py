@@ -139,6 +139,9 @@ class Program:
         if turn is not None:
             turn.run(iteration, feeds)
         else:
+            if not iteration.owns:
+                iteration.own()
+                feeds = iteration.feeds()
             iteration.take(self.run_entry(entry, feeds, self.graph.outputs))
 
     def entry(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:

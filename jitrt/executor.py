@@ -19,6 +19,7 @@ from .fusion.bindings import Binder, Binding
 from .fusion.plan import Address, Block, Buffer, HostStep, Numbers, Plan, Space, Step, Tensor
 from .memory import DATA_OFFSET, LARGE, Arena, Arenas, Recycler
 from .ops.builder import OperatorError
+from .ops.iteration import dense
 from .ops.kernels import replay
 from .ops.kernels.spec import KernelSpec
 from .ops.pages import aligned
@@ -239,13 +240,13 @@ class Executor:
     ) -> None:
         started, step = time.perf_counter(), context.binding.hosts[segment.first]
         values = [None if x is None else self._value(context, x, inputs, outputs) for x in step.inputs]
-        if any(isinstance(place, Buffer) for place in step.outputs):
+        if step.keeps and any(isinstance(place, Buffer) for place in step.outputs):
             # a sequence may keep what it is given, the arena does not
             values = [np.array(v) if _in_arena(x) else v for x, v in zip(step.inputs, values)]
         results = _call(step, values)
         for place, value in zip(step.outputs, results):
             if isinstance(place, Buffer):
-                context.hosts[place.index] = value
+                context.hosts[place.index] = dense(value)
                 continue
             array = np.asarray(value)
             if array.shape != place.shape:
@@ -265,8 +266,13 @@ class Executor:
         space, index = x.ref.buffer.space, x.ref.buffer.index
         if space is Space.ARENA:
             return np.ndarray(x.shape, x.dtype, context.arena.bytes, index + x.ref.offset)
-        whole = {Space.CONSTANT: self.plan.constants, Space.INPUT: inputs, Space.OUTPUT: outputs}[space][index]
-        if x.dtype == object or (whole.shape == x.shape and not x.ref.offset):
+        whole = (inputs if space is Space.INPUT else outputs if space is Space.OUTPUT else self.plan.constants)[index]
+        if space is Space.CONSTANT:
+            whole = whole.view()
+            whole.flags.writeable = False  # it may come to the caller
+        if whole.shape == x.shape and not x.ref.offset:
+            return whole
+        if x.dtype == object:
             return whole.reshape(x.shape)  # constants have one dimension at least
         flat = whole.reshape(-1).view(np.uint8)
         return np.ndarray(x.shape, x.dtype, flat, x.ref.offset)

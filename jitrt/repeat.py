@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -47,12 +48,12 @@ def turn_of(executor: Executor, binding: Binding, inputs: Sequence[str], outputs
 
 
 class Turn:
-    """One iteration of a body in memory: places in the table of addresses (`data`) and the rows of the kernel's tables.
+    """One iteration of a body in memory: places in the table of addresses (`data`), and the rows of the kernel's tables.
 
     Attributes:
-        size: number of addresses; the first are those of the plan's inputs and outputs.
+        size: number of addresses; the first `slots` are those of the plan's inputs and outputs.
         states: for each state that has two buffers its number and the places of its input, of its output and of the other buffer.
-        rows: places of the rows. slices: places of the slices.
+        rows: places of the rows; `made`: what they are. slices: places of the slices, and their bytes.
         arena: places of the arena's address. constants: places of constants, and their addresses.
     """
 
@@ -73,10 +74,13 @@ class Turn:
                 self.states.append((k, slot, self._target(outputs[result]), self._word()))
         self.rows = [self._target(outputs[name]) for name in roles.rows]
         self.made = [self._outputs[outputs[name]] for name in roles.rows]
-        self.slices = [inputs.index(name) for name in roles.slices]
+        self.slices = [(slot := inputs.index(name), _nbytes(binding.inputs[slot])) for name in roles.slices]
         self.going = inputs.index(roles.states[0][0]) if roles.conditional else -1
         self.counter = inputs.index(roles.counter) if roles.counter else -1
         self.count = self._word()  # the counter itself
+        self.moves = [(slot, -step if back else step) for (slot, step), back in zip(self.slices, roles.backward)]
+        self.moves += [(place, _nbytes(row)) for place, row in zip(self.rows, self.made)] + [(self.count, 1)]
+        self._free: list[_Words] = []
 
     def _word(self) -> int:
         self.size += 1
@@ -115,98 +119,104 @@ class Turn:
         Raises:
             KernelFault: a kernel met data that its operator does not allow.
         """
-        context = self.executor.take(self.binding)
+        arenas = self.executor.arenas
         try:
-            _Run(self, context, iteration, feeds).all()
+            mine = self._free.pop()
+        except IndexError:
+            mine = _Words(self)
+        context = mine.context
+        context.get_ready(self.binding, arenas.take(context.arena))
+        try:
+            mine.run(iteration, feeds)
         finally:
-            self.executor.give(context)
+            arenas.give(context.arena)
+            self._free.append(mine)
 
 
-class _Run:
-    """One run of a turn: the kernel's argument block, the addresses and the tables, as one array of words."""
+class _Words:
+    """What one run of a turn at a time needs: the kernel's argument block, addresses and tables as one array, and a context."""
 
-    def __init__(self, turn: Turn, context: Context, iteration: Iteration, feeds: Mapping[str, object]) -> None:
-        self.turn, self.iteration = turn, iteration
-        self.job = context.jobs[0]
-        self.buffers = [(np.empty_like(x), np.empty_like(x)) for x in (iteration.states[k] for k, *_ in turn.states)]
-        data = [0] * turn.size
-        for place in turn.arena:
-            data[place] = context.address
-        for place, address in turn.constants:
-            data[place] = address
-        data[turn.count] = iteration.done
-        self.kept = [feeds[name] for name in turn.inputs]  # what is read has to live as long
-        objects = [(slot, id(x), 0) for slot, x in enumerate(self.kept)]
-        for slot, (array, backward) in zip(turn.slices, iteration.slices):
-            at = (len(array) - 1 - iteration.done if backward else iteration.done) * _stride(array)
-            objects[slot] = (slot, id(array), at)
-        if turn.counter >= 0:
-            del objects[turn.counter]  # a word of the table
-        for (_, _, own, other), pair in zip(turn.states, self.buffers):
-            objects += [(own, id(pair[0]), 0), (other, id(pair[1]), 0)]
-        states = [places for _, *places in turn.states]
-        moves = [(slot, -_stride(x) if backward else _stride(x)) for slot, (x, backward) in zip(turn.slices, iteration.slices)]
-        moves += [(place, _nbytes(row)) for place, row in zip(turn.rows, turn.made)]
-        moves.append((turn.count, 1))
-        self._lay_out(data, ([(0, 0, 0)] * len(turn.rows) + objects, turn.copies, states, moves))
-        begin = self.address + 8 * words.BLOCK_WORDS
-        if turn.counter >= 0:
-            self.words[words.BLOCK_WORDS + turn.counter] = begin + 8 * turn.count
-        # the replay loop takes addresses from array objects: words of the table stand where those keep them
-        first = begin - DATA_OFFSET
-        context.buffers[: turn.slots] = range(first, first + 8 * turn.slots, 8)
+    def __init__(self, turn: Turn) -> None:
+        self.turn, self.context = turn, Context(turn.executor)
+        self.job = self.context.jobs[0]
+        read = [slot for slot in range(len(turn.inputs)) if slot != turn.counter]
+        places = [*turn.rows, *read, *(place for _, _, *pair in turn.states for place in pair)]
+        self.objects = [number for place in places for number in (place, 0, 0)]
+        self.read = [turn.inputs[slot] for slot in read]
+        # of each slice: where it stands among the objects, and its bytes
+        self.slices = [(len(turn.rows) + read.index(slot), step) for slot, step in turn.slices]
+        self.first = words.BLOCK_WORDS + turn.size  # where the objects begin
+        tables = ([(0, 0, 0)] * len(places), turn.copies, [pair for _, *pair in turn.states], turn.moves)
+        self._lay_out(tables)
+        self.native = KERNEL(turn.executor.store.address(REPEAT))
 
-    def _lay_out(self, data: list[int], tables: Sequence[Sequence[Sequence[int]]]) -> None:
-        turn, executor = self.turn, self.turn.executor
+    def _lay_out(self, tables: Sequence[Sequence[Sequence[int]]]) -> None:
+        turn = self.turn
         flat = [number for table in tables for row in table for number in row]
-        self.words = np.array([0] * words.BLOCK_WORDS + data + flat, np.int64)
+        self.words = np.array([0] * self.first + flat, np.int64)
         self.address = self.words.ctypes.data
-        at = self.address + 8 * (words.BLOCK_WORDS + turn.size)
-        head = [executor.store.address(REPLAY), self.job.address, executor.helpers(self.job), 0, 0]
-        head += [self.address + 8 * words.BLOCK_WORDS, turn.going, DATA_OFFSET]
+        begin, at = self.address + 8 * words.BLOCK_WORDS, self.address + 8 * self.first
+        head = [turn.executor.store.address(REPLAY), self.job.address, 0, 0, 0, begin, turn.going, DATA_OFFSET]
         for table in tables:
             head += [at, len(table)]
             at += 8 * sum(map(len, table))
         self.words[: len(head)] = head
+        self.data = self.words[words.BLOCK_WORDS : self.first]
+        for place, address in turn.constants:
+            self.data[place] = address
+        if turn.counter >= 0:
+            self.data[turn.counter] = begin + 8 * turn.count
+        # the replay loop takes addresses from array objects: words of the table stand where those keep them
+        self.context.buffers[: turn.slots] = begin - DATA_OFFSET + 8 * np.arange(turn.slots)
 
-    def all(self) -> None:
+    def run(self, iteration: Iteration, feeds: Mapping[str, object]) -> None:
         """All iterations, some in each native call."""
-        iteration, block = self.iteration, self.words
-        replay = KERNEL(self.turn.executor.store.address(REPEAT))
+        turn, block = self.turn, self.words
+        buffers = [(np.empty_like(x), np.empty_like(x)) for x in (iteration.states[k] for k, *_ in turn.states)]
+        kept = self._begin(iteration, feeds, [x for pair in buffers for x in pair])
         began, count = iteration.done, _FIRST
         while iteration.goes_on:
             count = min(count, iteration.limit - iteration.done)
-            self._reserve(iteration.done + count)
+            self._reserve(iteration, count)
             block[words.COUNT] = count
             started = time.perf_counter()
-            replay(self.address, 0, 0)
+            self.native(self.address, 0, 0)
             seconds = time.perf_counter() - started
             iteration.done += int(block[words.DONE])
             fault = self.job.fault
             if fault is not None:
                 raise fault
             last = (iteration.done - began + 1) % 2
-            for (k, *_), pair in zip(self.turn.states, self.buffers):
+            for (k, *_), pair in zip(turn.states, buffers):
                 iteration.states[k] = pair[last]
-            block[words.OBJECT_COUNT] = len(self.turn.rows)  # the others are known, and have moved on
+            block[words.OBJECT_COUNT] = len(turn.rows)  # the others are known, and have moved on
             count = 2 * count if seconds < _SHORT else max(count // 2, 1) if seconds > _LONG else count
+        del kept  # until now somebody read it
 
-    def _reserve(self, count: int) -> None:
-        """Room for the rows of so many iterations, which may be in another place then."""
-        at = words.BLOCK_WORDS + self.turn.size
-        for rows, place, row in zip(self.iteration.rows, self.turn.rows, self.turn.made):
-            array = rows.reserve(row.shape, row.dtype, count)
-            self.words[at : at + words.OBJECT_WORDS] = place, id(array), self.iteration.done * _nbytes(row)
+    def _begin(self, iteration: Iteration, feeds: Mapping[str, object], buffers: list[np.ndarray]) -> list[object]:
+        """The first addresses; gives what lies there."""
+        turn, block, rows = self.turn, self.words, len(self.turn.rows)
+        kept = [feeds[name] for name in self.read]
+        for (i, step), array, backward in zip(self.slices, iteration.slices, iteration.roles.backward):
+            kept[i - rows] = array
+            self.objects[3 * i + 2] = step * (len(array) - 1 - iteration.done if backward else iteration.done)
+        self.objects[3 * rows + 1 :: 3] = [id(x) for x in (*kept, *buffers)]
+        block[self.first : self.first + len(self.objects)] = self.objects
+        block[words.OBJECT_COUNT] = len(self.objects) // words.OBJECT_WORDS
+        block[words.POOL] = turn.executor.helpers(self.job)
+        for place in turn.arena:
+            self.data[place] = self.context.address
+        self.data[turn.count] = iteration.done
+        return kept
+
+    def _reserve(self, iteration: Iteration, count: int) -> None:
+        """Room for the rows of so many more iterations, which may be in another place then."""
+        at = self.first
+        for rows, row in zip(iteration.rows, self.turn.made):
+            array = rows.reserve(row.shape, row.dtype, iteration.done + count)
+            self.words[at + 1], self.words[at + 2] = id(array), iteration.done * _nbytes(row)
             at += words.OBJECT_WORDS
 
 
-def _stride(array: np.ndarray) -> int:
-    """Bytes of a slice."""
-    return array.nbytes // len(array)
-
-
 def _nbytes(x: Tensor) -> int:
-    size = x.dtype.itemsize
-    for n in x.shape:
-        size *= n
-    return size
+    return prod(x.shape) * x.dtype.itemsize

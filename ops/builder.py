@@ -280,11 +280,12 @@ class Builder:
         outputs: Sequence[tuple[np.dtype, Shape] | None],
         reason: str,
         fold: bool = True,
+        keeps: bool = True,
     ) -> tuple[Tensor | Opaque, ...]:
         """A Python function; an output of None is opaque (shape or kind known only at run time).
 
         If every input is constant it is called at once, unless `fold` is False (random numbers). Open sizes are open for it only
-        in its inputs (`held`).
+        in its inputs (`held`). `keeps`: it may keep arrays that it is given, or hand them on.
         """
         if fold and all(x is None or (isinstance(x, Tensor) and x.is_constant and not x.is_open) for x in inputs):
             values = call([None if x is None else x.constant for x in inputs])
@@ -293,7 +294,7 @@ class Builder:
         if self.symbols.parts:
             fix_sizes_held_by_python(call)
         made = tuple(Opaque() if kind is None else Tensor(*kind) for kind in outputs)
-        step = Host(call, tuple(inputs), made, reason, (self.node_name,))
+        step = Host(call, tuple(inputs), made, reason, (self.node_name,), keeps=keeps)
         for value in made:
             value.source = step
         self.primitives.append(step)
@@ -309,7 +310,7 @@ class Builder:
             return self.constant(x.constant[(*before, slice(int(count.constant[0])))])
         step = Host(
             lambda v: [v[0][(*before, slice(int(v[1][0])))].copy()], (x, count), (Opaque(),), "the size is known when it is filled",
-            (self.node_name,), cuts=True,
+            (self.node_name,), cuts=True, keeps=False,
         )  # fmt: skip
         step.outputs[0].source = step
         self.primitives.append(step)

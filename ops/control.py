@@ -13,7 +13,7 @@ import numpy as np
 
 from .builder import OperatorError
 from .fallback import draws_random
-from .iteration import ENDLESS, Body, Iteration, Roles, Rows, locate
+from .iteration import ENDLESS, Body, Iteration, Roles, Rows, dense, locate
 from .primitives import Opaque, Tensor
 from .registry import Takes, op
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 HostLoop = Callable[[Body, Mapping[str, object], list], Sequence[object]]
 
 
-def _run_body(t: Tracer, body: Graph, loop: HostLoop, inputs: Sequence[Tensor | Opaque | None]) -> tuple[Opaque, ...]:
+def _run_body(
+    t: Tracer, body: Graph, loop: HostLoop, inputs: Sequence[Tensor | Opaque | None], keeps: bool = False
+) -> tuple[Opaque, ...]:
     """A host step that calls ``loop(body, captured values, values of the inputs)``."""
     captured = [name for name in body.captured() if name not in t.constants]
     runner, count = t.run_graph(body), len(inputs)
@@ -34,7 +36,7 @@ def _run_body(t: Tracer, body: Graph, loop: HostLoop, inputs: Sequence[Tensor | 
         return loop(runner, dict(zip(captured, values[count:])), values[:count])
 
     values = [*inputs, *(t.lookup(name) for name in captured)]
-    return t.host(call, values, [None] * len(t.output_names), "a loop runs its body", fold=not draws_random(body))
+    return t.host(call, values, [None] * len(t.output_names), "a loop runs its body", not draws_random(body), keeps)
 
 
 @op("If", takes=Takes.VALUES)
@@ -42,7 +44,7 @@ def if_(t: Tracer, cond, *, then_branch, else_branch):
     """The outputs of the branch that the condition chooses."""
     branch = then_branch if t.value(cond).item() else else_branch
     made = t.try_inline(branch, {})
-    return made if made is not None else _run_body(t, branch, lambda body, outer, _: body.run(outer, branch.outputs), [])
+    return made if made is not None else _run_body(t, branch, lambda body, outer, _: body.run(outer, branch.outputs), [], True)
 
 
 @op("Loop", takes=Takes.VALUES)
@@ -55,21 +57,16 @@ def loop(t: Tracer, trip_count, condition, *states, body):
 
     def run_loop(run: Body, outer: Mapping[str, object], values: list) -> list[object]:
         limit, going, *carried = values
-        count = ENDLESS if limit is None else max(int(_single(limit, "trip count")), 0)
+        if limit is not None and limit.size != 1:
+            raise OperatorError(f"{where}: the trip count must be one number, not {limit.dtype}{list(limit.shape)}")
+        count = ENDLESS if limit is None else max(int(limit.item()), 0)
         going = np.asarray(True) if going is None else going
         rows = [Rows(name, count) for name in roles.rows]
         turns = Iteration(roles, outer, [going, *carried], count, rows, counter_shape=shape)
         turns.run(run, where)
-        return [*turns.states[1:], *(one.stacked(turns.done, body) for one in rows)]
+        return [*turns.results[1:], *(one.stacked(turns.done, body) for one in rows)]
 
     return _run_body(t, body, run_loop, [trip_count, condition, *states])
-
-
-def _single(value: np.ndarray, name: str) -> object:
-    """The one element of a tensor."""
-    if value.size != 1:
-        raise OperatorError(f"the {name} must be one number, not {value.dtype}{list(value.shape)}")
-    return value.item()
 
 
 @op("Scan", since=9, takes=Takes.VALUES)
@@ -93,17 +90,19 @@ def scan(
 def _scan(
     run: Body, outer: Mapping[str, object], states: list, scans: list, along: Sequence, placed: Sequence, body: Graph, where: str
 ) -> list[object]:
-    slices = [(np.moveaxis(x, axis, 0), bool(backward)) for x, (axis, backward) in zip(scans, along)]
-    lengths = [len(x) for x, _ in slices]
+    slices = [np.moveaxis(x, axis, 0) for x, (axis, _) in zip(scans, along)]
+    lengths = [*map(len, slices)]
     if len({*lengths}) > 1:
-        raise OperatorError(f"the scan inputs have different lengths: {lengths}")
+        raise OperatorError(f"{where}: the scan inputs have different lengths: {lengths}")
     count = len(states)
-    roles = Roles((*zip(body.inputs[:count], body.outputs),), (*body.inputs[count:],), (*body.outputs[count:],))
+    backward = tuple(bool(direction) for _, direction in along)
+    states_of = (*zip(body.inputs[:count], body.outputs),)
+    roles = Roles(states_of, (*body.inputs[count:],), (*body.outputs[count:],), backward=backward)
     rows = [Rows(name, lengths[0]) for name in roles.rows]
     turns = Iteration(roles, outer, states, lengths[0], rows, slices)
     turns.run(run, where)
     stacked = [one.stacked(turns.done, body, axis, bool(backward)) for one, (axis, backward) in zip(rows, placed)]
-    return [*turns.states, *stacked]
+    return [*turns.results, *stacked]
 
 
 @op("Scan", since=8, takes=Takes.VALUES)
@@ -137,7 +136,7 @@ def sequence_map(t: Tracer, input_sequence, *more, body):
     def run_map(run: Body, outer: Mapping[str, object], values: list) -> list[list[object]]:
         rows = []
         for i in range(len(values[0])):
-            given = [v[i] if isinstance(v, list) else v for v in values]
+            given = [dense(v[i]) if isinstance(v, list) else v for v in values]
             try:
                 rows.append(run.run({**outer, **dict(zip(body.inputs, given))}, body.outputs))
             except Exception as error:
@@ -145,4 +144,4 @@ def sequence_map(t: Tracer, input_sequence, *more, body):
                 raise
         return [[row[i] for row in rows] for i in range(len(body.outputs))]
 
-    return _run_body(t, body, run_map, [input_sequence, *more])
+    return _run_body(t, body, run_map, [input_sequence, *more], keeps=True)

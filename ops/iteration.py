@@ -41,7 +41,8 @@ class Roles:
     Attributes:
         counter: the input that gets the iteration's number.
         states: pairs of the input and the output that is that input of the next iteration.
-        slices: inputs that get one slice of an array each time. rows: outputs that are stacked.
+        slices: inputs that get one slice of an array each time; `backward`: whether the last one comes first.
+        rows: outputs that are stacked.
         conditional: whether the first state says if there is another iteration.
     """
 
@@ -50,6 +51,7 @@ class Roles:
     rows: tuple[str, ...] = ()
     counter: str = ""
     conditional: bool = False
+    backward: tuple[bool, ...] = ()
 
     @cached_property
     def changing(self) -> frozenset[str]:
@@ -116,17 +118,30 @@ class Iteration:
     Attributes:
         fixed: what the body gets every time, by name.
         states: as the next iteration gets them. done: how many iterations there were.
-        slices: arrays along whose first axis the slices lie, and whether the last one comes first.
+        slices: arrays along whose first axis the slices lie.
     """
 
     def __init__(
         self, roles: Roles, fixed: Mapping[str, object], states: Sequence[object], limit: int, rows: Sequence[Rows] = (),
-        slices: Sequence[tuple[np.ndarray, bool]] = (), counter_shape: tuple[int, ...] = (),
+        slices: Sequence[np.ndarray] = (), counter_shape: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         self.roles, self.fixed, self.limit, self.rows = roles, fixed, limit, rows
-        self.states, self.done = [_dense(x) for x in states], 0
-        self.slices = [(_dense(array), backward) for array, backward in slices]
-        self.counter_shape = counter_shape
+        self.states = [dense(x) for x in states]
+        self.given = tuple(self.states)
+        self.slices, self.done = [dense(array) for array in slices], 0
+        self.counter_shape, self.owns = counter_shape, False
+
+    @property
+    def results(self) -> list[object]:
+        """The states, none of which is an array that was given."""
+        return [x.copy() if x is y and isinstance(x, np.ndarray) else x for x, y in zip(self.states, self.given)]
+
+    def own(self) -> None:
+        """Have arrays of its own, as a body that Python runs may keep what it is given, and they may lie in an arena."""
+        if not self.owns:
+            self.owns = True
+            self.fixed = {name: _owned(x) for name, x in self.fixed.items()}
+            self.states, self.slices = [*map(_owned, self.states)], [*map(_owned, self.slices)]
 
     @property
     def goes_on(self) -> bool:
@@ -150,7 +165,7 @@ class Iteration:
         if self.roles.counter:
             feeds[self.roles.counter] = np.array(self.done, np.int64).reshape(self.counter_shape)
         feeds.update((name, x) for (name, _), x in zip(self.roles.states, self.states))
-        for name, (array, backward) in zip(self.roles.slices, self.slices):
+        for name, array, backward in zip(self.roles.slices, self.slices, self.roles.backward):
             feeds[name] = np.asarray(array[-1 - self.done if backward else self.done])
         return feeds
 
@@ -159,7 +174,7 @@ class Iteration:
         count = len(self.states)
         for rows, row in zip(self.rows, results[count:]):
             rows.put(self.done, np.asarray(row))
-        self.states = [_dense(x) for x in results[:count]]
+        self.states = [dense(x) for x in results[:count]]
         self.done += 1
 
     def run(self, body: Body, where: str) -> None:
@@ -178,6 +193,11 @@ def locate(error: Exception, where: str) -> None:
         error.args = (f"{where}: {error.args[0]}",)
 
 
-def _dense(x: object) -> object:
-    """Arrays as plans take them."""
+def dense(x: object) -> object:
+    """Arrays as plans take them: row-major; what Python functions give may be a view of something."""
     return np.asarray(x, order="C") if isinstance(x, np.ndarray | np.generic) else x
+
+
+def _owned(x: object) -> object:
+    """A copy of an array that may lie in another's memory."""
+    return x.copy() if isinstance(x, np.ndarray) and not x.flags.owndata else x

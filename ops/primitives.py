@@ -388,7 +388,8 @@ class Kernel:
 class Host:
     """A Python function of numpy arrays (None for an absent input); gives one value an output.
 
-    `cuts`: it only takes the part of an array that a kernel has filled.
+    `cuts`: it only takes the part of an array that a kernel has filled. `keeps`: it may keep arrays that it is given, or hand
+    them on.
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -397,6 +398,7 @@ class Host:
     reason: str = ""
     nodes: tuple[str, ...] = ()
     cuts: bool = False
+    keeps: bool = True
 
 
 Primitive = Map | Reduce | Move | Join | Kernel | Host

@@ -74,6 +74,22 @@ GROWING = """
       { on = Identity (c) two = Constant <value = int64[1] {2}> () zero = Constant <value = int64[1] {0}> ()
         one = Constant <value = int64[1] {1}> () first = Slice (s, zero, one, zero) more = Tanh (first)
         next = Concat <axis = 0> (s, more) sum = ReduceSum <keepdims = 0> (next) }> }"""
+ODD = """
+    g (int64[1] n, float[2] x) => (float[2] y, float[K, 2, 1] rows, int64[K, 1] at)
+    { limit = Constant <value = float {50}> () column = Constant <value = int64[2] {2, 1}> ()
+      y, rows, at = Loop (n, , x) <body = b (int64[1] i, bool[1] c, float[2] s)
+        => (bool[1] on, float[2] next, float[2, 1] row, int64[1] j)
+      { next = Add (s, s) row = Reshape (next, column) most = ReduceMax <keepdims = 1> (next) on = Less (most, limit)
+        j = Add (i, i) }> }"""
+SEQUENCE = """
+    g (int64 n, float[2] x) => (float[M] y)
+    { e = SequenceEmpty () s = Loop (n, , e) <body = b (int64 i, bool c, seq(float[2]) q) => (bool on, seq(float[2]) more)
+      { on = Identity (c) f = Cast <to = 1> (i) m = Mul (x, f) more = SequenceInsert (q, m) }>
+      y = ConcatFromSequence <axis = 0> (s) }"""
+TEXTS = """
+    g (int64 n, string[2] a, string[2] b) => (string[2] y, string[2] z)
+    { y, z = Loop (n, , a, b) <body = q (int64 i, bool c, string[2] s, string[2] t) => (bool on, string[2] u, string[2] v)
+      { on = Identity (c) u = Identity (t) v = Identity (s) }> }"""
 SCAN_FEEDS = {"x": X, "w": W, "a": STACK, "b": rng.standard_normal((3, 7)).astype(np.float32)}
 NESTED_FEEDS = {"x": X, "w": W, "a": STACK, "n": count(4)}
 CASES = {
@@ -94,6 +110,10 @@ CASES = {
     "a scan from the end": (SCAN.replace("DIRECTIONS", "1, 0"), SCAN_FEEDS),
     "a loop in a scan": (NESTED, NESTED_FEEDS),
     "a loop without iterations in a scan": (NESTED, {**NESTED_FEEDS, "n": count(0)}),
+    "counter and condition of one dimension": (ODD, {"n": np.array([9]), "x": np.array([1, 2], np.float32)}),
+    "as many iterations as int64 can count": (ODD, {"n": np.array([2**63 - 1]), "x": np.array([1, 2], np.float32)}),
+    "a sequence": (SEQUENCE, {"n": count(3), "x": np.array([1, 2], np.float32)}),
+    "texts": (TEXTS, {"n": count(3), "a": np.array(["a", "b"], object), "b": np.array(["c", ""], object)}),
     "states that grow": (GROWING, {"n": count(9), "x": STACK[0]}),
 }
 
@@ -114,7 +134,10 @@ def peer(text: str) -> onnxruntime.InferenceSession:
 def check(got: list, expected: list) -> None:
     for one, other in zip(got, expected, strict=True):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        if one.dtype == object:
+            assert one.tolist() == other.tolist()
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @contextmanager
@@ -189,6 +212,41 @@ def test_iterations_whose_states_grow_share_a_plan(monkeypatch: pytest.MonkeyPat
         (y, sums) = ours.run(None, {"n": count(30), "x": STACK[0]})
     assert (y.shape, sums.shape) == ((33, 5), (30,))
     assert counts["traces"] <= 1
+
+
+HANDED = """
+    g (int64 n, float[3] x) => (float[3] y, float[3] z, float[3] t) <float[3] w = {1, 2, 3}>
+    { u = Exp (x) y, z, t = Loop (n, , w, x, u) <body = b (int64 i, bool c, float[3] p, float[3] q, float[3] r)
+      => (bool on, float[3] p2, float[3] q2, float[3] r2)
+      { on = Identity (c) p2 = Exp (p) q2 = Identity (q) r2 = Identity (r) }> }"""
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_what_a_loop_hands_through_is_the_callers_own(n: int) -> None:
+    """Results may be written: neither constants, nor inputs, nor the memory of the next run are among them."""
+    ours, x = session(HANDED), np.ones(3, np.float32)
+    first = ours.run(None, {"n": count(n), "x": x})
+    expected = [y.copy() for y in first]
+    np.testing.assert_allclose(expected[2], np.exp(x), rtol=1e-6)
+    for y in first:
+        y[:] = 7
+    np.testing.assert_array_equal(x, 1)
+    second = ours.run(None, {"n": count(n), "x": x})
+    check(second, expected)
+    ours.run(None, {"n": count(n), "x": -x})
+    check(second, expected)
+
+
+KEPT = """
+    g (int64 n, float[2] x) => (float[M] y)
+    { e = SequenceEmpty () u = Exp (x) s = Loop (n, , e) <body = b (int64 i, bool c, seq(float[2]) q)
+      => (bool on, seq(float[2]) more) { on = Identity (c) more = SequenceInsert (q, u) }>
+      v = Sin (x) w = Mul (v, v) joined = ConcatFromSequence <axis = 0> (s) z = ReduceSum (w) y = Add (joined, z) }"""
+
+
+def test_a_sequence_keeps_what_a_body_captured() -> None:
+    x = np.array([1, 2], np.float32)
+    check(session(KEPT).run(None, {"n": count(3), "x": x}), peer(KEPT).run(None, {"n": count(3), "x": x}))
 
 
 def test_an_iteration_reads_nothing_of_the_one_after_the_next() -> None:
@@ -273,6 +331,30 @@ def test_scan_outputs_of_changing_shapes_are_an_error_as_in_onnxruntime() -> Non
     found = error_of(session(text), feeds)
     wanted = "scan output 'sum' is float32[5, 5], in the iterations before it was float32[4, 5]"
     assert found == f"Loop 'y', iteration 1: {wanted}"
+
+
+NUMBERS = """g (int64[N] n, float[1] x) => (float[1] y) { y = Loop (n, , x) <body = b (int64 i, bool c, float[1] s)
+    => (bool[M] on, float[1] next) { next = Exp (s) shape = Constant <value = int64[1] {2}> ()
+      two = Expand (c, shape) on = Not (two) }> }"""
+
+
+@pytest.mark.parametrize(
+    ("n", "message"),
+    [
+        ([], "Loop 'y': the trip count must be one number, not int64[0]"),
+        ([1, 2], "Loop 'y': the trip count must be one number, not int64[2]"),
+        ([2], "Loop 'y', iteration 1: the condition must be one truth value, not bool[2]"),
+    ],
+    ids=str,
+)
+def test_trip_count_and_condition_are_single_numbers(n: list[int], message: str) -> None:
+    assert error_of(session(NUMBERS), {"n": np.array(n, np.int64), "x": np.ones(1, np.float32)}) == message
+
+
+def test_scan_inputs_of_different_lengths_are_told() -> None:
+    feeds = {**SCAN_FEEDS, "b": SCAN_FEEDS["b"][:, :5]}
+    found = error_of(session(SCAN.replace("DIRECTIONS", "0, 0").replace("float[3, N]", "float[3, M]")), feeds)
+    assert found == "Scan 'y': the scan inputs have different lengths: [7, 5]"
 
 
 def test_errors_of_bodies_keep_their_class() -> None:

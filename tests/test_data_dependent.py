@@ -63,6 +63,17 @@ def test_a_transform_longer_than_a_matrix_is_numpys() -> None:
     np.testing.assert_allclose(y[..., 0] + 1j * y[..., 1], wanted, atol=1e-3)
 
 
+def test_views_that_python_gives_are_row_major_for_kernels() -> None:
+    text = """<ir_version: 9, opset_import: ["": 18]> g (float[3, 4] x) => (float[3, 2] y, seq(float[3, 2]) z)
+        { two = Constant <value = int64 {2}> () one = Constant <value = int64 {1}> () parts = SplitToSequence <axis = 1> (x, two)
+          part = SequenceAt (parts, one) y = Neg (part)
+          z = SequenceMap (parts) <body = b (float[3, 2] p) => (float[3, 2] q) { q = Abs (p) }> }"""
+    x = -np.arange(12, dtype=np.float32).reshape(3, 4)
+    y, z = jitrt.InferenceSession(parser.parse_model(text).SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(y, -x[:, 2:])
+    np.testing.assert_array_equal(z, [-x[:, :2], -x[:, 2:]])
+
+
 # -- what follows is planned for the size that came out, and cached by it
 # of x[40, 8] a run finds `count` elements above zero, all in the first rows; `n` is that number as a vector
 COUNTED = """
