@@ -15,9 +15,10 @@ from kernel_problems import run as run_launches
 from onnx import numpy_helper, parser
 
 import jitrt
+from jitrt.ops.kernels import compiler, convweights, gemm, target
 from jitrt.ops.kernels import conv as dense
-from jitrt.ops.kernels import convweights, gemm, target
 from jitrt.ops.kernels.gemm import Matrix
+from jitrt.ops.kernels.spec import handwritten
 
 RNG = np.random.default_rng(3)
 BYTES = (np.uint8, np.int8)
@@ -134,6 +135,21 @@ def test_wide_vectors() -> None:
     in_new_process("check_wide_vectors")
 
 
+def check_one_instruction() -> None:
+    """With VNNI a step of a tile is one instruction; no CPU runs it here."""
+    import llvmlite.binding as llvm
+
+    kernel = compiler.compile_kernel(handwritten("conv", "conv:factory", dtype="i16x2").function())
+    text = target.machine().emit_assembly(llvm.parse_assembly(kernel.ir))
+    assert "vpdpwssd" in text
+    assert "vpmaddwd" not in text
+
+
+def test_products_are_added_by_one_instruction_where_there_is_one() -> None:
+    features = "+avx512f,+avx512vl,+avx512bw,+avx512dq,+avx512vnni,+avx2,+fma,+f16c,+avx,+bmi2"
+    in_new_process("check_one_instruction", NUMBA_CPU_NAME="icelake-server", NUMBA_CPU_FEATURES=features)
+
+
 # -- the operators
 @pytest.mark.parametrize("constant", [(), (1, 3)], ids=["B at run time", "B constant"])
 @pytest.mark.parametrize("left", BYTES)
@@ -244,3 +260,51 @@ def test_products_of_dequantised_tensors_are_those_of_their_integers(rows: int) 
     np.testing.assert_allclose(p, total * (np.float64(np.float32(0.03)) * f_scale)[:, None, None], rtol=1e-6)
     products = [dict(step.kernel.parameters)["dtype"] for step in session.get_plan(feeds).steps if step.kernel.name == "conv"]
     assert products == ["i16x2"] * 3
+
+
+# -- quantised tensors
+@pytest.mark.parametrize("zero", [130, 7])
+def test_what_was_quantised_may_be_read_with_any_zero_point(zero: int) -> None:
+    text = """
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[5, 9] x, float[1, 2, 4, 5] image) => (uint8[5, 9] q, int32[5, 3] y, float[5, 9] d, int32[1, 2, 4, 5] p)
+        {
+            q = QuantizeLinear (x, s, z)
+            y = MatMulInteger (q, w, zero)
+            d = DequantizeLinear (q, s, zero)
+            i = QuantizeLinear (image, s, z)
+            p = ConvInteger <group = 2> (i, f, zero)
+        }"""
+    model, w, f = parser.parse_model(text), codes(np.int8, 9, 3), codes(np.int8, 2, 1, 1, 1)
+    weights = {"w": w, "f": f, "s": np.float32(0.1), "z": np.uint8(130), "zero": np.uint8(zero)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items())
+    x = 10 * RNG.standard_normal((5, 9), np.float32)
+    x[0, :4] = np.inf, -np.inf, 1e30, 0.05
+    image = 10 * RNG.standard_normal((1, 2, 4, 5), np.float32)
+    q, y, d, p = jitrt.InferenceSession(model.SerializeToString()).run(None, {"x": x, "image": image})
+    expected = np.clip(np.rint(x / np.float32(0.1)) + 130, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(q, expected)
+    np.testing.assert_array_equal(y, product(expected, w, np.array(zero)))
+    np.testing.assert_array_equal(d, (expected.astype(np.float32) - zero) * np.float32(0.1))
+    pixels = np.clip(np.rint(image / np.float32(0.1)) + 130, 0, 255).astype(np.int32)
+    np.testing.assert_array_equal(p, (pixels - zero) * f.reshape(1, 2, 1, 1).astype(np.int32))
+
+
+def test_a_quantised_convolution_by_winograds_algorithm_is_within_a_step() -> None:
+    x, w, bias = (
+        codes(np.uint8, 1, 64, 28, 28),
+        codes(np.int8, 64, 64, 3, 3),
+        RNG.integers(-(1 << 17), 1 << 17, 64).astype(np.int32),
+    )
+    one = [np.float32(0.02), np.uint8(120)]
+    inputs = [x, *one, w, RNG.uniform(0.01, 0.02, 64).astype(np.float32), np.zeros(64, np.int8), np.float32(3), np.uint8(128), bias]
+    given = [np.asarray(value) for value in inputs]
+    model = node_model("QLinearConv", given, [np.uint8], (3, 4, 5, 8), domain="", attributes={"pads": [1, 1, 1, 1]})
+    session = jitrt.InferenceSession(model.SerializeToString())
+    feeds = {f"x{i}": given[i] for i in (0, 1, 2, 6, 7)}
+    (y,) = session.run(None, feeds)
+    total = convolution(x.astype(np.int64) - 120, w, *[(1, 1)] * 4, 1) + bias[:, None, None]
+    exact = np.clip(np.rint(total * (0.02 * inputs[4].astype(np.float64) / 3)[:, None, None]) + 128, 0, 255)
+    assert "winograd" in str(session.get_plan(feeds))
+    assert np.abs(y - exact).max() <= 1
+    assert (y != exact).mean() < 1e-3

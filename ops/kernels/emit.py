@@ -329,25 +329,34 @@ def splat(one: E, lanes: int) -> E:
 
 
 def add_pairs(x: E, y: E, total: E) -> E:
-    """total + x0 y0 + x1 y1 in each lane of i32, where x and y hold two int16 each; it wraps.
-
-    The additions stay in their order: LLVM, which knows that it does not matter, adds products first and runs out of registers.
-    """
+    """total + x0 y0 + x1 y1 in each lane of i32, where x and y hold two int16 each; it wraps."""
     step = min(target.current().pair_sums, x.n)
     if not step:
         low = ((x << 16) >> 16) * ((y << 16) >> 16)
         return total + low + (x >> 16) * (y >> 16)
-    name = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}[step]
-    halves, whole = ir.VectorType(ir.IntType(16), 2 * step), llvm_type("i32", step)
-    function = _declare(x.b, f"llvm.x86.{name}", ir.FunctionType(whole, [halves, halves]))
-    parts = []
-    for first in range(0, x.n, step):
-        factors = [x.b.bitcast(_lanes(one, first, step), halves) for one in (x, y)]
-        added = x.b.add(_lanes(total, first, step), x.b.call(function, factors))
-        parts.append(x.b.asm(ir.FunctionType(whole, [whole]), "", "=x,0", [added], False))
+    firsts = range(0, x.n, step)
+    parts = [_add_pairs(x.b, *(_lanes(one, first, step) for one in (x, y, total))) for first in firsts]
     while len(parts) > 1:
         parts = [_side_by_side(x.b, *parts[i : i + 2]) for i in range(0, len(parts), 2)]
     return x.of(parts[0])
+
+
+def _add_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:
+    """`add_pairs` of as many lanes as an instruction has: one with VNNI, else two.
+
+    The additions of the two stay in their order: LLVM, which knows that it does not matter, adds products first and runs out of
+    registers.
+    """
+    count, whole, cpu = x.type.count, x.type, target.current()
+    halves = ir.VectorType(ir.IntType(16), 2 * count)
+    factors = [b.bitcast(one, halves) for one in (x, y)]
+    if cpu.has("avx512vnni"):
+        kind = ir.FunctionType(whole, [whole, halves, halves])
+        return b.call(_declare(b, f"llvm.x86.avx512.vpdpwssd.{32 * count}", kind), [total, *factors])
+    name = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}[count]
+    products = b.call(_declare(b, f"llvm.x86.{name}", ir.FunctionType(whole, [halves, halves])), factors)
+    constraint = "=v,0" if cpu.has("avx512vl") else "=x,0"  # any register
+    return b.asm(ir.FunctionType(whole, [whole]), "", constraint, [b.add(total, products)], False)
 
 
 def _lanes(x: E, first: int, count: int) -> ir.Value:

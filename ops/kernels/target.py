@@ -75,6 +75,9 @@ def machine():
 
     initialize()
     name, features = _asked_for() or _of_llvm()
+    if "+avx512vnni" in features.split(","):
+        # Intel's CPUs are said to add int16 products faster in two instructions, which is so if few sums wait for each other
+        features += ",+fast-dpwssd"
     triple = llvm.Target.from_triple(llvm.get_process_triple())
     return triple.create_target_machine(cpu=name, features=features, opt=3, reloc="pic", codemodel="small", jit=True)
 
