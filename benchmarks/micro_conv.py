@@ -1,6 +1,6 @@
 """Convolution layers of ResNet-50, VGG-19 and MobileNetV2 beside onnxruntime, same threads, alternating.
 
-    python benchmarks/micro_conv.py [resnet|vgg|mobilenet|pool ...]
+    python -m benchmarks.micro_conv [resnet|vgg|mobilenet ...]
 
 onnxruntime's time is the node's own (its profiler's kernel time, without the reordering of its blocked layout), ours
 the replay of the launches on channels-last images, padding copies included. Prints one line a layer: GFLOP/s of both
@@ -19,10 +19,11 @@ import time
 import numpy as np
 import onnx
 import onnxruntime
-from kernel_driver import Memory, Replay
-from layers import MOBILENET, RESNET, VGG, Layer, conv_model, weights
 
 from jitrt.ops.kernels import image
+
+from .kernel_driver import Memory, Replay
+from .layers import MOBILENET, RESNET, VGG, Layer, conv_model, weights
 
 THREADS = 2
 ROUNDS = 12
@@ -55,7 +56,7 @@ class Peer:
         ]
 
 
-def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tuple[Replay, np.ndarray]:
+def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory, threads: int = THREADS) -> tuple[Replay, np.ndarray]:
     """The layer's launches ready to run, and its output as [1, cout, out, out]."""
     from jitrt.ops.kernels import conv, convweights, depthwise
 
@@ -76,8 +77,8 @@ def our_conv(layer: Layer, x: np.ndarray, w: np.ndarray, memory: Memory) -> tupl
     packed = weights_of(w.shape, layer.groups, memory.keep(address))
     build = depthwise.depthwise if separate else conv.conv
     launches = build("f32", source, packed, result, [layer.stride] * 2, [1, 1], [layer.pad] * 4,
-                     alloc=memory.alloc, threads=THREADS)  # fmt: skip
-    return Replay(launches, THREADS), np.moveaxis(out, -1, 1)
+                     alloc=memory.alloc, threads=threads)  # fmt: skip
+    return Replay(launches, threads), np.moveaxis(out, -1, 1)
 
 
 def measure(layer: Layer) -> tuple[float, float, float]:

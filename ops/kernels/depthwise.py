@@ -5,8 +5,8 @@ unrolled: a small kernel for each window and stride (`depthwisetile`). At the bo
 row, 2 of a column or one pixel with their taps in loops; taps outside the image are skipped, not multiplied by zero: no
 padded copy is made.
 Order of loops: task = (image, output depth and rows, chunk of channels); strips of columns; rows, by twos; tiles; vectors
-of the chunk; taps. Chunk and strip are such that the window's input rows stay in L1 from one pair of rows to the next,
-and those of the next pair are fetched meanwhile.
+of the chunk; taps. Chunk and strip are such that the window's input rows stay in L1 from one pair of rows to the next, or
+in L2 if they are few and long.
 """
 
 from __future__ import annotations

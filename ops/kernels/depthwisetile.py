@@ -61,8 +61,6 @@ def factory(dtype: str, rows: int, columns: int, down: int, across: int) -> Call
         along = [_multiple(code, odd, j) for j in range(len(odd))]
         taps, start = code.variable(filters), code.variable(bias)
         outs, others = (code.variable(code.unrelated(z)) for z in (y, residual))
-        # a line of the cache holds two vectors: one of them fetches half of the next rows, the other one the other half
-        ahead = [code.variable(code.unrelated(x + steps[0] * (len(lines) + i * down))) for i in range(2)]
 
         def multiply(sums: list, pixels: list[E], at: E) -> None:
             for k in range(columns):
@@ -89,13 +87,6 @@ def factory(dtype: str, rows: int, columns: int, down: int, across: int) -> Call
 
         with code.loop(count):
             vector(None)
-            if tile[0] > 1:
-                for i in range(down):
-                    for j in range(tile[1] * across):
-                        code.prefetch(ahead[0].get() + steps[0] * i + steps[1] * j)
-            now, then = (each.get() + lanes * size for each in ahead)
-            ahead[0].set(then)
-            ahead[1].set(now)
             taps.set(taps.get() + rows * columns * tap)
             start.set(start.get() + tap)
             for each in (*lines, outs, others):
