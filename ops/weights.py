@@ -125,6 +125,9 @@ class Weight:
         elif isinstance(self._step, Reshape):
             shape = self._parent.shape
             self._parent.release(lambda: restore().reshape(shape))
+        elif self._parent.dtype.kind in "iu" and np.can_cast(self._parent.dtype, self.dtype):  # 8-bit integers as int16
+            dtype = self._parent.dtype
+            self._parent.release(lambda: restore().astype(dtype))
 
     def __repr__(self) -> str:
         return f"<weight {self.dtype}[{','.join(map(str, self.shape))}]>"

@@ -131,8 +131,15 @@ def test_other_targets(name: str, features: str) -> None:
     in_new_process("check_target", NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
 
 
-def test_wide_vectors() -> None:
-    in_new_process("check_wide_vectors")
+def check_plain_multiplications() -> None:
+    """Products as CPUs without an instruction for pairs compute them."""
+    target.Target.pair_sums = 0  # type: ignore[assignment, method-assign]
+    np.testing.assert_array_equal(*multiply(13, 301, 33, bias=True, residual=True))
+
+
+@pytest.mark.parametrize("call", ["check_wide_vectors", "check_plain_multiplications"])
+def test_other_instructions(call: str) -> None:
+    in_new_process(call)
 
 
 def check_one_instruction() -> None:

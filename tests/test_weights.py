@@ -28,8 +28,8 @@ from jitrt.ops.weights import Weight
 RNG = np.random.default_rng(5)
 
 
-def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
-    return RNG.uniform(-1, 1, shape).astype(dtype)
+def numbers(*shape: int) -> np.ndarray:
+    return RNG.uniform(-1, 1, shape).astype(np.float32)
 
 
 def model(nodes: list, inputs: dict, outputs: list[str], constants: dict, also_inputs: tuple[str, ...] = ()) -> onnx.ModelProto:
@@ -52,9 +52,10 @@ def product_model() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
 # -- layouts
 @pytest.mark.parametrize("shape", [(1, 1, 1), (16, 3, 1), (33, 5, 3, 3), (130, 70, 1, 1), (12, 2, 3, 1, 2), (8, 0, 3)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_packed_filters_hold_all_values(shape, groups):
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_packed_filters_hold_all_values(shape, groups, dtype):
     shape = (shape[0] * groups, *shape[1:])
-    w = numbers(*shape)
+    w = (100 * numbers(*shape)).astype(dtype)
     how = weights_packing(shape, w.dtype, groups)
     packed = pack_weights(w, groups)
     assert packed.shape == how.shape
@@ -63,9 +64,9 @@ def test_packed_filters_hold_all_values(shape, groups):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 17), (0, 5), (5, 0), (300, 1031), (2000, 16)])
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
 def test_packed_matrices_hold_all_values(shape, order, dtype):
-    b = np.asarray(numbers(*shape, dtype=dtype), order=order)
+    b = np.asarray(100 * numbers(*shape), dtype, order=order)
     how = gemm.packing(shape, b.dtype)
     packed = how.make(b)
     np.testing.assert_array_equal(how.unpack(packed), b)
@@ -102,6 +103,16 @@ def test_a_weight_in_use_is_not_made_again():
     used = weight.array()
     weight.release(lambda: pytest.fail("the array is alive"))
     assert weight.array() is used
+
+
+def test_released_bytes_are_what_wider_integers_say():
+    array = np.arange(-128, 127, 3, np.int8)
+    weight = Weight(array.copy())
+    wide = weight.cast(np.int16)
+    kept = wide.array()
+    wide.release(lambda: kept)
+    np.testing.assert_array_equal(weight.array(), array)
+    assert weight.array().dtype == np.int8
 
 
 def test_a_part_or_a_conversion_does_not_stand_for_the_whole():
