@@ -4,8 +4,8 @@ What tracing had to read of inputs (`Program.read`) counts as sizes too: the num
 
 1. The first signature of a family has a plan of its own, the best for its sizes.
 2. A size that has had `OTHERS` values besides the first signature's varies; until then each signature has a plan of its own,
-   as one with open sizes takes longer to make. A later signature leaves all open that vary, but for 0 and 1, which are
-   structure (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
+   as one with open sizes takes longer to make. A later signature leaves all open that have ever differed, but for 0 and 1, which
+   are structure (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
 3. What a plan with open sizes takes for granted is checked for each new signature; one that no plan serves makes another.
 4. A size that cannot stay open, as something reads its value, is closed: for that value, as it may be one that happens to equal
    another size, and for good when that happens with a second value. A family that needs too many plans is closed too.
@@ -111,7 +111,9 @@ class Family:
         groups: dict[tuple[str, int, int], list[Place]] = {}
         if not self.can_open or len(self.plans) >= MOST_PLANS:
             return None
-        for name, d in sorted(place for place, values in self.others.items() if len(values) >= OTHERS):
+        if not any(len(values) >= OTHERS for values in self.others.values()):
+            return None
+        for name, d in sorted(self.others):
             n = shapes[name][d]
             if n >= LEAST and not self.closed(name, d, n):
                 groups.setdefault((_called(graph, name, d, shapes[name]), self.first[name][d], n), []).append((name, d))

@@ -16,6 +16,7 @@ import numpy as np
 from . import evaluate
 from .builder import Builder, Declined, OperatorError, axis_index
 from .kernels import resize as kernels
+from .kernels.sizes import alike
 from .primitives import Join, Kernel, LaunchContext, Map, Operand, Tensor
 from .registry import op
 
@@ -126,13 +127,13 @@ def _by_scales(shape: Sequence[int], axes: Sequence[int], scales: Sequence[float
     for d, scale in zip(axes, scales):
         if not scale > 0:
             raise OperatorError(f"a scale must be greater than 0, not {scale}")
-        # in float32, as shape inference has it
-        changes[d] = Change(shape[d], int(np.float32(shape[d]) * np.float32(scale)), float(scale))
+        if scale != 1:  # in float32, as shape inference has it
+            changes[d] = Change(shape[d], int(np.float32(shape[d]) * np.float32(scale)), float(scale))
     return changes
 
 
 def _by_sizes(shape: Sequence[int], axes: Sequence[int], sizes: Sequence[int], policy: str) -> list[Change]:
-    scales = [float(m) / n if n else 1.0 for m, n in zip(sizes, (shape[d] for d in axes))]
+    scales = [1.0 if alike((m,), (n,)) else float(m) / n if n else 1.0 for m, n in zip(sizes, (shape[d] for d in axes))]
     if policy in ("not_larger", "not_smaller"):
         scale = (min if policy == "not_larger" else max)(scales)
         scales = [scale] * len(scales)

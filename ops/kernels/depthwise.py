@@ -21,6 +21,7 @@ from . import depthwisetile, target
 from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
 from .launch import Address, Block, Launch
 from .padcopy import pad_copy
+from .sizes import deferred
 from .spec import handwritten
 
 _L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip, if they are to stay in L1
@@ -122,7 +123,7 @@ def depthwise(
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     taps = prod(weights.kernel)
     flops = 2 * n * c * od * oh * ow * taps
-    chunk, rows, strip = _blocking(weights, ow, steps, (n * od, oh), flops, threads, size)
+    chunk, rows, strip = _blocking(c, weights.kernel[1:], ow, steps[1:], (n * od, oh), flops, threads, size)
     chunks, row_blocks = -(-c // chunk), -(-oh // rows)
     address, block = epilogue or (0, 0)
     filters = padded_channels(c, SIZES[work]) * SIZES[work] * taps
@@ -147,20 +148,22 @@ def _unrolled(
     return (*depthwisetile.shape(kernel[1:]), Address(spec), Block((*strides, *map(float, clip))))
 
 
+@deferred(least=1)
 def _blocking(
-    weights: DepthwiseWeights, width: int, steps: tuple[int, ...], outer: tuple[int, int], flops: int, threads: int, size: int
-) -> tuple[int, int, int]:
+    channels: int, window: tuple[int, int], width: int, steps: tuple[int, int], outer: tuple[int, int], flops: int, threads: int,
+    size: int,
+) -> tuple[int, int, int]:  # fmt: skip
     """Channels and output rows of one task, output columns of a strip."""
     lanes = target.current().lanes
     images, height = outer
-    vectors = -(-weights.channels // lanes)
+    vectors = -(-channels // lanes)
     # of one column of input, for a pair of output rows and the next pair
-    column = (weights.kernel[1] + 3 * steps[1]) * lanes * size
-    narrow = min(width, _STRIP) * steps[2] + weights.kernel[2]
-    kept = _L2_ROWS if weights.kernel[1] <= _LOW and width >= _WIDE else _L1_ROWS
+    column = (window[0] + 3 * steps[0]) * lanes * size
+    narrow = min(width, _STRIP) * steps[1] + window[1]
+    kept = _L2_ROWS if window[0] <= _LOW and width >= _WIDE else _L1_ROWS
     chunk = min(vectors, max(2, kept // (narrow * column)))
     chunk = -(-vectors // -(-vectors // chunk) // 2) * 2 if chunk > 1 else 1
-    strip = max(_STRIP, (kept // (chunk * column) - weights.kernel[2]) // steps[2] // 4 * 4)
+    strip = max(_STRIP, (kept // (chunk * column) - window[1]) // steps[1] // 4 * 4)
     tasks = max(1, min(8 * threads, flops // _TASK_FLOPS))
     chunks = -(-vectors // chunk)
     rows = max(1, -(-height * images * chunks // tasks))

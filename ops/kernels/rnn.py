@@ -10,7 +10,7 @@ that would leave threads idle, there is a launch a step, and the blocks of panel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from . import target
 from .image import SIZES, Alloc, Opaque
 from .launch import Launch
+from .sizes import is_open, least, most, now
 from .spec import handwritten
 
 GATES = {"lstm": (4,), "gru_linear": (3,), "gru": (2, 1), "rnn": (1,)}
@@ -116,16 +117,16 @@ def recurrence(
     batches, blocks = _share(p, threads)
     rows, panels = -(-p.batch // batches), -(-p.panels // blocks)
     batches, blocks = -(-p.batch // rows), -(-p.panels // panels)
-    per_launch = p.steps if blocks == 1 else 1
+    rounds = [(0, p.steps, 1)] if blocks == 1 else list(_stepwise(p.steps))
     groups = [(0, p.directions)] if len(set(p.activations)) == 1 else [(d, 1) for d in range(p.directions)]
     flops = 2 * p.batch * p.hidden * p.hidden * sum(GATES[p.kind])
-    for first in range(0, p.steps, per_launch):
+    for first, end, used in rounds:
         for direction, count in groups:
             args = (
                 projected.address, projected.step, projected.direction, projected.row, y.address, y.step, y.direction, y.row,
                 h.address, h.direction, h.row, c.address, c.direction, c.row, last_h.address, last_h.direction, last_h.row,
                 last_c.address, last_c.direction, last_c.row, memory, states, lengths, extra, float(p.clip), first,
-                first + per_launch, p.steps, p.batch, p.hidden, direction, int(p.reverse), rows, batches, panels, blocks, p.panels,
+                end, p.steps, p.batch, p.hidden, direction, int(p.reverse), rows, batches, panels, blocks, p.panels,
                 weights[0], weights[-1],
             )  # fmt: skip
             kernel = handwritten(
@@ -133,11 +134,19 @@ def recurrence(
                 peephole=p.kind == "lstm" and extra != 0, input_forget=p.input_forget,
                 tail=p.hidden % p.lanes != 0,
             )  # fmt: skip
-            moved = size * count * per_launch * (p.hidden * p.hidden + 2 * p.batch * p.hidden) * sum(GATES[p.kind])
-            launches.append(
-                Launch(kernel, args, count * batches * blocks, _HEAD + rows * _ROW, label, count * per_launch * flops, moved)
-            )
+            moved = size * count * (end - first) * (p.hidden * p.hidden + 2 * p.batch * p.hidden) * sum(GATES[p.kind])
+            tasks, work = count * batches * blocks * used, count * (end - first) * flops
+            launches.append(Launch(kernel, args, tasks, _HEAD + rows * _ROW, label, work, moved))
     return launches
+
+
+def _stepwise(steps: int) -> Iterator[tuple[int, int, int]]:
+    """First step, the one after the last, and 1 or, behind the end, 0, of a launch a step; of open steps there are more."""
+    count = 1 << now(steps).bit_length() if is_open(steps) else steps
+    if steps > count:
+        raise AssertionError("a number is below the next power of 2")
+    for first in range(count):
+        yield first, first + 1, least(1, most(0, steps - first))
 
 
 def _share(p: Problem, threads: int) -> tuple[int, int]:

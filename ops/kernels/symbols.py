@@ -11,12 +11,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType, FrameType
 
 from .polynomials import Frozen, Monomial, Terms, add, frozen, product, split, total, without
 from .symboltext import sentence
 
 Bounds = tuple["int | None", "int | None"]
 _Items = tuple[tuple[Monomial, int], ...]  # a polynomial's, in any order
+_HAS_DOCSTRING = 0x4000000  # among a code's flags, from Python 3.13 on
 LEAST, LARGEST = 2, (1 << 31) - 1  # of a symbol: 0 and 1 are structure (nothing to do, a broadcast)
 
 
@@ -25,7 +27,8 @@ class Condition:
     """What a plan takes for granted: `kind` of a polynomial is "zero", "nonzero" or "nonnegative".
 
     Attributes:
-        text: for people. node: what was lowered or planned when it was asked. place: the code that asked.
+        text: for people. node: what was lowered or planned when it was asked.
+        place: the code that asked, with the first line of what it says of itself.
     """
 
     kind: str
@@ -239,8 +242,17 @@ class Symbols:
 
     def _lower(self, plain: Terms) -> int | None:
         known = self._least.get(frozenset(plain.items()))
-        found = [n for n in (known, self._shifted(plain), self._interval(plain), self._without_quotients(plain)) if n is not None]
-        return max(found, default=None)
+        found = [known, self._shifted(plain), self._interval(plain), self._without_quotients(plain), self._factored(plain)]
+        return max((n for n in found if n is not None), default=None)
+
+    def _factored(self, plain: Terms) -> int | None:
+        """The least value, if a part that cannot be negative is a factor of all, and what is left cannot be either."""
+        first, *others = plain
+        for part in first if others else ():
+            if self.low[part] is not None and self.low[part] >= 0 and all(part in m for m in others):
+                least = self.bounds({without(m, (part,)): f for m, f in plain.items()})[0]
+                return None if least is None or least < 0 else least * self.low[part]
+        return None
 
     def _shifted(self, plain: Terms) -> int | None:
         """The least value, if as a polynomial of what its parts are above their least no factor is negative."""
@@ -418,8 +430,22 @@ class Symbols:
 
 
 def _caller() -> str:
-    """The code that asked, outside of this module and of `sizes`."""
+    """The function that asked, outside of this module and of `sizes`, and what it is for."""
     frame = sys._getframe(1)
-    while frame is not None and os.path.basename(frame.f_code.co_filename) in ("symbols.py", "sizes.py"):
+    while frame is not None and (_file(frame) in ("symbols.py", "sizes.py") or frame.f_code.co_name.startswith("<")):
         frame = frame.f_back
-    return "" if frame is None else f"{os.path.basename(frame.f_code.co_filename)}: {frame.f_code.co_name}"
+    if frame is None:
+        return ""
+    purpose = _docstring(frame.f_code).strip().partition("\n")[0]
+    return f"{_file(frame)}: {frame.f_code.co_name}{f' ({purpose})' if purpose else ''}"
+
+
+def _file(frame: FrameType) -> str:
+    return os.path.basename(frame.f_code.co_filename)
+
+
+def _docstring(code: CodeType) -> str:
+    """A function's, which is the first of its constants if it has one."""
+    first = code.co_consts[0] if code.co_consts else None
+    known = sys.version_info < (3, 13) or code.co_flags & _HAS_DOCSTRING
+    return first if isinstance(first, str) and known else ""
