@@ -116,7 +116,7 @@ class Binder:
         plan = self.plan
         if not plan.is_open:
             return Binding(plan, plan.arena_bytes, plan.scratch_bytes, _NONE, _NONE, _made(plan, int))
-        solved = self._values(sizes)
+        solved = self.values_at(sizes)
         if solved is None:
             return None
         values = np.array(solved, np.int64)
@@ -124,7 +124,8 @@ class Binder:
         number = _Values(plan, solved).number
         return Binding(plan, packing.nbytes, number(plan.scratch_bytes), values, packing.offsets, _made(plan, number), tuple(sizes))
 
-    def _values(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
+    def values_at(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        """The values of the plan's open sizes for these of the symbols; None: they do not meet the plan's guards."""
         try:
             return self._solve(*sizes)
         except (ArithmeticError, ValueError, IndexError):  # a function meets numbers that the plan's own did not lead it to
@@ -144,7 +145,7 @@ class Binder:
         """The bytes of memories for somewhat larger sizes that meet the guards; 0 if none are found."""
         for fineness in _FINENESS:
             rounded = self.plan.symbols.consistent([_rounded(n, fineness) for n in sizes])
-            larger = self._values(rounded)
+            larger = self.values_at(rounded)
             if larger is not None:
                 return self._memory_sizes(np.array(larger, np.int64))
         return np.zeros(len(self._memories), np.int64)

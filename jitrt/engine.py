@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from . import display  # noqa: F401  graphs, plans and steps get their look in notebooks
+from .drift import Drift
 from .executor import Executor
 from .families import Family, OpenSizes, Shapes, is_counted, shapes_of
 from .fusion.bindings import Binder, Binding
@@ -60,6 +61,7 @@ class Entry:
         rest: the program of what needed values first.
         binding: the plan's sizes for this signature.
         fresh: every value is a new array of its own: none lies on memory of the inputs, of a host step or of another value.
+        sizes: what the plan leaves open.
     """
 
     plan: Plan
@@ -69,14 +71,17 @@ class Entry:
     outputs: dict[str, int]
     rest: Program | None
     fresh: bool
-    _turns: dict[Roles, Turn | None] = field(default_factory=dict, init=False, repr=False)
+    sizes: OpenSizes | None = None
+    _turns: dict[tuple[Roles, bool], Turn | None] = field(default_factory=dict, init=False, repr=False)
 
-    def turn(self, roles: Roles) -> Turn | None:
-        """How the plan of a body is repeated in native code, if it can be."""
-        if roles not in self._turns:
-            made = turn_of(self.executor, self.binding, self.inputs, self.outputs, roles) if self.rest is None else None
-            self._turns[roles] = made
-        return self._turns[roles]
+    def turn(self, roles: Roles, counted: bool) -> Turn | None:
+        """How the plan of a body is repeated in native code, if it can be; `counted`: tracing has read the iteration's number."""
+        key = roles, counted
+        if key not in self._turns:
+            drift = Drift.of(self.executor, self.binding, self.sizes, roles.counter) if counted else None
+            known = self.rest is None and (drift is not None or not counted)
+            self._turns[key] = turn_of(self.executor, self.binding, self.inputs, self.outputs, roles, drift) if known else None
+        return self._turns[key]
 
 
 class Shared:
@@ -135,7 +140,9 @@ class Program:
         """The iterations of the graph as a body that are left, if its plan allows it; else one of them."""
         feeds = iteration.feeds()
         entry = self.entry(feeds, self.graph.outputs)
-        turn = entry.turn(iteration.roles) if iteration.roles.changing.isdisjoint(self.read) else None
+        roles = iteration.roles
+        asked = roles.changing.intersection(self.read)
+        turn = entry.turn(roles, bool(asked)) if asked <= {roles.counter} else None
         if turn is not None:
             turn.run(iteration, feeds)
         else:
@@ -248,7 +255,7 @@ class Program:
         fresh = rest is None and not shared
         while len(self.families) > MAX_PLANS:
             self.families.popitem(last=False)
-        return Entry(plan, executor, binding, inputs, where, rest, fresh)
+        return Entry(plan, executor, binding, inputs, where, rest, fresh, sizes)
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str], opened: Opened | None) -> tuple[Plan, Traced, dict[str, int]]:
         """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""

@@ -60,6 +60,11 @@ class OpenSizes:
         values = tuple([shapes[name][d] for (name, d), *_ in self.places])
         return values if self.at(values) == shapes else None
 
+    def place_of_content(self, name: str) -> int:
+        """The symbol that stands for the one element of an input and for nothing else; -1: there is none."""
+        own = ((name + _CONTENT, 0),)
+        return self.places.index(own) if own in self.places and len(self.shapes[name + _CONTENT]) == 1 else -1
+
     def at(self, values: Sequence[int]) -> Shapes:
         """The inputs' shapes for values of the symbols."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}

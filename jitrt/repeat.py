@@ -13,9 +13,10 @@ from math import prod
 
 import numpy as np
 
+from .drift import Drift
 from .executor import Context, Executor
 from .fusion.bindings import Binding
-from .fusion.plan import Space, Tensor
+from .fusion.plan import Numbers, Space, Tensor
 from .memory import DATA_OFFSET
 from .ops.iteration import Iteration, Roles
 from .ops.kernels import repeat as words
@@ -24,18 +25,24 @@ from .pool import KERNEL, REPLAY
 
 REPEAT = handwritten("repeat", "repeat:make_repeat")
 _FIRST = 64  # iterations of the first native call
+_REACH = 1 << 20  # iterations that are looked ahead for
 _SHORT, _LONG = 0.01, 0.1  # seconds of a native call: Python looks for signals between them
 
 
-def turn_of(executor: Executor, binding: Binding, inputs: Sequence[str], outputs: Mapping[str, int], roles: Roles) -> Turn | None:
+def turn_of(
+    executor: Executor, binding: Binding, inputs: Sequence[str], outputs: Mapping[str, int], roles: Roles,
+    drift: Drift | None = None,
+) -> Turn | None:  # fmt: skip
     """The turn of a body's plan for a binding, if it has one.
 
     Args:
         inputs: names of the plan's inputs. outputs: for each output of the body its place in the plan's.
+        drift: how the plan's words change with the number of the iteration, if they do.
     """
     native = len(executor.segments) == 1 and executor.segments[0].host is None
     given, made = binding.inputs, binding.outputs
-    if not native or not all(isinstance(x, Tensor) and x.dtype != object for x in (*given, *made)):
+    tensors = (*given, *(x for x in made if not isinstance(x, Numbers) or x.dtype != np.int64))
+    if not native or not all(isinstance(x, Tensor) and x.dtype != object for x in tensors):
         return None
     for name, result in roles.states:
         before, after = given[inputs.index(name)], made[outputs[result]]
@@ -44,7 +51,7 @@ def turn_of(executor: Executor, binding: Binding, inputs: Sequence[str], outputs
     condition = given[inputs.index(roles.states[0][0])] if roles.conditional else None
     if condition is not None and (condition.dtype != bool or condition.shape not in ((), (1,))):
         return None
-    return Turn(executor, binding, inputs, outputs, roles)
+    return Turn(executor, binding, inputs, outputs, roles, drift)
 
 
 class Turn:
@@ -55,22 +62,26 @@ class Turn:
         states: for each state that has two buffers its number and the places of its input, of its output and of the other buffer.
         rows: places of the rows; `made`: what they are. slices: places of the slices, and their bytes.
         arena: places of the arena's address. constants: places of constants, and their addresses.
+        numbers: places of the addresses of shape arithmetic's results, their own first places, and what they are at first.
     """
 
     def __init__(
-        self, executor: Executor, binding: Binding, inputs: Sequence[str], outputs: Mapping[str, int], roles: Roles
+        self, executor: Executor, binding: Binding, inputs: Sequence[str], outputs: Mapping[str, int], roles: Roles,
+        drift: Drift | None,
     ) -> None:  # fmt: skip
-        self.executor, self.binding, self.inputs = executor, binding, inputs
+        self.executor, self.binding, self.inputs, self.drift = executor, binding, inputs, drift
         self._outputs = binding.outputs
         self.slots = self.size = len(inputs) + len(self._outputs)
         self.copies: list[tuple[int, int, int, int]] = []
         self.states: list[tuple[int, int, int, int]] = []
         self.arena: list[int] = []
         self.constants: list[tuple[int, int]] = []
+        self.numbers: list[tuple[int, int, tuple[int, ...]]] = []
+        self.moves: list[tuple[int, int]] = []
         self._taken: set[int] = set()
         for k, (name, result) in enumerate(roles.states):
-            slot, ref = inputs.index(name), self._outputs[outputs[result]].ref
-            if (ref.buffer.space, ref.buffer.index, ref.offset) != (Space.INPUT, slot, 0):
+            slot, out = inputs.index(name), self._outputs[outputs[result]]
+            if not _lies_in_input(out, slot):
                 self.states.append((k, slot, self._target(outputs[result]), self._word()))
         self.rows = [self._target(outputs[name]) for name in roles.rows]
         self.made = [self._outputs[outputs[name]] for name in roles.rows]
@@ -78,7 +89,7 @@ class Turn:
         self.going = inputs.index(roles.states[0][0]) if roles.conditional else -1
         self.counter = inputs.index(roles.counter) if roles.counter else -1
         self.count = self._word()  # the counter itself
-        self.moves = [(slot, -step if back else step) for (slot, step), back in zip(self.slices, roles.backward)]
+        self.moves += [(slot, -step if back else step) for (slot, step), back in zip(self.slices, roles.backward)]
         self.moves += [(place, _nbytes(row)) for place, row in zip(self.rows, self.made)] + [(self.count, 1)]
         self._free: list[_Words] = []
 
@@ -89,12 +100,22 @@ class Turn:
     def _target(self, index: int) -> int:
         """Where an output is wanted: its own place for the first that wants it, else one that it is copied to."""
         out, own = self._outputs[index], len(self.inputs) + index
-        if out.ref.buffer.space is Space.OUTPUT and index not in self._taken:
+        if isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT and index not in self._taken:
             self._taken.add(index)
             return own
         place = self._word()
-        self.copies.append((place, *self._source(out, own), _nbytes(out)))
+        source = self._source(out, own) if isinstance(out, Tensor) else self._words_of(out, index)
+        self.copies.append((place, *source, _nbytes(out)))
         return place
+
+    def _words_of(self, out: Numbers, index: int) -> tuple[int, int]:
+        """Where shape arithmetic's results lie, which are words of the table: place of their address, and offset."""
+        place, first = self._word(), self.size
+        self.size += len(out.elements)
+        self.numbers.append((place, first, out.elements))
+        plain = self.executor.plan.outputs[index].elements
+        self.moves += [(first + i, self.drift.of_number(n) if self.drift else 0) for i, n in enumerate(plain)]
+        return place, 0
 
     def _source(self, out: Tensor, own: int) -> tuple[int, int]:
         """Where an output lies after a replay: place and offset."""
@@ -111,7 +132,7 @@ class Turn:
         return place, offset
 
     def run(self, iteration: Iteration, feeds: Mapping[str, object]) -> None:
-        """The iterations that are left.
+        """The iterations that are left and that the plan is for.
 
         Args:
             feeds: the inputs of the first of them.
@@ -146,7 +167,8 @@ class _Words:
         # of each slice: where it stands among the objects, and its bytes
         self.slices = [(len(turn.rows) + read.index(slot), step) for slot, step in turn.slices]
         self.first = words.BLOCK_WORDS + turn.size  # where the objects begin
-        tables = ([(0, 0, 0)] * len(places), turn.copies, [pair for _, *pair in turn.states], turn.moves)
+        drift = [(0, step) for _, step in turn.drift.steps] if turn.drift else []
+        tables = ([(0, 0, 0)] * len(places), turn.copies, [pair for _, *pair in turn.states], [*drift, *turn.moves])
         self._lay_out(tables)
         self.native = KERNEL(turn.executor.store.address(REPEAT))
 
@@ -164,19 +186,30 @@ class _Words:
         self.data = self.words[words.BLOCK_WORDS : self.first]
         for place, address in turn.constants:
             self.data[place] = address
+        for place, first, _ in turn.numbers:
+            self.data[place] = begin + 8 * first
         if turn.counter >= 0:
             self.data[turn.counter] = begin + 8 * turn.count
+        if turn.drift:  # words of the context, counted from the table of addresses
+            moves = self.words[(self.words[words.MOVES] - self.address) // 8 :]
+            between = (self.context.words.ctypes.data - begin) // 8
+            for i, (at, _) in enumerate(turn.drift.steps):
+                moves[words.MOVE_WORDS * i] = between + at
         # the replay loop takes addresses from array objects: words of the table stand where those keep them
         self.context.buffers[: turn.slots] = begin - DATA_OFFSET + 8 * np.arange(turn.slots)
 
     def run(self, iteration: Iteration, feeds: Mapping[str, object]) -> None:
-        """All iterations, some in each native call."""
+        """All iterations that the plan is for, some in each native call."""
         turn, block = self.turn, self.words
+        end = iteration.limit
+        if turn.drift:
+            end = iteration.done + turn.drift.reach(min(end - iteration.done, _REACH))
+            self.context.binding = None  # its words will be those of another one
         buffers = [(np.empty_like(x), np.empty_like(x)) for x in (iteration.states[k] for k, *_ in turn.states)]
         kept = self._begin(iteration, feeds, [x for pair in buffers for x in pair])
         began, count = iteration.done, _FIRST
-        while iteration.goes_on:
-            count = min(count, iteration.limit - iteration.done)
+        while iteration.done < end and iteration.goes_on:
+            count = min(count, end - iteration.done)
             self._reserve(iteration, count)
             block[words.COUNT] = count
             started = time.perf_counter()
@@ -206,6 +239,8 @@ class _Words:
         block[words.POOL] = turn.executor.helpers(self.job)
         for place in turn.arena:
             self.data[place] = self.context.address
+        for _, first, elements in turn.numbers:
+            self.data[first : first + len(elements)] = elements
         self.data[turn.count] = iteration.done
         return kept
 
@@ -218,5 +253,10 @@ class _Words:
             at += words.OBJECT_WORDS
 
 
-def _nbytes(x: Tensor) -> int:
+def _lies_in_input(out: Tensor | Numbers, slot: int) -> bool:
+    """Whether an output is an input, and nothing else."""
+    return isinstance(out, Tensor) and (out.ref.buffer.space, out.ref.buffer.index, out.ref.offset) == (Space.INPUT, slot, 0)
+
+
+def _nbytes(x: Tensor | Numbers) -> int:
     return prod(x.shape) * x.dtype.itemsize

@@ -80,6 +80,10 @@ class Words:
             words[self._memory_at] += binding.offsets[self._memory_of]
             words[self._size_at] += binding.values[self._size_of]
 
+    def places_of_sizes(self) -> list[tuple[int, int]]:
+        """The words to which open sizes are added, and which ones, by their numbers in the plan."""
+        return list(zip(self._size_at.tolist(), self._size_of.tolist()))
+
     # -- laying out
     def _table(self, steps: Sequence[Step | HostStep]) -> Table:
         blocks = [(step, self._block(step.args)) for step in steps]

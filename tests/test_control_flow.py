@@ -74,6 +74,15 @@ GROWING = """
       { on = Identity (c) two = Constant <value = int64[1] {2}> () zero = Constant <value = int64[1] {0}> ()
         one = Constant <value = int64[1] {1}> () first = Slice (s, zero, one, zero) more = Tanh (first)
         next = Concat <axis = 0> (s, more) sum = ReduceSum <keepdims = 0> (next) }> }"""
+# slices whose places follow from the iteration's number, which the body also computes with, and whole rows in between
+SLICED = """
+    g (int64 n, float[1, 5] x, float[40, 5] a) => (float[1, 5] y, float[K, 2, 5] rows, int64[K] at)
+    { none = Constant <value = int64[1] {0}> () one = Constant <value = int64 {1}> () three = Constant <value = int64 {3}> ()
+      y, rows, at = Loop (n, , x) <body = b (int64 i, bool c, float[1, 5] s)
+        => (bool on, float[1, 5] next, float[2, 5] row, int64 j)
+      { on = Identity (c) j = Add (i, one) k = Add (i, three) f = Unsqueeze (i, none) t = Unsqueeze (j, none)
+        v = Unsqueeze (k, none) p = Slice (a, f, t, none) r = Slice (a, t, v, none) q = Add (p, s) next = Tanh (q)
+        row = Mul (r, next) }> }"""
 ODD = """
     g (int64[1] n, float[2] x) => (float[2] y, float[K, 2, 1] rows, int64[K, 1] at)
     { limit = Constant <value = float {50}> () column = Constant <value = int64[2] {2, 1}> ()
@@ -110,6 +119,7 @@ CASES = {
     "a scan from the end": (SCAN.replace("DIRECTIONS", "1, 0"), SCAN_FEEDS),
     "a loop in a scan": (NESTED, NESTED_FEEDS),
     "a loop without iterations in a scan": (NESTED, {**NESTED_FEEDS, "n": count(0)}),
+    "slices": (SLICED, {"n": count(30), "x": X, "a": rng.standard_normal((40, 5)).astype(np.float32)}),
     "counter and condition of one dimension": (ODD, {"n": np.array([9]), "x": np.array([1, 2], np.float32)}),
     "as many iterations as int64 can count": (ODD, {"n": np.array([2**63 - 1]), "x": np.array([1, 2], np.float32)}),
     "a sequence": (SEQUENCE, {"n": count(3), "x": np.array([1, 2], np.float32)}),
@@ -203,6 +213,23 @@ def test_python_is_not_entered_between_iterations_of_a_native_body(
     with counted(monkeypatch) as counts:
         ours.run(None, feeds)
     assert counts["entries"] == entries
+
+
+def test_slices_by_the_number_of_the_iteration_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two numbers, 0 and 1, have plans of their own; the third one's serves all others."""
+    ours, feeds = session(SLICED), CASES["slices"][1]
+    ours.run(None, feeds)
+    for n in (30, 37, 5):
+        with counted(monkeypatch) as counts:
+            ours.run(None, {**feeds, "n": count(n)})
+        assert counts == {"traces": 0, "plans": 0, "kernels": 0, "entries": 3}
+
+
+def test_a_slice_that_reaches_the_end_is_not_taken_for_a_whole_one() -> None:
+    feeds = {**CASES["slices"][1], "n": count(40)}
+    found = error_of(session(SLICED), feeds)
+    wanted = "scan output 'row' is float32[1, 5], in the iterations before it was float32[2, 5]"
+    assert found == f"Loop 'y', iteration 38: {wanted}"
 
 
 def test_iterations_whose_states_grow_share_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
