@@ -9,6 +9,7 @@ import numpy as np
 from .builder import Builder, OperatorError
 from .cast import widened
 from .contrib_attention import Scores, attend, default_scale, heads_first, heads_last, places, side_by_side
+from .contrib_cachebits import cache_type
 from .kernels.append import append_rows
 from .kernels.scatter import copy_all
 from .matmul import product
@@ -54,6 +55,33 @@ def rotary_embedding(
         return rotated(t, x, t.unsqueeze(cos, [1]), t.unsqueeze(sin, [1]), bool(interleaved))
     size = x.shape[2] // num_heads if num_heads and rotary_embedding_dim else 2 * cos.shape[-1]
     heads = t.reshape(x, (*x.shape[:2], x.shape[2] // size, size))
+    return t.reshape(rotated(t, heads, t.unsqueeze(cos, [2]), t.unsqueeze(sin, [2]), bool(interleaved)), x.shape)
+
+
+@contrib("MRotaryEmbedding")
+def multimodal_rotary_embedding(
+    t: Builder, x, position_ids, cos_cache, sin_cache, *,
+    mrope_section, num_heads=0, rotary_embedding_dim=0, interleaved=0, mrope_layout=0, is_packed_batching=0, scale=1.0,
+):  # fmt: skip
+    """RotaryEmbedding by three positions a token [3, B, S], in time, height and width: which one turns which channels."""
+    half = cos_cache.shape[1]
+    if len(mrope_section) != 3 or sum(mrope_section) != half or mrope_layout not in (0, 1):
+        raise OperatorError(f"sections {list(mrope_section)} do not divide {half} angles, or the layout {mrope_layout} is unknown")
+    if mrope_layout:  # every third one is a height's or a width's as far as their sections reach
+        of = [i % 3 if i < 3 * mrope_section[i % 3] else 0 for i in range(half)]
+    else:
+        of = [axis for axis, count in enumerate(mrope_section) for _ in range(count)]
+    which = t.constant(of, np.int32)
+
+    def angles(cache: Tensor) -> Tensor:
+        streams = t.op("Gather", cache, position_ids)  # [3, B, S, half]
+        parts = (t.squeeze(t.take(streams, 0, i, i + 1), [0]) for i in range(3))
+        return t.map("select(d == 0, a, select(d == 1, b, c))", *parts, which)
+
+    cos, sin = angles(cos_cache), angles(sin_cache)
+    if x.rank == 4:
+        return rotated(t, x, t.unsqueeze(cos, [1]), t.unsqueeze(sin, [1]), bool(interleaved))
+    heads = t.reshape(x, (*x.shape[:2], num_heads, x.shape[2] // num_heads))
     return t.reshape(rotated(t, heads, t.unsqueeze(cos, [2]), t.unsqueeze(sin, [2]), bool(interleaved)), x.shape)
 
 
@@ -122,8 +150,6 @@ def group_query_attention(
     kv_cache_bit_width=0, k_quant_type="NONE", v_quant_type="NONE",
 ):  # fmt: skip
     """Attention in which several query heads share a key head, with a growing or a preallocated cache of keys and values."""
-    if k_scale is not None or v_scale is not None or {k_quant_type, v_quant_type} != {"NONE"}:
-        raise OperatorError("quantised caches of keys and values are not supported")
     if sliding_window_cache:
         raise OperatorError("sliding_window_cache=1 is not supported")
     q, k, v = _projections(t, query, key, value, num_heads, kv_num_heads)
@@ -135,14 +161,16 @@ def group_query_attention(
     if do_rotary:
         turn = _turn(t, cache, cos_cache, sin_cache, position_ids, bool(rotary_interleaved))
         q, k = turn(q), turn(k)
-    keys, values = cache.appended(past_key, k), cache.appended(past_value, v)
+    how_k = cache_type(t, k_quant_type, k_scale, kv_cache_bit_width, past_key, kv_num_heads, k.shape[-1])
+    how_v = cache_type(t, v_quant_type, v_scale, kv_cache_bit_width, past_value, kv_num_heads, v.shape[-1])
+    keys, values = cache.appended(past_key, how_k.stored(t, k)), cache.appended(past_value, how_v.stored(t, v))
     allowed = _window(t, cache, local_window_size) if causal else _filled(t, seqlens_k, cache.total)
     sink = None if head_sink is None else t.reshape(widened(t, head_sink), (1, num_heads, 1, 1))
     if sink is None and smooth_softmax == 1:
         sink = t.constant(np.zeros((1, 1, 1, 1), np.float32))
     bias = [] if attention_bias is None else [t.take(attention_bias, 3, 0, cache.total)]
     how = Scores(default_scale(scale, q.shape[-1]), bias, allowed, softcap, sink)
-    read = [t.take(x, 2, 0, cache.total) for x in (keys, values)]
+    read = [each.loaded(t, t.take(x, 2, 0, cache.total)) for each, x in ((how_k, keys), (how_v, values))]
     y, scores, probabilities = attend(t, q, *read, how)
     looked = probabilities
     if qk_output == 1:

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from schemas import catalogue, explained
+from schemas import catalogue, explained, undrawn
 from schemas.catalogue import Case, Signature
 from schemas.compare import Verdict, compare
 from schemas.draw import Draw
@@ -55,3 +55,25 @@ def test_a_draw_is_the_same_every_time_and_others_are_other_cases() -> None:
 def test_most_operators_that_onnxruntime_has_are_drawn() -> None:
     assert len(NEWEST) >= 230
     assert sum(s.domain == "" for s in catalogue.signatures()) > 430
+
+
+# -- what is drawn of the domains that onnx does not test
+OWN = [s for s in NEWEST.values() if s.domain]
+
+
+def test_every_operator_of_onnxruntimes_that_exported_models_have_is_drawn() -> None:
+    kernels = {k.op_name for k in catalogue.kernels() if k.domain in ("com.microsoft", "ai.onnx.ml")}
+    assert kernels - {s.op for s in OWN} == set(undrawn.OPERATORS)
+
+
+@pytest.mark.parametrize("signature", OWN, ids=lambda s: f"{s.domain}:{s.op}")
+def test_every_attribute_input_and_output_is_drawn(signature: Signature) -> None:
+    wanted = signature.domain, signature.op, signature.version
+    (schema,) = (s for s, _ in catalogue.schemas() if (s.domain, s.name, s.since_version) == wanted)
+    cases = list(filter(None, (catalogue.draw_case(signature, number) for number in range(TRIES // 2))))
+    seen = {name for case in cases for name, value in case.attributes.items() if value is not None}
+    for formal, side in ((schema.inputs, "inputs"), (schema.outputs, "outputs")):
+        places = {i for case in cases for i, x in enumerate(getattr(case, side)) if x is not None and x is not False}
+        seen.update(one.name for i, one in enumerate(formal) if i in places)
+    every = {*signature.attributes, *(one.name for one in [*schema.inputs, *schema.outputs])}
+    assert every - seen == set(undrawn.PARTS.get(signature.op, ()))

@@ -168,14 +168,35 @@ def grouped(n: Node, d: Draw) -> Case:
     else:
         q, k, v = (_plain(n, batch, new, count * width) for count in (heads, few, few))
     before = [None, None] if first and d.chance(50) else [_plain(n, batch, few, room, width) for _ in "kv"]
+    scales = [None, None]
+    if before[0] is not None and d.chance(40):
+        before, scales = _few_bits(n, d, before)
     for cache in filter(lambda x: x is not None, before):
         cache[:, :, past:] = 0  # what lies behind the tokens is nobody's
     last = np.full(batch, total - 1, INT32)
     tables = [_plain(n, 16, width // 2) for _ in "cs"] if turned else [None, None]
     extra = _plain(n, d.choice([1, batch]), d.choice([1, heads]), new, total) if d.chance(25) else None
     sink = _plain(n, heads) if d.chance(20) and "smooth_softmax" not in n.attributes else None
-    given = [q, k, v, *before, last, np.array(total, INT32), *tables, None, extra, sink]
-    return n.case(*given, outputs=3, tolerance=Sums.SUMS, constant=(6,) if d.chance(30) else ())
+    positions = None
+    if turned and d.chance(25):
+        positions = np.broadcast_to(np.arange(past, total), (batch, new)).astype(INT64)
+    outputs = 3
+    if sink is None and d.chance(20):
+        n.set("qk_output", 1, 2)
+        outputs = 4
+    given = [q, k, v, *before, last, np.array(total, INT32), *tables, positions, extra, sink, *scales]
+    return n.case(*given, outputs=outputs, tolerance=Sums.SUMS, constant=(6,) if d.chance(30) else ())
+
+
+def _few_bits(n: Node, d: Draw, caches: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Caches of 8 or 4 bits with their scales."""
+    _, few, _, width = caches[0].shape
+    wide = n.set("kv_cache_bit_width", 8, 4) == 8
+    kind = n.set("k_quant_type", "PER_TENSOR", "PER_CHANNEL")
+    n.set("v_quant_type", kind)
+    shape = (1,) if kind == "PER_TENSOR" else (few * width,)
+    made = [d.indices((*x.shape[:3], width if wide else width // 2), 256, np.uint8, negative=False) for x in caches]
+    return [x.view(np.int8) if wide else x for x in made], [scale(d, shape) * 3 for _ in "kv"]
 
 
 @rule("EmbedLayerNormalization", domain=MICROSOFT)

@@ -217,6 +217,7 @@ def signatures() -> tuple[Signature, ...]:
         images,
         indexing,
         legacy,
+        mixers,
         ml,
         movement,
         quantised,
@@ -224,16 +225,13 @@ def signatures() -> tuple[Signature, ...]:
         sequences,
     )  # fmt: skip
 
-    kernels = defaultdict(list)
-    for kernel in native.get_all_opkernel_def():
-        if kernel.provider == "CPUExecutionProvider":
-            kinds = {
-                name: tuple(t[7:-1] for t in types if t.startswith("tensor(")) for name, types in kernel.type_constraints.items()
-            }
-            kernels[kernel.domain, kernel.op_name].append((*kernel.version_range, kinds))
+    bindings = defaultdict(list)
+    for kernel in kernels():
+        kinds = {name: tuple(t[7:-1] for t in types if t.startswith("tensor(")) for name, types in kernel.type_constraints.items()}
+        bindings[kernel.domain, kernel.op_name].append((*kernel.version_range, kinds))
     found = []
-    for schema, entered in _schemas():
-        ranges = kernels[schema.domain, schema.name]
+    for schema, entered in schemas():
+        ranges = bindings[schema.domain, schema.name]
         fitting = [_allowed(schema, kinds) for first, last, kinds in ranges if first <= schema.since_version <= last]
         fitting = [kinds for kinds in fitting if kinds is not None]
         if fitting and (schema.domain, schema.name) in RULES:
@@ -251,8 +249,14 @@ def _allowed(schema: object, kinds: dict[str, tuple[str, ...]]) -> dict[str, tup
     return left if all(left[name] or not types for name, types in kinds.items()) else None
 
 
-def _schemas() -> list[tuple[object, int]]:
-    """Those of onnx, and of onnxruntime those that onnx does not have (any more), each with the first opset of onnx that has it."""
+def kernels() -> list:
+    """The kernels of onnxruntime's CPU provider."""
+    return [kernel for kernel in native.get_all_opkernel_def() if kernel.provider == "CPUExecutionProvider"]
+
+
+@lru_cache(maxsize=1)
+def schemas() -> list[tuple[object, int]]:
+    """The schemas of onnx, and of onnxruntime those that onnx lacks, each with the first opset in which onnx has the operator."""
     every = [s for s in defs.get_all_schemas_with_history() if s.domain in DOMAINS]
     theirs = [s for s in native.get_all_operator_schema() if s.domain in DOMAINS]
     entered: dict[tuple[str, str], int] = {}

@@ -24,12 +24,30 @@ def matmul(n: Node, d: Draw) -> Case:
         flip_a, flip_b = n.set("transA", None, 0, 1), n.set("transB", None, 0, 1)
         n.set("alpha", None, 0.5, -2.0)
         a, b = ((*s[:-2], s[-1], s[-2]) if flip else s for s, flip in ((a, flip_a), (b, flip_b)))
+        if len(a) > 2 and len(b) > 2 and d.chance(40):
+            moved_a, moved_b = n.set("transBatchA", 0, 1), n.set("transBatchB", 0, 1)
+            a, b = ((s[-2], *s[:-2], s[-1]) if moved else s for s, moved in ((a, moved_a), (b, moved_b)))
     elif d.chance(15):
         a = (inner,)
     elif d.chance(15):
         b = (inner,)
     parameter = "T" if "T" in n.kernel else "T1"
     return n.case(n.values(parameter, a, Values.PLAIN), n.values(parameter, b, Values.PLAIN), tolerance=Sums.SUMS, maybe=(1,))
+
+
+# activations of fused nodes -> values of their parameters
+ACTIVATIONS = {
+    "Relu": {}, "Tanh": {}, "LeakyRelu": {"alpha": 0.2}, "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
+    "Selu": {"alpha": 1.5, "gamma": 0.7},
+}  # fmt: skip
+
+
+def activated(n: Node, d: Draw) -> dict[str, float]:
+    """Names an activation of a fused node; its parameters, where they are given."""
+    if not n.has("activation"):
+        return {}
+    known = [name for name in ACTIVATIONS if n.op == "FusedGemm" or name != "Selu"]
+    return ACTIVATIONS[n.set("activation", *known)]
 
 
 @rule("Gemm")
@@ -39,7 +57,8 @@ def gemm(n: Node, d: Draw) -> Case:
     flip_a, flip_b = n.set("transA", None, 0, 1), n.set("transB", None, 0, 1)
     n.set("alpha", None, 0.5, -2.0)
     n.set("beta", None, 0.5, 0.0)
-    n.set("activation", "Relu", "Tanh")
+    for name, value in activated(n, d).items():
+        n.set(f"activation_{name}", value)
     c = d.choice([(rows, columns), (columns,), (1, columns), (rows, 1), (1,), ()])
     bias = None if n.version >= 11 and d.chance(25) else n.values("T", c, Values.PLAIN)
     a = n.values("T", (inner, rows) if flip_a else (rows, inner), Values.PLAIN)
@@ -85,10 +104,14 @@ def convolution(n: Node, d: Draw) -> Case:
     inner, outer = d.choice([1, 2, 3, 5]), d.choice([1, 2, 3, 8])
     n.set("group", None if group == 1 else group, group)
     n.set("kernel_shape", None, kernel)
-    n.set("activation", "Relu", "Tanh")
+    parameters = list(activated(n, d).values())
+    n.set("activation_params", parameters or None)
     x = n.values("T", images(d, least, inner * group), Values.PLAIN)
     w = n.values("T", (outer * group, inner, *kernel), Values.PLAIN)
     bias = n.values("T", (outer * group,), Values.PLAIN) if d.chance(50) else None
+    if n.has("activation") and not n.attributes.keys() & {"pads", "strides", "dilations", "auto_pad"} and d.chance(60):
+        whole = [size - k + 1 for size, k in zip(x.shape[2:], kernel)]
+        return n.case(x, w, bias, n.values("T", (x.shape[0], outer * group, *whole), Values.PLAIN), tolerance=Sums.SUMS)
     return n.case(x, w, bias, tolerance=Sums.SUMS, maybe=(1, 2))
 
 

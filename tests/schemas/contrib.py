@@ -70,9 +70,15 @@ def ngram_block(n: Node, d: Draw) -> Case:
 def dynamic_transposed(n: Node, d: Draw) -> Case:
     kernel = [d.integer(1, 3), d.integer(1, 3)]
     n.set("kernel_shape", kernel)
-    n.set("strides", None, [d.integer(1, 2), d.integer(1, 2)])
-    x, w = n.values("T", (1, 2, 4, 3), Values.PLAIN), n.values("T", (2, 3, *kernel), Values.PLAIN)
-    return n.case(x, w, np.array([d.integer(0, (k - 1) // 2) for k in kernel * 2], INT64), tolerance=Sums.SUMS, constant=(2,))
+    strides = n.set("strides", None, [d.integer(1, 2), d.integer(1, 2)]) or [1, 1]
+    n.set("dilations", None, None, [d.integer(1, 2), d.integer(1, 2)])
+    n.set("output_padding", None, [d.integer(0, s - 1) for s in strides])
+    n.set("auto_pad", None, "NOTSET")
+    group = n.set("group", None, 1, 2) or 1
+    x, w = n.values("T", (1, 2 * group, 4, 3), Values.PLAIN), n.values("T", (2 * group, 3, *kernel), Values.PLAIN)
+    pads = np.array([d.integer(0, (k - 1) // 2) for k in kernel * 2], INT64)
+    bias = n.values("T", (3 * group,), Values.PLAIN) if d.chance(50) else None
+    return n.case(x, w, pads, bias, tolerance=Sums.SUMS, constant=(2,))
 
 
 @rule("CDist", domain=MICROSOFT)

@@ -140,6 +140,8 @@ EXPLANATIONS = (
     Explanation("MatMulNBits", lambda c: c.attributes.get("accuracy_level") == 4,
                 "level 4 allows activations of 8 bits; jitrt keeps float32"),
     # -- faults
+    Explanation("MatMulNBits", lambda c: len(c.inputs) > 4 and c.inputs[3] is not None and c.inputs[4] is not None,
+                "with groups onnxruntime forgets the zero points"),
     Explanation("Shrink", lambda c: c.inputs[0].dtype == np.float64, "onnxruntime computes float64 in float32"),
     Explanation("Gather", lambda c: c.inputs[0].dtype.kind == "O", "onnxruntime copies one text of each slice"),
     Explanation("DFT", lambda c: c.inputs[0].dtype == np.float64, "onnxruntime's inverse transform of float64 has float32's error"),

@@ -33,7 +33,11 @@ def matmul_bits(n: Node, d: Draw) -> Case:
         if d.chance(30):
             zero = d.values(a.dtype, (columns * blocks,), Values.POSITIVE) * 4
     bias = n.values("T1", (columns,), Values.PLAIN) if d.chance(40) else None
-    return n.case(a, b, steps, zero, None, bias, tolerance=Sums.SUMS, constant=(1, 2, 3, 5))
+    groups = None
+    if width == 4 and d.chance(20):
+        groups = d.indices((inner,), blocks, np.int32, negative=False)
+    n.set("weight_prepacked", None, 0)
+    return n.case(a, b, steps, zero, groups, bias, tolerance=Sums.SUMS, constant=(1, 2, 3, 4, 5))
 
 
 @rule("MatMulBnb4", domain=MICROSOFT)

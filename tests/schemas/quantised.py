@@ -188,7 +188,7 @@ def quantised_where(n: Node, d: Draw) -> Case:
 
 @rule("QLinearAveragePool", domain="com.microsoft")
 def quantised_pool(n: Node, d: Draw) -> Case:
-    kernel, _, least = window(n, d, d.choice([1, 2, 2]), auto=False)
+    kernel, _, least = window(n, d, d.choice([1, 2, 2]), auto=d.chance(40))
     n.set("kernel_shape", kernel)
     n.set("ceil_mode", None, 0, 1)
     n.set("count_include_pad", None, 0, 1)
