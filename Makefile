@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Extra arguments, e.g. make test PYTEST_ARGS="-k gemm", make demo DEMO_ARGS="--threads 1", make results RESULTS_ARGS="-k zoo",
-# make peers PEERS_ARGS="-k resnet"
+# make peers PEERS_ARGS="-k resnet", make peers PEERS_ARGS="--group transformers"
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 RESULTS_ARGS ?=

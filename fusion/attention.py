@@ -49,7 +49,8 @@ from .scales import scaled
 from .tidy import prune
 
 _EXPONENTIALS = [("exp_flushed(a - b)",), ("exp(a - b)",), ("a - b", "exp(a)"), ("a - b", "exp_flushed(a)")]
-_ZEROED = re.compile(r"select\(a, 0(\.0)?, b\)")  # rows that see nothing
+_REPLACED = re.compile(r"select\(a, (-?[\d.e+]+), b\)")  # a number where a mask says so
+_LOW = -1e30  # a score that is replaced by less weighs nothing beside any other
 _TURNED = (0, 1, 2, 4, 3)  # keys before queries
 
 
@@ -82,7 +83,8 @@ class _Match:
     """A product, `work` on it in order, the softmax of what comes out, views of that, the second product.
 
     Attributes:
-        hidden: says which rows of probabilities are 0, with a last dimension of 1.
+        hidden: says which rows of probabilities are 0, with a last dimension of 1; or which probabilities are, and the scores
+            there are replaced by so low a number that this changes nothing but rows that are hidden as a whole.
     """
 
     first: Kernel
@@ -113,23 +115,23 @@ class _Search:
         """The attention that ends with a primitive."""
         if not _is_product(second) or 0 in (second.outputs[0].size, second.inputs[0].size):
             return None
-        x, views, hidden = second.inputs[0], [], None
+        x, views, zeroed = second.inputs[0], [], None
         while self._read_once(x):
             if keeps_last(x.source, 1):
                 views.append(x.source)
                 x = x.source.input
-            elif hidden is None and (found := _zeroed(x.source)) is not None:
+            elif zeroed is None and (found := _replaced(x.source)) is not None and found.number == 0:
                 views.append(x.source)
-                hidden, x = found
+                zeroed, x = found, found.value
             else:
                 break
         softmax = self._softmax(x.source) if self._read_once(x) else None
-        if softmax is None:
+        if softmax is None or not (zeroed is None or zeroed.rows or _hides(softmax[0].input, zeroed)):
             return None
         for first in _products_before(softmax[0].input):
             work = self._between(first, softmax)
             if work is not None:
-                return _Match(first, work, softmax, tuple(views), hidden, second)
+                return _Match(first, work, softmax, tuple(views), zeroed.where if zeroed else None, second)
         return None
 
     def _read_once(self, x: Tensor) -> bool:
@@ -187,14 +189,33 @@ def _is_product(p: Primitive | None) -> bool:
     return isinstance(p, Kernel) and p.name == "matmul" and None not in p.inputs and p.outputs[0].dtype in (np.float32, np.float64)
 
 
-def _zeroed(p: Primitive | None) -> tuple[Tensor, Tensor] | None:
-    """What says which rows of a value p makes 0, and the value."""
-    if not isinstance(p, Map):
+@dataclass(frozen=True)
+class _Replaced:
+    """A value with a number where a mask says so."""
+
+    where: Tensor
+    number: float
+    value: Tensor
+
+    @property
+    def rows(self) -> bool:
+        """Whether only whole rows are replaced."""
+        return self.where.rank == 0 or self.where.shape[-1] == 1
+
+
+def _replaced(p: Primitive | None) -> _Replaced | None:
+    """What p is if it replaces elements of a value of its own shape by a number."""
+    if not isinstance(p, Map) or p.inputs[-1].shape != p.output.shape or p.inputs[-1].dtype != p.output.dtype:
         return None
-    hidden, value = p.inputs[0], p.inputs[-1]
-    zero = _ZEROED.fullmatch(p.text) if len(p.inputs) == 2 else p.text == "select(a, b, c)" and literal(p.inputs[1]) == 0
-    rows = hidden.rank == 0 or hidden.shape[-1] == 1
-    return (hidden, value) if zero and rows and value.shape == p.output.shape and value.dtype == p.output.dtype else None
+    text = _REPLACED.fullmatch(p.text) if len(p.inputs) == 2 else None
+    number = float(text[1]) if text else literal(p.inputs[1]) if p.text == "select(a, b, c)" else None
+    return None if number is None else _Replaced(p.inputs[0], number, p.inputs[-1])
+
+
+def _hides(scores: Tensor, zeroed: _Replaced) -> bool:
+    """Whether what is zeroed has weighed nothing, as its scores were replaced, too (unless that is a whole row)."""
+    low = _replaced(scores.source)
+    return low is not None and low.where is zeroed.where and low.number < _LOW and scores.shape == zeroed.value.shape
 
 
 def _folds(p: Primitive | None, x: Tensor, *folds: Fold) -> bool:
@@ -258,10 +279,23 @@ class _Rewrite:
         if match.hidden is None or (match.hidden.is_constant and not match.hidden.constant.any()):
             return [Move(Reshape(out.shape), y, out, match.nodes)]
         shape = next(p.output.shape for p in match.views if isinstance(p, Map))
-        rows = self.heads.spread(shape[:-1], match.hidden.shape[:-1])
-        hidden = self._view(match.hidden, Reshape((*rows, 1) if match.hidden.rank else ()))
+        hidden = self._whole_rows(match.hidden)
+        rows = self.heads.spread(shape[:-1], hidden.shape[:-1])
+        hidden = self._view(hidden, Reshape((*rows, 1) if hidden.rank else ()))
         zeroed = Map("select(a, 0.0, b)", (hidden, y), Tensor(y.dtype, y.shape), match.nodes)
         return [zeroed, Move(Reshape(out.shape), zeroed.output, out, match.nodes)]
+
+    def _whole_rows(self, hidden: Tensor) -> Tensor:
+        """Which rows are hidden as a whole, with a last dimension of 1."""
+        if hidden.rank == 0 or hidden.shape[-1] == 1:
+            return hidden
+        wanted = key("rows", id(hidden))
+        if wanted not in self.turned:
+            rows = Tensor(hidden.dtype, (*hidden.shape[:-1], 1))
+            self.before.append(Reduce(Fold.MIN, hidden, (hidden.rank - 1,), rows, self.match.nodes))
+            self.turned[wanted] = rows
+            self.kept.append(hidden)
+        return self.turned[wanted]
 
     def _heads(self, a: Tensor, b: Tensor, c: Tensor) -> Heads:
         match = self.match

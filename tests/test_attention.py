@@ -113,6 +113,20 @@ def test_what_others_read_stays_as_it_is(text: str) -> None:
     check(model_of(text), kernels=0)
 
 
+ZEROED = (
+    f"({QKV}, bool[{B},1,{S},{T}] m, bool[{B},1,{S},{T}] n) => ({Y}) <float low = {{LOW}}, float zero = {{0.0}}>"
+    " { a = MatMul (q, k) c = Where (m, low, a) p = Softmax <axis = -1> (c) z = Where (OTHER, zero, p) y = MatMul (z, v) }"
+)
+
+
+@pytest.mark.parametrize(("low", "other", "kernels"), [(LOWEST, "m", 1), (-1e31, "m", 1), (-9.0, "m", 0), (LOWEST, "n", 0)])
+def test_what_is_hidden_before_a_softmax_may_be_zeroed_behind_it(low: float, other: str, kernels: int) -> None:
+    """As DeBERTa's exports do: that changes rows only of which everything is hidden."""
+    m, n = RNG.random((2, B, 1, S, T)) < 0.3
+    m[0, 0, 3], m[1, 0, :5], m[1, 0, 7] = True, True, False
+    check(model_of(ZEROED.replace("LOW", repr(low)).replace("OTHER", other)), kernels, {"m": m, "n": n})
+
+
 MASKS = {
     "a key": (T,), "a query": (S, 1), "a pair": (S, T), "a batch": (B, 1, 1, 1), "a batch's key": (B, 1, 1, T),
     "a batch's pair": (B, 1, S, T), "a head's pair": (1, N, S, T), "all": (B, N, S, T), "one": (1,), "a head": (N, 1, 1),

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx.parser
+import onnxruntime
 import pytest
 
-from benchmarks import cases
+from benchmarks import cases, zoo
 from benchmarks.compare import Difference
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import driver, models
+from benchmarks.peers import child, decoding, driver, models
 from benchmarks.peers.driver import ROUNDS, RUNS, Child, ChildError, Measured, Sitting
 
 MODEL = """
@@ -117,11 +118,11 @@ def test_a_model_that_a_runtime_refuses_is_an_error_with_its_reason(feeds, tmp_p
         child.stop()
 
 
-def _row(peers: dict[str, float], wrong: str = "") -> command.Row:
+def _row(peers: dict[str, float], wrong: str = "", entries: dict[str, str] | None = None) -> command.Row:
     found = {name: Measured(times=[time]) for name, time in peers.items()}
     differences = {name: Difference(0.5, 0.1, False) if name == wrong else Difference(0.0, 0.0, True) for name in peers}
-    case = cases.Case("squeezenet1_1", "zoo", lambda: None)
-    return command.Row(case, found | {"openvino": Measured(failure="no")}, differences)
+    subject = models.Subject(cases.Case("squeezenet1_1", "zoo", lambda: None), 1.1, entries or {})
+    return command.Row(subject, found | {"openvino": Measured(failure="no")}, differences)
 
 
 def test_the_ratio_is_to_the_fastest_peer_that_is_right():
@@ -134,7 +135,53 @@ def test_the_ratio_is_to_the_fastest_peer_that_is_right():
     assert command._cells(_row({"jitrt": 0.010}))[1:9] == ["10.00 ms", "absent", "failed", "absent", "", "", "1.1", "NO"]
 
 
+def test_weights_in_less_memory_may_differ_by_a_hundredth_and_say_so():
+    row = _row({"jitrt": 0.010, "onnxruntime": 0.018}, entries=models.NARROW)
+    row.differences["jitrt"] = Difference(0.05, 0.005, False)
+    assert not row.problem
+    assert command._cells(row)[0] == "squeezenet1_1, bfloat16 weights"
+    assert command._cells(row)[9] == "5.0e-02 (0.5% of the largest)"
+    row.differences["jitrt"] = Difference(0.5, 0.05, False)
+    assert row.problem == "outputs differ"
+    assert command._cells(row)[9].endswith("TOO LARGE")
+
+
 def test_every_promised_model_is_in_the_catalogue():
-    names = {str(case) for case in models.chosen("")}
-    assert {name for name in models.PROMISED if name.startswith("zoo: ")} <= names
-    assert {str(case) for case in models.chosen("zoo bert_base")} == {"zoo: bert_base", "zoo: bert_base, batch 8"}
+    for group in models.GROUPS.values():
+        names = [str(subject) for subject in group.subjects()]
+        assert {name for name in group.promised if not name.startswith("real: ")} <= set(names)
+        assert len(set(names)) == len(names)
+
+
+def test_words_choose_from_the_catalogue_and_the_strictest_promise_counts():
+    def promised(words: str) -> dict[str, float | None]:
+        return {str(subject): subject.least for subject in models.chosen(words)}
+
+    assert promised("zoo bert_base") == {"zoo: bert_base": 1.08, "zoo: bert_base, batch 8": 1.08}
+    assert promised("convnext") == {"zoo: convnext_tiny": 1.2}
+    assert promised("gpt2 BFLOAT16") == {"zoo: gpt2, past of 256, bfloat16 weights": 1.7}
+    assert promised("zoo: mlp") == {"zoo: mlp": None}
+
+
+SIZES = {"layers": 2, "width": 64, "heads": 4, "vocabulary": 50, "context": 32}
+
+
+@pytest.mark.parametrize("runtime", ["jitrt", "onnxruntime"])
+def test_a_step_of_a_decoder_can_be_repeated_on_its_cache(runtime):
+    model, feeds = zoo.build("gpt2", **SIZES), zoo.inputs("gpt2", past_sequence=7, **SIZES)
+    outputs = [output.name for output in model.graph.output]
+    request = {"model": model.SerializeToString(), "outputs": outputs, "threads": 1, "entries": {}}
+    run = child.LOADERS[runtime](request, feeds)
+    wanted = onnxruntime.InferenceSession(request["model"]).run(None, feeds)
+    for _ in range(3):
+        for found, expected in zip(run(), wanted, strict=True):
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_reads_its_weights_and_its_cache_but_no_tables():
+    model, feeds = zoo.build("gpt2", **SIZES), zoo.inputs("gpt2", past_sequence=7, **SIZES)
+    weights = zoo.outline("gpt2", **SIZES)[1] - 32 * 64  # positions; the table of tokens gives the logits, too
+    assert decoding.bytes_read(model, feeds) == 4 * (weights + 2 * 2 * 7 * 64)
+    reading = decoding.Reading([0.02, 0.016, 0.03], 9 * 10**8, [5e10, 6e10, 6e10])
+    assert reading.share == pytest.approx(0.75)
+    assert decoding.cells("gpt2", 7, reading)[1:] == [*("20.00 ms", "900 MB", "45.0 GB/s", "60.0 GB/s", "75%", "94%", "90%", "NO")]

@@ -1,7 +1,8 @@
 """`python -m benchmarks.peers`: measure jitrt beside onnxruntime, OpenVINO and MNN in one sitting, and write PEERS.md.
 
-A peer that is not installed, cannot run a model, crashes or hangs is reported, and the rest goes on. Exits with 1 if
-jitrt failed or its outputs differ from onnxruntime's; a promise that is not kept is only reported.
+`--group transformers` measures transformers instead, and writes PEERS_TRANSFORMERS.md (see `models.GROUPS`). A peer that
+is not installed, cannot run a model, crashes or hangs is reported, and the rest goes on. Exits with 1 if jitrt failed or its
+outputs differ from onnxruntime's; a promise that is not kept is only reported.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import cases, machine
-from benchmarks.compare import ATOL, RTOL, Difference, difference
+from benchmarks import machine
+from benchmarks.compare import ATOL, RTOL, Difference, difference, in_new_process
 from benchmarks.console import progress
 from benchmarks.report import Circumstances, Table, geometric_mean, page, seconds, verdict
 
-from . import batch, models
+from . import batch, decoding, models
 from .driver import Child, ChildError, Measured, Sitting
+from .models import Group, Subject
 
-FILE = Path(__file__).resolve().parent.parent / "PEERS.md"
+FOLDER = Path(__file__).resolve().parent.parent
 OURS, REFERENCE = "jitrt", "onnxruntime"
 RUNTIMES = {OURS: "jitrt", REFERENCE: "onnxruntime", "openvino": "OpenVINO", "MNN": "MNN"}
 WRONG = 1e-2  # of the largest value of an output: a peer that is further off computes something else, and does not count
@@ -39,12 +41,13 @@ TEXT = (
     "shortest runs, which says more on a busy machine. Ratios compare across machines, times do not. First runs are jitrt's,",
     "with an empty kernel store. Differences are those to onnxruntime's outputs; peers' are mentioned where they exceed rtol",
     f"{RTOL:g} and atol {ATOL:g}, and a peer that is off by more than {WRONG:g} of an output's largest value does not count.",
+    "Decoders keep keys and values between runs: jitrt in caches (`bind_cache`), onnxruntime in bound values.",
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A case and what every runtime made of it.
+    """A subject and what every runtime made of it.
 
     Attributes:
         found: by runtime; those that are absent are left out.
@@ -52,7 +55,7 @@ class Row:
         failure: why nothing could be measured.
     """
 
-    case: cases.Case
+    subject: Subject
     found: dict[str, Measured] = field(default_factory=dict)
     differences: dict[str, Difference] = field(default_factory=dict)
     failure: str = ""
@@ -79,8 +82,13 @@ class Row:
         ours = self.found.get(OURS)
         if self.failure or ours is None:
             return self.failure or "not installed"
+        return ours.failure or ("" if self.agrees else "outputs differ")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether jitrt's outputs are onnxruntime's, but for what special options allow."""
         exact = self.differences.get(OURS)
-        return ours.failure or ("outputs differ" if exact and not exact.agrees else "")
+        return exact is None or exact.agrees or (bool(self.subject.entries) and not self.wrong(OURS))
 
 
 def main() -> int:
@@ -89,23 +97,23 @@ def main() -> int:
     load, start = machine.load(), time.perf_counter()
     versions = {name: _version(name, python) for name, python in arguments.python.items()}
     present = {name: python for name, python in arguments.python.items() if versions[name]}
-    selected = models.chosen(arguments.k)
-    rows = [_row(case, f"[{i}/{len(selected)}] {case}", present, arguments) for i, case in enumerate(selected, 1)]
-    images = None if arguments.k or OURS not in present else batch.image_times(arguments.threads, 2 * arguments.seconds)
-    tables = [_table(rows), *_promises(rows, images, cold=not arguments.warm), *_failures(rows)]
+    group = Group("", {}) if arguments.k else models.GROUPS[arguments.group]
+    selected = models.chosen(arguments.k) if arguments.k else group.subjects()
+    rows = [_row(subject, f"[{i}/{len(selected)}] {subject}", present, arguments) for i, subject in enumerate(selected, 1)]
+    tables = [_table(rows), *_promises(rows, group, arguments), *_decoding(group, arguments), *_failures(rows)]
     for each in tables:
         each.show()
     idle = _idle(rows)
     print(*idle)
     minutes = (time.perf_counter() - start) / 60
-    output = arguments.output or (None if arguments.k else FILE)
+    output = arguments.output or (None if arguments.k else FOLDER / group.file)
     if output is not None:
         command = ["python", "-m", "benchmarks.peers", *sys.argv[1:]]
         text = ", ".join(f"{RUNTIMES[name]} {version or 'absent'}" for name, version in versions.items())
         how = Circumstances(command, load, minutes, text, arguments.threads)
         output.write_text(page("jitrt beside its peers", how, [*TEXT, *idle], tables))
     print(f"\n{minutes:.1f} minutes{'' if output is None else f'; written to {output}'}")
-    problems = [f"{row.case}: {row.problem}" for row in rows if row.problem]
+    problems = [f"{row.subject}: {row.problem}" for row in rows if row.problem]
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 
@@ -115,11 +123,12 @@ def _arguments() -> argparse.Namespace:
     words = "any models of the catalogue with all these words in their names; no file is written"
     interpreter = f"the interpreter that has one of {', '.join(RUNTIMES)}"
     parser.add_argument("-k", default="", metavar="WORDS", help=words)
+    parser.add_argument("--group", choices=models.GROUPS, default=next(iter(models.GROUPS)), help="what is measured without words")
     parser.add_argument("--threads", type=int, default=min(2, machine.cpu_count()), help="of each runtime")
     parser.add_argument("--seconds", type=float, default=8.0, help="spent on the turns of a model")
     parser.add_argument("--python", action="append", default=[], metavar="RUNTIME=PATH", help=interpreter)
     parser.add_argument("--warm", action="store_true", help="keep the kernel store; default: an empty one for each model")
-    parser.add_argument("--output", type=Path, help=f"default: {FILE.name} among the benchmarks, if no words are given")
+    parser.add_argument("--output", type=Path, help="default: the group's page among the benchmarks, if no words are given")
     arguments = parser.parse_args()
     given = dict(text.partition("=")[::2] for text in arguments.python)
     if not given.keys() <= RUNTIMES.keys():
@@ -146,16 +155,16 @@ def _version(name: str, python: str) -> str:
     return version
 
 
-def _row(case: cases.Case, text: str, runtimes: dict[str, str], arguments: argparse.Namespace) -> Row:
+def _row(subject: Subject, text: str, runtimes: dict[str, str], arguments: argparse.Namespace) -> Row:
     folder = nullcontext(None) if arguments.warm else tempfile.TemporaryDirectory(prefix="jitrt-bench-")
     with progress(text), folder as store:
         environment = {} if store is None else {"JITRT_CACHE_DIR": store}
         try:
-            model, feeds = case.make()
+            model, feeds = subject.case.make()
         except Exception as error:
-            return Row(case, failure=f"cannot be made: {type(error).__name__}: {error}")
-        found = Sitting(runtimes, arguments.threads, arguments.seconds, environment).measure(model, feeds)
-    row = Row(case, found, _differences(found))
+            return Row(subject, failure=f"cannot be made: {type(error).__name__}: {error}")
+        found = Sitting(runtimes, arguments.threads, arguments.seconds, environment).measure(model, feeds, subject.entries)
+    row = Row(subject, found, _differences(found))
     print("    " + "  ".join(_cells(row)[1:]), flush=True)
     return row
 
@@ -189,16 +198,16 @@ def _table(rows: list[Row]) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    least, ratio, shortest = models.PROMISED.get(str(row.case)), row.ratio(), row.ratio(min)
+    least, ratio, shortest = row.subject.least, row.ratio(), row.ratio(min)
     kept = None if least is None else ratio is not None and ratio >= least
     ours = row.found.get(OURS)
     return [
-        row.case.name,
+        row.subject.name,
         *(_time(row, name) for name in RUNTIMES),
         *("" if r is None else f"{r:.2f}" for r in (ratio, shortest)),
         "" if least is None else f"{least:g}",
         verdict(kept),
-        _exactness(row.differences.get(OURS)),
+        _exactness(row),
         f"{ours.first:.1f} s" if ours and ours.first else "",
     ]
 
@@ -216,8 +225,12 @@ def _time(row: Row, name: str) -> str:
     return f"{seconds(later)} ({'WRONG' if row.wrong(name) else 'differs'}: {exact.absolute:.0e})"
 
 
-def _exactness(exact: Difference | None) -> str:
-    return "" if exact is None else f"{exact.absolute:.1e}" + ("" if exact.agrees else ", TOO LARGE")
+def _exactness(row: Row) -> str:
+    exact = row.differences.get(OURS)
+    if exact is None:
+        return ""
+    share = f" ({exact.relative:.1%} of the largest)" if row.subject.entries else ""
+    return f"{exact.absolute:.1e}{share}{'' if row.agrees else ', TOO LARGE'}"
 
 
 def _mean(rows: list[Row]) -> str:
@@ -225,34 +238,59 @@ def _mean(rows: list[Row]) -> str:
     return f"geometric mean of the ratios: {geometric_mean(ratios):.2f}" if ratios else ""
 
 
-def _promises(rows: list[Row], images: tuple[float, float] | None, cold: bool) -> list[Table]:
-    """What has been promised of all models together; `images`: times of an image alone and in a batch."""
-    promised = {row.case.name: ratio for row in rows if models.PROMISED.get(str(row.case)) and (ratio := row.ratio())}
-    lines = []
-    if promised:
-        mean, worst = geometric_mean(list(promised.values())), min(promised, key=promised.__getitem__)
-        least = promised[worst]
-        lines += [
-            ["geometric mean of those with a promise", f"{mean:.2f}", f"{models.MEAN:g}", verdict(mean >= models.MEAN)],
-            [f"the slowest of them ({worst})", f"{least:.2f}", f"{models.WORST:g}", verdict(least >= models.WORST)],
-        ]
-    if images is not None:
-        alone, batched = images
-        what = f"{batch.MODEL}, batch {batch.BATCH}: time of an image, in turns with {batch.BATCH} runs on one"
-        lines.append([what, seconds(batched), seconds(alone), verdict(batched <= alone)])
-    firsts = {row.case.name: row.found[OURS].first for row in rows if OURS in row.found and row.found[OURS].first}
-    if firsts and cold:
-        longest = max(firsts, key=firsts.__getitem__)
-        first = firsts[longest]
-        what = f"the longest first run, store empty ({longest})"
-        lines.append([what, f"{first:.1f} s", f"{models.COLD:g} s", verdict(first <= models.COLD)])
+def _promises(rows: list[Row], group: Group, arguments: argparse.Namespace) -> list[Table]:
+    """What has been promised of all models together."""
+    lines = [*_ratios(rows, group), *_batches(rows, group, arguments), *([] if arguments.warm else _firsts(rows, group))]
     return [Table("Promises", ("what", "jitrt", "promised", "kept"), lines)] if lines else []
+
+
+def _ratios(rows: list[Row], group: Group) -> list[list[str]]:
+    """The geometric mean and the least of the ratios that have a promise."""
+    promised = {row.subject.name: ratio for row in rows if row.subject.least and (ratio := row.ratio())}
+    lines = []
+    if promised and group.mean is not None:
+        mean = geometric_mean(list(promised.values()))
+        lines.append(["geometric mean of those with a promise", f"{mean:.2f}", f"{group.mean:g}", verdict(mean >= group.mean)])
+    if promised and group.worst is not None:
+        name, least = min(promised.items(), key=lambda item: item[1])
+        lines.append([f"the slowest of them ({name})", f"{least:.2f}", f"{group.worst:g}", verdict(least >= group.worst)])
+    return lines
+
+
+def _batches(rows: list[Row], group: Group, arguments: argparse.Namespace) -> list[list[str]]:
+    """The time of an image in a batch, not above that of an image alone."""
+    if not group.batches or not any(OURS in row.found for row in rows):
+        return []
+    alone, batched = batch.image_times(arguments.threads, 2 * arguments.seconds)
+    what = f"{batch.MODEL}, batch {batch.BATCH}: time of an image, in turns with {batch.BATCH} runs on one"
+    return [[what, seconds(batched), seconds(alone), verdict(batched <= alone)]]
+
+
+def _firsts(rows: list[Row], group: Group) -> list[list[str]]:
+    """The longest first run with an empty store."""
+    firsts = {row.subject.name: row.found[OURS].first for row in rows if OURS in row.found and row.found[OURS].first}
+    if not firsts or group.cold is None:
+        return []
+    longest, first = max(firsts.items(), key=lambda item: item[1])
+    what = f"the longest first run, store empty ({longest})"
+    return [[what, f"{first:.1f} s", f"{group.cold:g} s", verdict(first <= group.cold)]]
+
+
+def _decoding(group: Group, arguments: argparse.Namespace) -> list[Table]:
+    """How fast steps of decoders read memory, and how fast it can be read."""
+    lines = []
+    for name, past in group.decoding.items():
+        with progress(f"{name}, past of {past}: bytes a second"):
+            lines.append(
+                decoding.cells(name, past, in_new_process(decoding.measure, name, past, arguments.threads, arguments.seconds))
+            )
+    return [Table("Reading memory", decoding.TITLES, lines, decoding.NOTE)] if lines else []
 
 
 def _failures(rows: list[Row]) -> list[Table]:
     """What could not be measured, and why."""
-    lines = [[row.case.name, "", row.failure] for row in rows if row.failure]
-    lines += [[row.case.name, RUNTIMES[n], m.failure] for row in rows for n, m in row.found.items() if m.failure]
+    lines = [[row.subject.name, "", row.failure] for row in rows if row.failure]
+    lines += [[row.subject.name, RUNTIMES[n], m.failure] for row in rows for n, m in row.found.items() if m.failure]
     return [Table("Failures", ("model", "runtime", "what"), lines)] if lines else []
 
 

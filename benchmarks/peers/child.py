@@ -4,9 +4,9 @@ Every request is a line of JSON on standard input, every answer one on standard 
 standard error. A request's `do` is one of
 
 - version: answers with the runtime's `version`, None if it is not installed;
-- load: a `model` (.onnx), `feeds` (.npz), names of `outputs`, number of `threads`; runs the model once, writes what it
-  gave into the file `results` (.npz, in the order of `outputs`), and answers with `seconds` from importing the runtime
-  to the first result;
+- load: a `model` (.onnx), `feeds` (.npz), names of `outputs`, number of `threads`, `entries` of jitrt's session options;
+  runs the model once, writes what it gave into the file `results` (.npz, in the order of `outputs`), and answers with
+  `seconds` from importing the runtime to the first result;
 - run: for at least `seconds` and `least` runs after one that is not timed; answers with the `times` of the runs.
 
 An answer with `error` says what went wrong. Only the standard library is imported before the clock of `load` starts.
@@ -23,30 +23,73 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-Run = Callable[[], list]  # runs a model once: its outputs, numpy arrays
+Run = Callable[[], list]  # runs a model once: its outputs, arrays or values that have `numpy()`
+PAST, PRESENT = "past_key_values.", "present."  # how the names of inputs and outputs that are caches begin
 
 
 # ---- the runtimes: functions from a request and its arrays to a run
 
 
-def _session(runtime, request: dict, feeds: dict) -> Run:
-    """jitrt, and onnxruntime, whose interface it has."""
+def _session(runtime, request: dict, entries: dict):
+    """A session of jitrt, or of onnxruntime, whose interface it has."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = request["threads"]
-    session = runtime.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(request["outputs"], feeds)
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
+    return runtime.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
+
+
+def _caches(request: dict, feeds: dict) -> dict:
+    """Inputs that are past keys and values, and the longer outputs that take their places in the next run."""
+    pairs = {name: PRESENT + name[len(PAST) :] for name in feeds if name.startswith(PAST)}
+    return {past: present for past, present in pairs.items() if present in request["outputs"]}
 
 
 def _jitrt(request: dict, feeds: dict) -> Run:
+    """Caches stay where they are, and forget after a step what it has written."""
     import jitrt
 
-    return _session(jitrt, request, feeds)
+    session, outputs, pairs = _session(jitrt, request, request["entries"]), request["outputs"], _caches(request, feeds)
+    if not pairs:
+        return lambda: session.run(outputs, feeds)
+    binding = session.io_binding()
+    for name in feeds.keys() - pairs.keys():
+        binding.bind_cpu_input(name, feeds[name])
+    caches = {new: binding.bind_cache(old, new, feeds[old], 2 * feeds[old].shape[-2]) for old, new in pairs.items()}
+    rows = {new: cache.rows for new, cache in caches.items()}
+    others = [name for name in outputs if name not in caches]
+    for name in others:
+        binding.bind_output(name)
+
+    def run() -> list:
+        for name, cache in caches.items():
+            cache.rows = rows[name]
+        session.run_with_iobinding(binding)
+        found = {**caches, **dict(zip(others, binding.get_outputs()))}
+        return [found[name] for name in outputs]
+
+    return run
 
 
 def _onnxruntime(request: dict, feeds: dict) -> Run:
+    """Caches are read and written where they are: the past in one place, the present in another."""
     import onnxruntime
 
-    return _session(onnxruntime, request, feeds)
+    session, outputs = _session(onnxruntime, request, {}), request["outputs"]
+    if not _caches(request, feeds):
+        return lambda: session.run(outputs, feeds)
+    binding, held = session.io_binding(), onnxruntime.OrtValue.ortvalue_from_numpy
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, held(array))
+    written = [held(array) for array in session.run(outputs, feeds)]
+    for name, value in zip(outputs, written):
+        binding.bind_ortvalue_output(name, value)
+
+    def run() -> list:
+        session.run_with_iobinding(binding)
+        return written
+
+    return run
 
 
 def _openvino(request: dict, feeds: dict) -> Run:
@@ -145,7 +188,7 @@ class Child:
         run = LOADERS[self._runtime](request, feeds)
         outputs = run()
         seconds = time.perf_counter() - start
-        np.savez(request["results"], *outputs)
+        np.savez(request["results"], *(x if isinstance(x, np.ndarray) else x.numpy() for x in outputs))
         self._run = run
         return {"seconds": seconds}
 

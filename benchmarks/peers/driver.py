@@ -79,12 +79,14 @@ class Sitting:
     load_limit: float = LOAD_LIMIT
     run_limit: float = RUN_LIMIT
 
-    def measure(self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, Measured]:
-        """Load a model into every runtime, one after the other, and let them run in turns."""
+    def measure(
+        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], entries: Mapping[str, str] | None = None
+    ) -> dict[str, Measured]:
+        """Load a model into every runtime, one after the other, and let them run in turns; `entries` are for jitrt's session."""
         found = {name: Measured() for name in self.runtimes}
         children: dict[str, Child] = {}
         with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as folder:
-            request = write_request(Path(folder), model, feeds) | {"threads": self.threads}
+            request = write_request(Path(folder), model, feeds) | {"threads": self.threads, "entries": dict(entries or {})}
             try:
                 for name, python in self.runtimes.items():
                     self._load(name, python, request, children, found[name])
