@@ -23,6 +23,7 @@ _B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays 
 _PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
 _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
+_SEARCHED = 8  # rows of up to so many tiles are cut in the best of all ways
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
@@ -74,7 +75,16 @@ def crosses_rows() -> bool:
 
 @lru_cache(maxsize=4096)
 def split_row(width: int) -> tuple[int, int, int, int]:
-    """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost."""
+    """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost.
+
+    A wide row begins with tiles of the height that costs the least for a pixel; what they leave is looked up.
+    """
+    tallest = heights()[0]
+    spare = (width - _SEARCHED * tallest) // tallest
+    if spare > 0:
+        first, count, second, tiles = split_row(width - spare * tallest)
+        if first == tallest:
+            return first, count + spare, second, tiles + spare
     best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
     for first in heights():
         for second in (0, *heights()):

@@ -1,0 +1,28 @@
+"""How rows of pixels are cut into register tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jitrt.ops.kernels import blocking
+
+HEIGHTS = {"32 registers": (14, 10, 8, 7, 6, 4, 2, 1), "16": (6, 5, 4, 3, 2, 1), "16, no multiply-add": (4, 3, 2, 1)}
+
+
+@pytest.mark.parametrize("registers", HEIGHTS)
+def test_rows_of_any_width_are_cut_at_the_least_cost_of_two_heights(monkeypatch, registers: str) -> None:
+    heights = HEIGHTS[registers]
+    monkeypatch.setattr(blocking, "heights", lambda: heights)
+    blocking.split_row.cache_clear()
+    cost = {h: blocking._tile_cost(h) for h in heights}
+    try:
+        for width in (0, 1, 2, 13, *range(14, 160), 197, 1000, 4093):
+            first, count, second, tiles = blocking.split_row(width)
+            assert first * count + second * (tiles - count) == width
+            counts = np.arange(width + 1)
+            pairs = [(a, b, counts[(a * counts <= width) & ((width - a * counts) % b == 0)]) for a in heights for b in heights]
+            least = min((n * cost[a] + (width - a * n) // b * cost[b]).min() for a, b, n in pairs if len(n))
+            assert count * cost[first] + (tiles - count) * cost.get(second, 0) == pytest.approx(least)
+    finally:
+        blocking.split_row.cache_clear()
