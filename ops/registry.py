@@ -32,8 +32,8 @@ FAMILIES = (
     "elementwise", "cast", "shape", "movement", "reduce", "norm", "matmul", "conv", "pool", "gather", "scatter", "scan",
     "patches", "spectrum", "quant", "qlinear", "einsum", "gradient", "optimizers", "control", "sequence", "resize", "rnn", "random",
     "sort", "linalg", "detection", "contrib_fused", "contrib_attention", "contrib_decoding", "contrib_quant", "contrib_blockwise",
-    "contrib_tensor", "contrib_text", "contrib_generation", "contrib_mixers", "contrib_legacy", "text", "ngrams", "ml_features",
-    "ml_labels", "ml_linear", "ml_trees",
+    "contrib_tensor", "contrib_text", "contrib_generation", "contrib_mixers", "linear_attention", "contrib_legacy", "text",
+    "ngrams", "ml_features", "ml_labels", "ml_linear", "ml_trees",
 )  # fmt: skip
 
 

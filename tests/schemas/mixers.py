@@ -82,3 +82,28 @@ def rotary_of_three(n: Node, d: Draw) -> Case:
     x = n.values("T", (batch, heads, length, size) if d.chance(30) else (batch, length, heads * size), Values.PLAIN)
     positions = d.indices((3, batch, length), 9, negative=False)
     return n.case(x, positions, *(n.values("T", (9, half), Values.PLAIN) for _ in "cs"), tolerance=Sums.SUMS)
+
+
+@rule("LinearAttention", domain=MICROSOFT)
+def linear_attention(n: Node, d: Draw) -> Case:
+    batch, tokens, few, size, width = (
+        d.integer(1, 2),
+        d.choice([1, 1, 2, 5]),
+        d.integer(1, 2),
+        d.choice([3, 8]),
+        d.choice([4, 9, 17]),
+    )
+    queries, values, keys = d.choice([(few, few, few), (2 * few, few, few), (few, 2 * few, few), (few, 2 * few, 2 * few)])
+    n.set("q_num_heads", queries)
+    n.set("kv_num_heads", values)
+    n.set("scale", None, 0.0, 0.3)
+    n.set("chunk_size", None, 16)
+    n.set("state_window", None, 0)
+    rule = n.set("update_rule", None, "linear", "gated", "delta", "gated_delta") or "gated_delta"
+    q, k, v = (n.values("T", (batch, tokens, count), Values.PLAIN) / 3 for count in (queries * size, keys * size, values * width))
+    n.bind("S", n.type("T"))
+    past = n.values("S", (batch, values, size, width), Values.PLAIN) if d.chance(60) else None
+    per = d.choice([values, values * size])
+    decay = -n.values("T", (batch, tokens, per), Values.POSITIVE) if "gated" in rule else None
+    beta = n.values("T", (batch, tokens, d.choice([1, values])), Values.POSITIVE) / 2 if "delta" in rule else None
+    return n.case(q, k, v, past, decay, beta, outputs=2, tolerance=Sums.SUMS)

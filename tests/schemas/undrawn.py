@@ -25,7 +25,6 @@ OPERATORS = {
     "GatherPacked": "of the newest models alone",
     "HyperConnectionPostMix": "of the newest models alone",
     "HyperConnectionPreMix": "of the newest models alone",
-    "LinearAttention": "of the newest models alone",
     "MoE": "of the newest models alone",
     "MoEGroupRouter": "of the newest models alone",
     "NGramHashMapping": "of the newest models alone",
