@@ -106,7 +106,7 @@ def measure(case: Case, children: Mapping[str, Child], threads: int) -> dict[str
     """
     times: dict[str, list[float]] = {name: [] for name in children}
     with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as folder:
-        request = write_request(Path(folder), case.model, case.feeds) | {"threads": threads}
+        request = write_request(Path(folder), case.model, case.feeds) | {"threads": threads, "entries": {}}
         for child in children.values():
             child.ask(request | {"do": "load", "results": str(Path(folder) / "results.npz")}, LOAD_LIMIT)
         for _ in range(TURNS):

@@ -13,11 +13,6 @@ BYTES = [np.uint8, np.int8]
 FLOAT = np.float32
 
 
-@pytest.fixture(autouse=True)
-def _the_same_numbers_whatever_ran_before() -> None:
-    rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
-
-
 def scalar(value: float) -> Array:
     """A scale."""
     return np.array(value, FLOAT)
