@@ -13,12 +13,13 @@ from functools import lru_cache
 
 from ..ops.kernels.spec import KernelSpec, generated
 from ..ops.primitives import Fold
-from .loopcode import Access, LoopCode, Shape, Statement, is_dear
+from .loopcode import SIZES_AT, Access, LoopCode, Shape, Statement, is_dear
 from .schedule import Schedule
 
 # bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
 # for stores of neighbouring elements whose addresses look alike in their low 12 bits (tensors begin at pages)
 RESERVED = 64 + 2048
+LINE = 64  # bytes of a cache line
 BLOCK = 512  # elements of a staged row that all passes go over before the next ones
 AHEAD_ROWS = 8  # by which work on scores does
 AHEAD = 1024  # bytes by which a single pass prefetches
@@ -57,7 +58,7 @@ def generate(code: LoopCode, lanes: int) -> Generated:
     cost = sum(8 if is_dear(s.text) else 1 for s in code.statements) + len(code.operands)
     schedule = writer.schedule
     kernel = generated(name, writer.write(), lanes)
-    return Generated(kernel, code.shape, lanes, schedule.is_staged, len(schedule.in_scratch), cost)
+    return Generated(kernel, code.shape, lanes, schedule.is_staged, len(schedule.in_scratch_at_most), cost)
 
 
 class _Writer:
@@ -83,7 +84,7 @@ class _Writer:
     def _rows(self) -> None:
         code, rank = self.code, self.code.rank
         self.put(1, "chunks, rows, rows_per_task, n, chunk = args[0], args[1], args[2], args[3], args[4]")
-        self.put(1, "fold_size = args[5]")
+        self.put(1, "fold_size, far = args[5], args[6]")
         self.put(1, "first_row = task // chunks * rows_per_task")
         self.put(1, "last_row = min(first_row + rows_per_task, rows)")
         first, last = ("begin", "end") if self.schedule.is_staged else ("lo", "hi")
@@ -96,10 +97,11 @@ class _Writer:
             if self.column:
                 self.put(1, f"f{i} = args[{at + 2 + rank}]")
         count = len(code.operands)
-        self.put(1, f"at = walk_from(args, first_row, {rank}, 6, {count}, {code.header}, {code.operand_words})")
+        self.put(1, f"at = walk_from(args, first_row, {rank}, {SIZES_AT}, {count}, {code.header}, {code.operand_words})")
         self.put(1, "for row in range(first_row, last_row):")
         for i in range(count):
             self.put(2, f"p{i} = at[{i}]")
+        self._far_outputs(2)
         if self.schedule.is_staged:
             self.put(2, f"for lo in range(begin, end, {BLOCK}):")
             self.put(3, f"hi = min(lo + {BLOCK}, end)")
@@ -107,6 +109,18 @@ class _Writer:
         else:
             (self._column_body if self.column else self._row_body)(2)
         self.put(2, f"walk_on(at, {rank}, {count})")
+        if self.schedule.streamed:
+            self.put(1, "if far != 0:")
+            self.put(2, "fence()")
+
+    def _far_outputs(self, depth: int) -> None:
+        """Whether this row's results are streamed, which takes lines that begin where the row does, and what waits where."""
+        for i in sorted(self.schedule.streamed):
+            self.put(depth, f"far{i} = far if p{i} % {LINE} == 0 else 0")
+        for name, i in self.schedule.in_output.items():
+            if i in self.schedule.streamed:
+                size = _size(self.code.operands[i].dtype)
+                self.put(depth, f"w{i} = {self._scratch_row(name)} - lo * {size} if far{i} != 0 else p{i}")
 
     def _tile(self) -> None:
         """A block of rows and columns that the scratch names."""
@@ -231,7 +245,7 @@ class _Writer:
                 self._save(depth, name, count)
         for i, value in self.code.stores:
             if not self.code.operands[i].row and schedule.level.get(value, 0) == k:
-                self._store(depth, i, value, self._address(i), count)
+                self._store(depth, i, value, self._address(i), count, streamed=i in schedule.streamed)
         for s in self.schedule.folds(k):
             self._fold(depth, s, count)
 
@@ -264,23 +278,29 @@ class _Writer:
     def _save(self, depth: int, name: str, count: str) -> None:
         if name in self.schedule.in_output:
             i = self.schedule.in_output[name]
-            self._store(depth, i, name, self._address(i), count)
+            self._store(depth, i, name, self._waiting(i), count)
         else:
             self.put(depth, f"store_{self.schedule.by_target[name].dtype}({self._scratch_place(name)}, {name})")
 
     def _saved(self, name: str, count: str) -> str:
         if name in self.schedule.in_output:
             i = self.schedule.in_output[name]
-            return self._load(i, self._address(i), count)
+            return self._load(i, self._waiting(i), count)
         return f"load_{self.schedule.by_target[name].dtype}({self._scratch_place(name)})"
 
     def _scratch_place(self, name: str) -> str:
         """Where a value of this vector waits: dense in a region for rows of elements of 8 bytes."""
-        n = self.schedule.in_scratch.index(name)
         size = _size(self.schedule.by_target[name].dtype)
         if self.column:
-            return f"scratch + {RESERVED} + ({n} * fold_size * 8 + r * {size}) * LANES"
-        return f"scratch + {RESERVED} + {n} * ((hi - lo + LANES) * 8) + (j - lo) * {size}"
+            return f"scratch + {RESERVED} + ({self.schedule.in_scratch.index(name)} * fold_size * 8 + r * {size}) * LANES"
+        return f"{self._scratch_row(name)} + (j - lo) * {size}"
+
+    def _scratch_row(self, name: str) -> str:
+        return f"scratch + {RESERVED} + {self.schedule.in_scratch_at_most.index(name)} * ((hi - lo + LANES) * 8)"
+
+    def _waiting(self, i: int) -> str:
+        """Where a value waits that output i has room for."""
+        return f"w{i}" if i in self.schedule.streamed else self._address(i)
 
     def _load(self, i: int, base: str, count: str) -> str:
         operand = self.code.operands[i]
@@ -293,7 +313,7 @@ class _Writer:
         place = f"{base} + j * {_size(d)}"
         return f"load_first_{d}({place}, {count})" if count else f"load_{d}({place})"
 
-    def _store(self, depth: int, i: int, value: str, base: str, count: str) -> None:
+    def _store(self, depth: int, i: int, value: str, base: str, count: str, streamed: bool = False) -> None:
         operand = self.code.operands[i]
         d = operand.dtype
         count = "" if operand.local else count
@@ -301,7 +321,10 @@ class _Writer:
             self.put(depth, f"store_strided_{d}({base} + j * t{i}, t{i}, {value}, {count or 'LANES'})")
             return
         place = f"{base} + j * {_size(d)}"
-        self.put(depth, f"store_first_{d}({place}, {value}, {count})" if count else f"store_{d}({place}, {value})")
+        if count:
+            self.put(depth, f"store_first_{d}({place}, {value}, {count})")
+        else:
+            self.put(depth, f"stream_{d}({place}, {value}, far{i})" if streamed else f"store_{d}({place}, {value})")
 
     # -- reductions
     def _start_folds(self, depth: int, k: int) -> None:

@@ -25,6 +25,9 @@ from ..ops.primitives import Fold
 _DEAR = re.compile(r"\b(exp\w*|log\w*|tanh|sigmoid|erf|gelu\w*|softplus|pow|sin|cos|tan|a?(sin|cos|tan)h?|sqrt|mish)\(|/")
 
 
+SIZES_AT = 7  # the word of the first outer size
+
+
 class Shape(enum.Enum):
     """The kind of loop (see the module's text)."""
 
@@ -94,8 +97,8 @@ class LoopCode:
     # -- the argument block's layout
     @property
     def header(self) -> int:
-        """Words before the operands: inner chunks, rows, rows a task, inner size, chunk, fold size, outer sizes."""
-        return 0 if self.blockwise else 6 + self.rank
+        """Words before the operands: inner chunks, rows, rows a task, inner size, chunk, fold size, far, outer sizes."""
+        return 0 if self.blockwise else SIZES_AT + self.rank
 
     @property
     def operand_words(self) -> int:

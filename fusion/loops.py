@@ -21,13 +21,15 @@ from ..ops.kernels.launch import Launch
 from ..ops.kernels.sizes import Size, alike, deferred, is_open, least, now
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Layout, Map, Reduce, Tensor
-from .codegen import generate
+from .codegen import LINE, generate
 from .loopcode import Access, LoopCode, Operand, Shape, Statement, is_dear, outer_rank
 
 # elements of work, weighted by their cost, that are worth a task of their own
 TASK_WORK = 1 << 14
 # elements from which vectors have to suit the length of a row; for fewer, other ones cost some microseconds at most
 MANY = 1 << 13
+# bytes of an output that caches do not keep until it is read
+FAR = 1 << 24
 Dims = tuple[int, ...]
 
 
@@ -114,7 +116,8 @@ def launch(work: Body, space: Dims, axes: Dims, layouts: Sequence[Layout], addre
     whole_rows = bool(axes) and not nest.column
     tasks, rows_per_task, chunks, chunk = _share(rows, inner[0], fold[0], whole_rows, threads, made.cost, made.lanes)
     padding = code.rank - len(outer)
-    args: list[object] = [chunks, rows, rows_per_task, inner[0], chunk, fold[0]]
+    longest = max(x.dtype.itemsize for x in work.writes)
+    args: list[object] = [chunks, rows, rows_per_task, inner[0], chunk, fold[0], _is_far(rows, inner[0], longest)]
     args += [1] * padding + [n for n, _ in outer]
     for i, address in enumerate(addresses):
         args += [address] + [0] * padding + [strides[i] for _, strides in outer] + [inner[1][i], fold[1][i]]
@@ -301,6 +304,12 @@ def _share(
     chunk = -(-inner // chunks // unit) * unit or unit
     chunks = -(-inner // chunk)
     return rows * chunks, 1, chunks, chunk
+
+
+@deferred(least=0)
+def _is_far(rows: int, inner: int, itemsize: int) -> int:
+    """1 if an output of so many elements is better written past the caches: a large one of rows that are whole lines."""
+    return int(rows * inner * itemsize >= FAR and inner * itemsize % LINE == 0)
 
 
 def _scalar(kind: str, value: float | int | Size) -> object:

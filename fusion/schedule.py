@@ -7,6 +7,9 @@ else in thread scratch.
 A staged row, which has no reductions but a long chain of dear functions, is passed over once for every two of them, in blocks
 that stay in L1: the CPU looks ahead into the next vectors only where the way through one is short. All results must come in
 its last pass, as they may lie where operands do.
+
+Results of the last of several passes may be streamed: if they are so many that no cache would hold them until they are
+read, they go to memory without being read from there first, and what waited in their place waits in scratch instead.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class Schedule:
         saved: values that a later pass would have to compute dearly again: they wait, in an output or in scratch.
         in_output: the saved values that wait in an output, and in which.
         in_scratch: the others, in the order of their places.
+        streamed: the outputs that may be streamed.
     """
 
     def __init__(self, code: LoopCode) -> None:
@@ -42,6 +46,12 @@ class Schedule:
         self.saved = tuple(s.target for s in code.statements if self._is_saved(s))
         self.in_output = self._waiting_in_outputs() if code.shape is Shape.ROW else {}
         self.in_scratch = tuple(name for name in self.saved if name not in self.in_output)
+        self.streamed = self._streamed()
+
+    @property
+    def in_scratch_at_most(self) -> tuple[str, ...]:
+        """The values that scratch has room for: what waits in outputs comes to it too if these are streamed."""
+        return self.in_scratch + tuple(name for name, i in self.in_output.items() if i in self.streamed)
 
     def _levels(self, counts: Callable[[Statement], bool]) -> dict[str, int]:
         """How many statements that count a value depends on, one after the other."""
@@ -102,6 +112,12 @@ class Schedule:
                     homes[name] = i
                     break
         return homes
+
+    def _streamed(self) -> frozenset[int]:
+        if self.code.shape is not Shape.ROW or self.is_staged or self.passes < 2:
+            return frozenset()
+        last = [i for i, value in self.code.stores if self.level.get(value, 0) == self.passes - 1]
+        return frozenset(i for i in last if self.code.operands[i].access is Access.UNIT and not self.code.operands[i].row)
 
     def _dear(self, name: str) -> bool:
         s = self.by_target.get(name)

@@ -401,6 +401,43 @@ def store(dtype: str) -> Callable:
 
 
 @cache
+def stream(dtype: str) -> Callable:
+    """``stream(dtype)(address, value, far)``: `store`; past the caches if `far` is not 0, for places that are multiples of a line.
+
+    Other threads see what is stored past the caches after a `fence`.
+    """
+
+    def typing(typingctx, address, value, far):
+        def generate(context, builder, sig, args):
+            e = unwrap(builder, sig.args[1], args[1]).cast(emit.register(dtype))
+            where = emit.pointer(builder, _index(builder, sig.args[0], args[0]), emit.stored(dtype, e.n))
+            raw, far = emit.to_memory(e, dtype), _index(builder, sig.args[2], args[2])
+            with builder.if_else(builder.icmp_signed("!=", far, ir.Constant(far.type, 0))) as (past, plain):
+                with past:
+                    made = builder.store(raw, where, align=min(_LINE, emit.SIZES[dtype] * e.n))
+                    made.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+                with plain:
+                    builder.store(raw, where, align=emit.SIZES[dtype])
+            return context.get_dummy_value()
+
+        return signature(types.void, address, value, far), generate
+
+    typing.__name__ = f"stream_{dtype}"
+    return intrinsic(typing)
+
+
+@intrinsic
+def fence(typingctx):
+    """What was stored before, past the caches too, is seen by other threads before what is stored afterwards."""
+
+    def generate(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return signature(types.void), generate
+
+
+@cache
 def prefetch(dtype: str, lanes: int, soon: bool = True) -> Callable:
     """``prefetch(dtype, lanes)(address)``: ask for the cache lines of a vector's elements, in L1 if needed `soon`, else in L2."""
     size = emit.SIZES[dtype] * lanes
@@ -563,6 +600,7 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
         names[f"load_strided_{dtype}"] = load_strided(dtype, width)
         names[f"load_one_{dtype}"] = load(dtype, 0)
         names[f"store_{dtype}"] = store(dtype)
+        names[f"stream_{dtype}"] = stream(dtype)
         names[f"prefetch_{dtype}"] = prefetch(dtype, width)
         names[f"store_first_{dtype}"] = store_first(dtype)
         names[f"store_strided_{dtype}"] = store_strided(dtype)
@@ -576,7 +614,7 @@ def namespace(lanes: int | None = None) -> dict[str, object]:
     values = (
         fma, select, minimum, maximum, at_least, at_most, absolute, sqrt, floor, ceil, trunc, rint, copysign, isnan,
         rounded_f16, reduce_add, reduce_mul, reduce_minimum, reduce_maximum, reduce_maximum_number, reduce_and, reduce_or, first,
-        float_argument, block, call_kernel, walk.walk_from, walk.walk_on,
+        float_argument, fence, block, call_kernel, walk.walk_from, walk.walk_on,
     )  # fmt: skip
     names.update({value._name: value for value in values})
     names.update(vmath.functions())
