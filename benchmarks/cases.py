@@ -125,6 +125,7 @@ def _patterns() -> list[Case]:
         Case("NMS 8400 boxes, 1 class", "pattern", partial(micro.suppression, 8400, 1, 300), 0.8),
         Case("NMS 2000 boxes, 20 classes", "pattern", partial(micro.suppression, 2000, 20, 100), 0.8),
         Case("RoiAlign 100 boxes to 7x7x256", "pattern", partial(micro.roi_align, 256, 50, 100, 7), 0.8),
+        *(Case(f"{op} 200x200", "pattern", partial(micro.square, op, 200), 1.0) for op in ("Det", "Inverse")),
         Case("500 trees of depth 8, 10000x30", "pattern", partial(micro.forest, 500, 8, 10_000, 30), 1.0),
         Case("100 trees of depth 8, 3 classes, 1000x30", "pattern", partial(micro.forest, 100, 8, 1000, 30, 3), 1.0),
         Case("500 trees of depth 8, one row", "pattern", partial(micro.forest, 500, 8, 1, 30)),

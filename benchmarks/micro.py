@@ -202,6 +202,14 @@ def suppression(boxes: int, classes: int, most: int) -> tuple[onnx.ModelProto, F
     return build(text, limits), {"boxes": corners, "scores": rng.random((1, classes, boxes), np.float32)}
 
 
+def square(op: str, n: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Det, or Inverse of com.microsoft, of float32[n, n]."""
+    shape, domain = ("", "") if op == "Det" else (f"[{n},{n}]", "com.microsoft.")
+    model = build(f"(float[{n},{n}] x) => (float{shape} y) {{ y = {domain}{op} (x) }}")
+    model.opset_import.add(domain="com.microsoft", version=1)
+    return model, {"x": normal(n, n) / np.float32(n**0.5) + np.eye(n, dtype=np.float32)}
+
+
 def roi_align(channels: int, size: int, boxes: int, cells: int) -> tuple[onnx.ModelProto, Feeds]:
     """Boxes of an image of `channels` resampled to cells x cells, two samples a side."""
     rng = np.random.default_rng(0)

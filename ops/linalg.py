@@ -44,7 +44,7 @@ def _each(t: Builder, x: Tensor, name: str, launch: Callable, shape: tuple[int, 
     dtype = evaluate.memory_name(x.dtype)
 
     def launches(c: LaunchContext) -> list:
-        return launch(dtype, c.inputs[0].address, c.outputs[0].address, prod(x.shape[:-2]), x.shape[-1])
+        return launch(dtype, c.inputs[0].address, c.outputs[0].address, prod(x.shape[:-2]), x.shape[-1], c.alloc, c.threads)
 
     (y,) = t.kernel(
         name, (x,), [(x.dtype, shape)], launches, orders=(tuple(range(x.rank)),),

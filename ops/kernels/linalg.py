@@ -1,7 +1,8 @@
-"""Determinants and inverses of square matrices: elimination with partial pivoting, in float64.
+"""Determinants and inverses of square matrices: elimination with partial pivoting, in float64, some columns at a time.
 
-A task takes some matrices to its scratch, one after the other. What has no inverse gives infinities or NaN, as the division
-by its pivot does. Numba-free but for the factories.
+A task takes some matrices, one after the other; a large one that is alone is shared out: the columns of a panel are eliminated
+by one thread, all others are brought up to date by all (`elimination` has the arithmetic). What has no inverse gives infinities or
+NaN, as the division by its pivot does. Numba-free but for the factories.
 """
 
 from __future__ import annotations
@@ -9,174 +10,167 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import target
-from .image import SIZES, Opaque
+from .image import SIZES, Alloc, Opaque
 from .launch import Launch
 from .spec import handwritten
 
+PANEL = 16  # columns that are eliminated together: a multiple of every tile's
+CHUNK = 32  # columns of a task, a multiple likewise
+# words of the argument block: arrays, matrices of a task and in all, rows and columns of one; of a matrix that is worked on where
+# its rows begin, and bytes of a row. Then, in stages, its place, the first column of the panel, and the first one for the tasks
+X, Y, PER_TASK, COUNT, N, HEAD, ROW, WORK, FIRST, COLUMN = range(10)
 _TASK_WORK = 20000  # multiplications of a task, at least
+_SHARED = 128  # rows from which on several threads work on one matrix
+_ROWS = 32  # of a task that copies
 
 
-def determinants(dtype: str, x: Opaque, y: Opaque, count: int, n: int) -> list[Launch]:
+def lanes() -> int:
+    """Numbers of a vector."""
+    return max(1, target.current().lanes // 2)
+
+
+def tile() -> tuple[int, int]:
+    """Rows and columns that are held in registers."""
+    return (12 if target.current().registers > 16 else 6), 2 * lanes()
+
+
+def determinants(dtype: str, x: Opaque, y: Opaque, count: int, n: int, alloc: Alloc, threads: int) -> list[Launch]:
     """y[i] = det(x[i]), x[count, n, n] dense."""
-    return _launch("determinant", dtype, x, y, count, n, n**3 // 3, 1)
+    return _launches("determinant", dtype, x, y, count, n, n**3 // 3, 1, alloc, threads)
 
 
-def inverses(dtype: str, x: Opaque, y: Opaque, count: int, n: int) -> list[Launch]:
+def inverses(dtype: str, x: Opaque, y: Opaque, count: int, n: int, alloc: Alloc, threads: int) -> list[Launch]:
     """y[i] = the inverse of x[i], both [count, n, n] and dense."""
-    return _launch("inverse", dtype, x, y, count, n, n**3, n * n)
+    return _launches("inverse", dtype, x, y, count, n, n**3, n * n, alloc, threads)
 
 
-def _launch(name: str, dtype: str, x: Opaque, y: Opaque, count: int, n: int, work: int, made: int) -> list[Launch]:
+def _launches(
+    result: str, dtype: str, x: Opaque, y: Opaque, count: int, n: int, work: int, made: int, alloc: Alloc, threads: int
+) -> list[Launch]:  # fmt: skip
     if count * made == 0:
         return []
+    if n >= _SHARED and count < threads:
+        size = SIZES[dtype]
+        room = alloc(working_bytes(n))
+        places = [(x + i * n * n * size, y + i * made * size) for i in range(count)]
+        return [launch for at, to in places for launch in _shared(result, dtype, at, to, n, room)]
     per_task = max(1, _TASK_WORK // max(work, 1))
-    kernel = handwritten(name, f"linalg:make_{name}", dtype=dtype)
+    kernel = handwritten(result, "linalg:make_alone", dtype=dtype, result=result)
     moved = count * (n * n + made) * SIZES[dtype]
-    args = (x, y, count, n, per_task)
-    return [Launch(kernel, args, -(-count // per_task), 8 * (n * n + n + 1), f"{count} of {n}x{n}", 2 * count * work, moved)]
+    args = (x, y, per_task, count, n, _head(n), _row(n))
+    scratch = working_bytes(n) + own_bytes(n)
+    return [Launch(kernel, args, -(-count // per_task), scratch, f"{count} of {n}x{n}", 2 * count * work, moved)]
 
 
-def make_determinant(dtype: str) -> Callable:
-    """The kernel of `determinants`: the product of the pivots, with the sign of the exchanges of rows."""
-    from . import simd
+def _shared(result: str, dtype: str, x: Opaque, y: Opaque, n: int, work: Opaque) -> list[Launch]:
+    """One matrix, in stages."""
+    below, label, whole = result == "determinant", f"{n}x{n}", n * n * (8 + SIZES[dtype])
+    bring = handwritten("matrix_in", "linalg:make_bring", dtype=dtype)
+    panel, update = (handwritten(f"matrix_{what}", f"linalg:make_{what}", below=below) for what in ("panel", "update"))
+    end = handwritten(result, "linalg:make_end", dtype=dtype, result=result)
+    args = (x, y, 1, 1, n, _head(n), _row(n), work)
+    launches = [Launch(bring, args, -(-n // _ROWS), 0, label, 0, whole)]
+    for first in range(0, n, PANEL):
+        after = min(first + PANEL, n)
+        rows, columns = n - first if below else n, after - first
+        left = after // CHUNK * CHUNK if below else 0  # nobody needs what is left of it
+        others = n - after if below else n - columns
+        launches.append(Launch(panel, (*args, first, 0), 1, 0, label, 2 * rows * columns**2, 16 * rows * columns))
+        chunks = -(-(n - left) // CHUNK) if others else 0
+        flops, moved = 2 * rows * columns * others, 16 * rows * others
+        launches.append(Launch(update, (*args, first, left), chunks, own_bytes(n), label, flops, moved))
+    return [*launches, Launch(end, args, 1 if below else -(-n // _ROWS), own_bytes(n), label, 0, whole)]
 
-    load, store, fetch, pivot = simd.load("f64", 0), simd.store(dtype), _fetch(dtype), _pivot()
-    put, subtract, exchange, narrow = simd.store("f64"), _subtract(), _exchange(), simd.to(dtype)
-    size = SIZES[dtype]
+
+def _head(n: int) -> int:
+    """Bytes before the rows: three words for each row, the one that it changed places with, its pivot, its factor."""
+    return -(-24 * n // 64) * 64
+
+
+def _row(n: int) -> int:
+    """Bytes from one row of a working matrix to the next: an odd number of cache lines, so that a column lies in many sets."""
+    columns = tile()[1]
+    lines = (-(-n // columns) * columns + 7) // 8
+    return 64 * (lines + 1 - lines % 2)
+
+
+def working_bytes(n: int) -> int:
+    """Of a matrix that is worked on, with the rows of a tile after the last one."""
+    return _head(n) + (n + tile()[0]) * _row(n)
+
+
+def own_bytes(n: int) -> int:
+    """Of a thread: the rows of a panel in its chunk, or the order of columns."""
+    return max(8 * PANEL * CHUNK, 8 * n)
+
+
+def make_alone(dtype: str, result: str) -> Callable:
+    """All of some matrices."""
+    from . import elimination
+
+    below, size, height = result == "determinant", SIZES[dtype], tile()[0]
+    panel, update = elimination.panel(below), elimination.update(below)
+    bring, end = elimination.bring(dtype), elimination.end(dtype, result)
 
     def kernel(args, task, scratch):
-        n, first, words = args[3], task * args[4], simd.block(scratch)
-        a, row = scratch + 8, 8 * args[3]
-        for i in range(first, min(first + args[4], args[2])):
-            fetch(args[0] + i * n * n * size, a, n * n)
-            product = 1.0
-            for k in range(n):
-                pivot(a, n, k, scratch)
-                chosen = words[0]
-                if chosen != k:
-                    exchange(a + chosen * row, a + k * row, n)
-                    product = -product
-                value = load(a + k * row + 8 * k)
-                product *= value
-                if value != 0.0:
-                    for j in range(k + 1, n):
-                        put(scratch, load(a + j * row + 8 * k) / value)
-                        subtract(a + j * row + 8 * k, a + k * row + 8 * k, scratch, n - k)
-            store(args[1] + i * size, narrow(product))
+        n, a, row, first = args[N], scratch + args[HEAD], args[ROW], task * args[PER_TASK]
+        own = a + (n + height) * row
+        for i in range(first, min(first + args[PER_TASK], args[COUNT])):
+            bring(args[X] + i * n * n * size, a, n, row, 0, n)
+            for k in range(0, n, PANEL):
+                panel(scratch, a, n, row, k)
+                for column in range((k + PANEL) // CHUNK * CHUNK if below else 0, n, CHUNK):
+                    update(scratch, a, n, row, k, column, own)
+            end(scratch, a, args[Y] + (i if below else i * n * n) * size, n, row, 0, n, own)
 
     return kernel
 
 
-def make_inverse(dtype: str) -> Callable:
-    """The kernel of `inverses`: Gauss and Jordan's elimination in place, then the columns in the order of the rows' exchanges."""
-    from . import simd
+def make_bring(dtype: str) -> Callable:
+    """Some rows to where they are worked on."""
+    from . import elimination
 
-    load, store, fetch, pivot = simd.load("f64", 0), simd.store(dtype), _fetch(dtype), _pivot()
-    put, subtract, exchange, narrow = simd.store("f64"), _subtract(), _exchange(), simd.to(dtype)
-    size = SIZES[dtype]
+    bring = elimination.bring(dtype)
 
     def kernel(args, task, scratch):
-        n, first, words = args[3], task * args[4], simd.block(scratch)
-        exchanges = simd.block(scratch + 8)
-        a, row = scratch + 8 + 8 * args[3], 8 * args[3]
-        for i in range(first, min(first + args[4], args[2])):
-            fetch(args[0] + i * n * n * size, a, n * n)
-            for k in range(n):
-                pivot(a, n, k, scratch)
-                chosen = words[0]
-                exchanges[k] = chosen
-                own = a + k * row
-                if chosen != k:
-                    exchange(a + chosen * row, own, n)
-                value = load(own + 8 * k)
-                put(own + 8 * k, 1.0)
-                for j in range(n):
-                    put(own + 8 * j, load(own + 8 * j) / value)
-                for j in range(n):
-                    if j != k:
-                        put(scratch, load(a + j * row + 8 * k))
-                        put(a + j * row + 8 * k, 0.0)
-                        subtract(a + j * row, own, scratch, n)
-            for k in range(n - 1, -1, -1):
-                chosen = exchanges[k]
-                if chosen != k:
-                    for j in range(n):
-                        one, other = a + j * row + 8 * k, a + j * row + 8 * chosen
-                        kept = load(one)
-                        put(one, load(other))
-                        put(other, kept)
-            for j in range(n * n):
-                store(args[1] + (i * n * n + j) * size, narrow(load(a + 8 * j)))
+        first, n = task * _ROWS, args[N]
+        bring(args[X], args[WORK] + args[HEAD], n, args[ROW], first, min(first + _ROWS, n))
 
     return kernel
 
 
-def _fetch(dtype: str) -> Callable:
-    """``fetch(source, to, count)``: elements as float64."""
-    from . import simd
-    from .subroutine import subroutine
+def make_panel(below: bool) -> Callable:
+    """The elimination of a panel's columns."""
+    from . import elimination
 
-    load, wide, put, size = simd.load(dtype, 0), simd.to("f64"), simd.store("f64"), SIZES[dtype]
+    panel = elimination.panel(below)
 
-    @subroutine
-    def fetch(source, to, count):
-        for i in range(count):
-            put(to + 8 * i, wide(load(source + i * size)))
+    def kernel(args, task, scratch):
+        panel(args[WORK], args[WORK] + args[HEAD], args[N], args[ROW], args[FIRST])
 
-    return fetch
+    return kernel
 
 
-def _pivot() -> Callable:
-    """``pivot(a, n, k, chosen)``: the row from k on with the largest element in column k, as a word at `chosen`."""
-    from . import simd
-    from .subroutine import subroutine
+def make_update(below: bool) -> Callable:
+    """What that does to a chunk of the other columns."""
+    from . import elimination
 
-    load, absolute, words = simd.load("f64", 0), simd.absolute, simd.block
+    update = elimination.update(below)
 
-    @subroutine
-    def pivot(a, n, k, chosen):
-        best, largest = k, absolute(load(a + 8 * (k * n + k)))
-        for i in range(k + 1, n):
-            value = absolute(load(a + 8 * (i * n + k)))
-            if value > largest:
-                best, largest = i, value
-        words(chosen)[0] = best
+    def kernel(args, task, scratch):
+        update(args[WORK], args[WORK] + args[HEAD], args[N], args[ROW], args[FIRST], args[COLUMN] + task * CHUNK, scratch)
 
-    return pivot
+    return kernel
 
 
-def _subtract() -> Callable:
-    """``subtract(row, other, factor, count)``: row -= other times the number at `factor`."""
-    from . import simd
-    from .subroutine import subroutine
+def make_end(dtype: str, result: str) -> Callable:
+    """The determinant, or some rows of the inverse."""
+    from . import elimination
 
-    lanes = max(1, target.current().lanes // 2)
-    load, store, load_one, splat = simd.load("f64", lanes), simd.store("f64"), simd.load("f64", 0), simd.splat("f64", lanes)
+    end = elimination.end(dtype, result)
 
-    @subroutine
-    def subtract(row, other, factor, count):
-        number = load_one(factor)
-        by = splat(number)
-        whole = count - count % lanes
-        for j in range(0, whole, lanes):
-            store(row + 8 * j, load(row + 8 * j) - by * load(other + 8 * j))
-        for j in range(whole, count):
-            store(row + 8 * j, load_one(row + 8 * j) - number * load_one(other + 8 * j))
+    def kernel(args, task, scratch):
+        first, n = task * _ROWS, args[N]
+        end(args[WORK], args[WORK] + args[HEAD], args[Y], n, args[ROW], first, min(first + _ROWS, n), scratch)
 
-    return subtract
-
-
-def _exchange() -> Callable:
-    """``exchange(row, other, count)``: of two rows the elements change places."""
-    from . import simd
-    from .subroutine import subroutine
-
-    words = simd.block
-
-    @subroutine
-    def exchange(row, other, count):
-        one, two = words(row), words(other)
-        for j in range(count):
-            one[j], two[j] = two[j], one[j]
-
-    return exchange
+    return kernel
