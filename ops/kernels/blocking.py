@@ -28,7 +28,7 @@ _SEARCHED = 8  # rows of up to so many tiles are cut in the best of all ways
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 _TASKS = 32  # a thread, at most
-_LATE = 1.0  # of a task, what threads wait for the last one on cores that others use too
+_LATE = 2.0  # tasks, what threads wait for the last one on cores that others use too
 
 
 def panel_width(itemsize: int) -> int:
