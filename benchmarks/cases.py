@@ -60,6 +60,7 @@ def _zoo() -> list[Case]:
         Case("resnet50, batch 8", "zoo", partial(_from_zoo, "resnet50", batch=8)),
         Case("mobilenet_v2, batch 8", "zoo", partial(_from_zoo, "mobilenet_v2", batch=8)),
         Case("mobilenet_v2, 896x896", "zoo", partial(_large, "mobilenet_v2", 896)),
+        Case("unet, 1024x1024", "zoo", partial(_large, "unet", 1024)),
         Case("bert_base, batch 8", "zoo", partial(_from_zoo, "bert_base", batch=8)),
         Case("minilm_l6, 32 tokens", "zoo", partial(_from_zoo, "minilm_l6", sequence=32)),
         Case("t5_encoder, 64 tokens", "zoo", partial(_from_zoo, "t5_encoder", sequence=64)),

@@ -1,4 +1,4 @@
-"""Physical memory of a program and of all processes that it starts, watched from outside while it runs (Linux).
+"""Physical memory of a process, and of a program and all processes that it starts, seen from outside (Linux).
 
 Pages that processes share, such as those of LLVM's library, are held once: each process is asked for its proportional
 set size (`Pss` in /proc/PID/smaps_rollup), and the sum over all of them is what the program takes from the machine.
@@ -6,9 +6,12 @@ set size (`Pss` in /proc/PID/smaps_rollup), and the sum over all of them is what
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 INTERVAL = 0.02  # seconds between looks
 
@@ -16,6 +19,14 @@ INTERVAL = 0.02  # seconds between looks
 def available() -> bool:
     """Whether this system tells."""
     return Path("/proc/self/smaps_rollup").exists()
+
+
+def peak(pid: int) -> int:
+    """Most memory, in bytes, that a process has held so far; 0 if it has gone or the system does not tell.
+
+    Pages that it shares count whole. (`ru_maxrss` begins with the peak of the process that started it, this does not.)
+    """
+    return _number(pid, "status", "VmHWM") * 1024
 
 
 def watch(program: subprocess.Popen) -> int:

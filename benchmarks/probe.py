@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from . import memory
+
 LATER = 5  # further runs with known inputs
 IDLE = 2.0  # seconds without a run
 
@@ -86,10 +88,9 @@ def _idle_share() -> float:
 
 
 def _peak_bytes() -> int:
-    """Linux: `ru_maxrss` begins there with the peak of the process that started this one, `VmHWM` does not."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    peak = memory.peak(os.getpid())
+    if peak:
+        return peak
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

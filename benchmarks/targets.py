@@ -106,9 +106,9 @@ def measure(case: Case, children: Mapping[str, Child], threads: int) -> dict[str
     """
     times: dict[str, list[float]] = {name: [] for name in children}
     with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as folder:
-        request = write_request(Path(folder), case.model, case.feeds) | {"threads": threads, "entries": {}}
+        request = write_request(Path(folder), case.model, case.feeds, threads)
         for child in children.values():
-            child.ask(request | {"do": "load", "results": str(Path(folder) / "results.npz")}, LOAD_LIMIT)
+            child.ask(request, LOAD_LIMIT)
         for _ in range(TURNS):
             for name, child in children.items():
                 times[name].append(min(child.ask({"do": "run", "seconds": TURN, "least": 2}, RUN_LIMIT)["times"]))
@@ -124,9 +124,7 @@ def main() -> int:
     load, start, rows = machine.load(), time.perf_counter(), []
     targets = possible()
     with contextlib.ExitStack() as stack:
-        children = {name: Child("jitrt", environment=environment) for name, environment in targets.items()}
-        for child in children.values():
-            stack.callback(child.stop)
+        children = {name: stack.enter_context(Child("jitrt", environment=env)) for name, env in targets.items()}
         for case in cases():
             with progress(case.name):
                 found = measure(case, children, arguments.threads)

@@ -6,7 +6,6 @@ whole text as a tooltip, so that a table of real models stays as wide as the pag
 
 from __future__ import annotations
 
-import html
 import pathlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,12 @@ TALLEST = 480  # pixels of a table; the rest scrolls
 _CELL = "padding:2px 8px;white-space:nowrap;"
 # one colour a kernel: distinct for common eyes, and dark enough for both white and black pages
 _PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#d6a000", "#7f8c8d", "#3f8fd2")
+
+
+def _escaped(text: str) -> str:
+    import html  # for notebooks alone: it holds the names of all characters
+
+    return html.escape(text)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Svg:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
     """An HTML table. A column whose name begins with ``>`` holds numbers and is set to the right."""
     right = [name.startswith(">") for name in columns]
-    head = "".join(f"<th style='{_CELL}{_side(r)}'>{html.escape(c.lstrip('>'))}</th>" for c, r in zip(columns, right))
+    head = "".join(f"<th style='{_CELL}{_side(r)}'>{_escaped(c.lstrip('>'))}</th>" for c, r in zip(columns, right))
     body = "".join("<tr>" + "".join(map(_cell, row, right)) + "</tr>" for row in rows)
     title = f"<caption style='caption-side:top;text-align:left;padding:4px 8px'>{caption}</caption>" if caption else ""
     return (
@@ -54,8 +59,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str
 def _cell(value: object, right: bool) -> str:
     text = str(value)
     short = shorten(text)
-    title = f" title='{html.escape(text)}'" if short != text else ""
-    return f"<td style='{_CELL}{_side(right)}'{title}>{html.escape(short)}</td>"
+    title = f" title='{_escaped(text)}'" if short != text else ""
+    return f"<td style='{_CELL}{_side(right)}'{title}>{_escaped(short)}</td>"
 
 
 def _side(right: bool) -> str:
@@ -78,7 +83,7 @@ def graph_html(graph: Graph) -> str:
         for i, node in enumerate(graph.nodes)
     ]  # fmt: skip
     inputs, outputs = (_typed(graph, names) for names in (graph.inputs, graph.outputs))
-    caption = f"<b>{html.escape(graph.name or 'graph')}</b> ({html.escape(inputs)}) → ({html.escape(outputs)}): {len(rows)} nodes"
+    caption = f"<b>{_escaped(graph.name or 'graph')}</b> ({_escaped(inputs)}) → ({_escaped(outputs)}): {len(rows)} nodes"
     return table((">#", "operator", "outputs", "inputs", "attributes", "name"), rows, caption)
 
 
@@ -107,7 +112,7 @@ def plan_html(plan: Plan) -> str:
             rows.append((i, s.kernel.name, s.shape, s.tasks, f"{s.bytes / 1024:,.1f}", f"{s.flops / 1e6:,.2f}", nodes))
     columns = (">#", "kernel", "shape", ">tasks", ">KB", ">MFLOP", "nodes")
     lines = [plan.summary, *(f"for {guard}" for guard in plan.guards)]
-    return table(columns, rows, "<br>".join([f"<b>plan</b> for {html.escape(plan.signature)}", *map(html.escape, lines)]))
+    return table(columns, rows, "<br>".join([f"<b>plan</b> for {_escaped(plan.signature)}", *map(_escaped, lines)]))
 
 
 def step_html(step: Step) -> str:
@@ -116,7 +121,7 @@ def step_html(step: Step) -> str:
         ("nodes", ", ".join(step.nodes)), ("shape", step.shape), ("tasks", step.tasks), ("arguments", len(step.args)),
         ("bytes moved", f"{step.bytes:,}"), ("FLOPs", f"{step.flops:,}"),
     ]  # fmt: skip
-    source = f"<details><summary>source</summary><pre>{html.escape(step.source)}</pre></details>"
+    source = f"<details><summary>source</summary><pre>{_escaped(step.source)}</pre></details>"
     return table((step.kernel.name, ""), rows) + source
 
 
@@ -135,10 +140,10 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str) -> Svg:
     for i, (name, value, text) in enumerate(rows):
         y, size = 28 + i * line, max(value / most * width, 1)
         parts.append(
-            f"<g><title>{html.escape(name)}: {html.escape(text)}</title>"
-            f"<text x='{label - 8}' y='{y + 14}' text-anchor='end'>{html.escape(shorten(name))}</text>"
+            f"<g><title>{_escaped(name)}: {_escaped(text)}</title>"
+            f"<text x='{label - 8}' y='{y + 14}' text-anchor='end'>{_escaped(shorten(name))}</text>"
             f"<rect x='{label}' y='{y + 3}' width='{size:.1f}' height='{line - 6}' fill='{colour(name)}'/>"
-            f"<text x='{label + size + 6:.1f}' y='{y + 14}'>{html.escape(text)}</text></g>"
+            f"<text x='{label + size + 6:.1f}' y='{y + 14}'>{_escaped(text)}</text></g>"
         )
     return _drawing(label + width + 150, 34 + line * len(rows), title, parts)
 
@@ -155,7 +160,7 @@ def timeline(spans: Sequence[tuple[str, int, float, float]], threads: int, title
         parts.append(
             f"<rect x='{x:.2f}' y='{30 + thread * lane}' width='{size:.2f}' height='{lane - 4}' fill='{colour(name)}' "
             f"stroke='white' stroke-width='0.3'>"
-            f"<title>{html.escape(tip)}</title></rect>"
+            f"<title>{_escaped(tip)}</title></rect>"
         )
     bottom = 34 + threads * lane
     for i in range(6):
@@ -174,7 +179,7 @@ def _drawing(width: int, height: int, title: str, parts: Sequence[str]) -> Svg:
     return Svg(
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' style='max-width:100%' "
         f"font-family='sans-serif' font-size='12' fill='currentColor'><text x='4' y='16' font-weight='bold'>"
-        f"{html.escape(title)}</text>{''.join(parts)}</svg>"
+        f"{_escaped(title)}</text>{''.join(parts)}</svg>"
     )
 
 

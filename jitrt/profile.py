@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,9 +127,9 @@ def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10, bind
         runs.append(whole)
         for i, seconds in enumerate(_durations(spans, len(plan.steps))):
             durations[i].append(host.get(i, seconds))
-    medians = [statistics.median(d) for d in durations]
+    medians = [float(np.median(d)) for d in durations]
     total = sum(medians) or 1.0
-    return Profile(plan, tuple(_step(plan, i, m, total) for i, m in enumerate(medians)), statistics.median(runs), tuple(spans))
+    return Profile(plan, tuple(_step(plan, i, m, total) for i, m in enumerate(medians)), float(np.median(runs)), tuple(spans))
 
 
 def _step(plan: Plan, i: int, seconds: float, total: float) -> StepTime:

@@ -9,7 +9,6 @@ be used costs time only. What was not used for longest goes when the directory o
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -23,6 +22,7 @@ from functools import lru_cache
 from .compiling import MOST_WORKERS, Compiling, Progress
 from .log import log
 from .ops.kernels import loader
+from .ops.kernels.digest import digest
 from .ops.kernels.spec import KernelSpec
 from .pool import default_threads
 
@@ -97,7 +97,7 @@ class Store:
         try:
             line, _, code = (self.read(self._path(spec).name) or b"").partition(b"\n")
             head = json.loads(line)
-            if head["sha256"] != _checksum(head, code) or head["key"] != spec.key:
+            if head["digest"] != _checksum(head, code) or head["key"] != spec.key:
                 return None
             self._note_use(spec)
             return code
@@ -112,7 +112,7 @@ class Store:
 
     def _write(self, spec: KernelSpec, code: bytes) -> None:
         head: dict[str, object] = {"key": spec.key, "name": spec.name}
-        head["sha256"] = _checksum(head, code)
+        head["digest"] = _checksum(head, code)
         content = json.dumps(head).encode() + b"\n" + code
         if self.directory is not None and self.write(f"{spec.key}{_SUFFIX}", content, spec.name):
             self._bound(len(content))
@@ -195,7 +195,7 @@ def _prune(directory: pathlib.Path, limit: int) -> int:
 
 def _checksum(head: Mapping[str, object], code: bytes) -> str:
     """Of everything in an entry but the checksum itself."""
-    return hashlib.sha256(json.dumps([head["key"], head["name"]]).encode() + b"\n" + code).hexdigest()
+    return digest(json.dumps([head["key"], head["name"]]).encode() + b"\n" + code)
 
 
 def _open_regular(path: str, flags: int) -> int:

@@ -8,12 +8,12 @@ times of one: they are measured once more.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 
 from .ops.kernels import target
+from .ops.kernels.digest import digest
 from .ops.kernels.spec import environment
 from .store import Store
 
@@ -50,7 +50,7 @@ class Timings:
 
 def _machine() -> str:
     """All that times depend on beside layer and threads, as far as a program can know."""
-    return f"{target.current().name} {hashlib.sha256(environment().encode()).hexdigest()[:16]}"
+    return f"{target.current().name} {digest(environment().encode())[:16]}"
 
 
 def _parsed(content: bytes | None) -> _Machines:

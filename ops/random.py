@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -17,13 +18,18 @@ from .primitives import Shape, Tensor
 from .registry import op
 
 _lock = threading.Lock()
-_shared = np.random.RandomState()
+
+
+@cache
+def _shared() -> np.random.RandomState:
+    """The generator of nodes without a seed. It is made, and numpy's part for that is imported, when one runs."""
+    return np.random.RandomState()
 
 
 def set_seed(seed: int) -> None:
     """Seed the generator of the nodes without a seed of their own."""
     with _lock:
-        _shared.seed(int(seed) % (1 << 32))
+        _shared().seed(int(seed) % (1 << 32))
 
 
 def _draw(
@@ -35,7 +41,7 @@ def _draw(
         size, *given = values
         if seed is None:
             with _lock:
-                made = make(_shared, tuple(size.tolist()), *given)
+                made = make(_shared(), tuple(size.tolist()), *given)
         else:
             made = make(np.random.RandomState(int(seed) % (1 << 32)), tuple(size.tolist()), *given)
         return [np.asarray(made).astype(dtype)]

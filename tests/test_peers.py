@@ -10,7 +10,7 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from benchmarks import cases, zoo
+from benchmarks import cases, memory, zoo
 from benchmarks.compare import Difference
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import child, decoding, driver, models
@@ -76,6 +76,27 @@ def test_runtimes_take_turns_and_give_their_outputs(model, feeds, tmp_path):
     assert any(tmp_path.iterdir())  # the store that the environment names
 
 
+@pytest.mark.skipif(not memory.available(), reason="only Linux tells of other processes")
+def test_memory_is_that_of_processes_of_their_own_and_may_be_all_that_is_measured(model, feeds, tmp_path):
+    runtimes = dict.fromkeys(("jitrt", "onnxruntime"), sys.executable)
+    sitting = Sitting(runtimes, 1, 60.0, {"JITRT_CACHE_DIR": str(tmp_path)}, weighed=("jitrt",))
+    ours, theirs = sitting.measure(model, feeds, timed=False).values()
+    assert 20e6 < ours.peak < 200e6  # a process that compiles holds more
+    assert theirs.peak == 0
+    for measured in (ours, theirs):
+        assert (measured.times, measured.failure) == ([], "")
+        np.testing.assert_array_equal(measured.outputs[1], 2 * feeds["y"])
+
+
+def test_a_runtime_that_fails_when_it_is_weighed_is_reported_with_its_times(model, feeds, interpreter, tmp_path):
+    mark = tmp_path / "was here"  # the second process finds it
+    start = f"#!/bin/sh\nif [ -e '{mark}' ]; then echo out of memory >&2; exit 3; fi\ntouch '{mark}'\n"
+    found = Sitting({"jitrt": interpreter(f"{start}exec {sys.executable} $*\n")}, 1, 0.0, weighed=("jitrt",)).measure(model, feeds)
+    assert found["jitrt"].failure == "measuring its memory: ended with 3: out of memory"
+    assert found["jitrt"].times
+    assert not found["jitrt"].peak
+
+
 def test_runtimes_that_die_or_spin_are_reported_and_the_others_are_measured(model, feeds, interpreter, monkeypatch):
     monkeypatch.setattr(driver, "SLEEP_LIMIT", 0.5)
     monkeypatch.setattr(driver, "POLL", 0.05)  # long enough for one that spins to get a CPU on a busy machine
@@ -104,18 +125,13 @@ def test_a_runtime_that_hangs_or_cannot_be_started_is_reported(model, feeds, int
     assert found["MNN"].failure.startswith("cannot be started")
 
 
-def test_a_model_that_a_runtime_refuses_is_an_error_with_its_reason(feeds, tmp_path):
-    path, arrays = tmp_path / "model.onnx", tmp_path / "feeds.npz"
-    path.write_bytes(b"this is no model")
-    np.savez(arrays, **feeds)
-    child = Child("onnxruntime")
-    try:
-        request = {"do": "load", "model": str(path), "feeds": str(arrays), "outputs": ["s"], "threads": 1, "results": ""}
+def test_a_model_that_a_runtime_refuses_is_an_error_with_its_reason(model, feeds, tmp_path):
+    request = driver.write_request(tmp_path, model, feeds)
+    (tmp_path / "model.onnx").write_bytes(b"this is no model")
+    with Child("onnxruntime") as child:
         with pytest.raises(ChildError, match=r"(?i)protobuf"):
             child.ask(request, 60)
         assert child.ask({"do": "version"}, 60)["version"]  # it lives on
-    finally:
-        child.stop()
 
 
 def _row(peers: dict[str, float], wrong: str = "", entries: dict[str, str] | None = None) -> command.Row:
@@ -133,6 +149,29 @@ def test_the_ratio_is_to_the_fastest_peer_that_is_right():
         *("10.00 ms", "15.00 ms", "failed", "12.00 ms (WRONG: 5e-01)", "1.50", "1.50", "1.1", "yes")
     ]
     assert command._cells(_row({"jitrt": 0.010}))[1:9] == ["10.00 ms", "absent", "failed", "absent", "", "", "1.1", "NO"]
+
+
+def test_a_page_tells_the_largest_share_of_the_memory_of_the_reference():
+    light, heavy = _row({"jitrt": 0.010, "onnxruntime": 0.018}), _row({"jitrt": 0.010})
+    light.found["jitrt"].peak, light.found["onnxruntime"].peak = 90_000_000, 100_000_000
+    assert command._cells(light)[-2:] == ["90 MB", "0.90"]
+    assert command._cells(heavy)[-2:] == ["", ""]
+    group = models.GROUPS["convolutions"]
+    what = "the largest share of onnxruntime's peak memory (squeezenet1_1)"
+    assert command._shares([light, heavy], group) == [[what, "0.90", "1", "yes"]]
+    light.found["jitrt"].peak = 101_000_000
+    assert command._shares([heavy, light], group) == [[what, "1.01", "1", "NO"]]
+    assert command._shares([heavy], group) == []
+    assert command._shares([light], models.GROUPS["transformers"]) == []
+
+
+def test_a_model_without_times_shows_what_else_is_known_of_it():
+    subject = models.Subject(cases.Case("unet", "zoo", lambda: None), timed=False)
+    found = {"jitrt": Measured(first=4.0, peak=80_000_000), "onnxruntime": Measured(first=1.0, peak=100_000_000)}
+    cells = command._cells(command.Row(subject, found, {"jitrt": Difference(0.0, 0.0, True)}))
+    assert cells == ["unet", *[""] * 8, "0.0e+00", "4.0 s", "80 MB", "0.80"]
+    found["jitrt"] = Measured(failure="killed")
+    assert command._cells(command.Row(subject, found))[1:3] == ["failed", ""]
 
 
 def test_weights_in_less_memory_may_differ_by_a_hundredth_and_say_so():
@@ -169,10 +208,9 @@ SIZES = {"layers": 2, "width": 64, "heads": 4, "vocabulary": 50, "context": 32}
 @pytest.mark.parametrize("runtime", ["jitrt", "onnxruntime"])
 def test_a_step_of_a_decoder_can_be_repeated_on_its_cache(runtime):
     model, feeds = zoo.build("gpt2", **SIZES), zoo.inputs("gpt2", past_sequence=7, **SIZES)
-    outputs = [output.name for output in model.graph.output]
-    request = {"model": model.SerializeToString(), "outputs": outputs, "threads": 1, "entries": {}}
-    run = child.LOADERS[runtime](request, feeds)
-    wanted = onnxruntime.InferenceSession(request["model"]).run(None, feeds)
+    content = model.SerializeToString()
+    run = child.LOADERS[runtime](driver.load_request(model, content), feeds)
+    wanted = onnxruntime.InferenceSession(content).run(None, feeds)
     for _ in range(3):
         for found, expected in zip(run(), wanted, strict=True):
             np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)

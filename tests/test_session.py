@@ -470,6 +470,19 @@ def test_importing_jitrt_imports_no_compiler_and_no_onnx():
     assert found.stdout.strip() == "[]"
 
 
+def test_running_a_model_imports_nothing_that_it_does_not_need():
+    unneeded = ("hashlib", "html", "numpy.random", "statistics")  # 7 MB
+    model = '<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] y) { y = Exp (x) }'
+    code = (
+        f"import sys, numpy, onnx.parser; known = set(sys.modules); import jitrt; model = onnx.parser.parse_model({model!r});"
+        "jitrt.InferenceSession(model).run(None, {'x': numpy.ones(2, 'float32')});"
+        f"print([m for m in {unneeded!r} if m in sys.modules and m not in known], 'numba' in sys.modules)"
+    )
+    for _ in range(2):  # the second process finds the kernels in the store
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[] False"
+
+
 def test_the_names_that_programs_use_of_onnxruntime_are_here():
     for name in (
         "InferenceSession",

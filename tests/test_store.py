@@ -105,7 +105,7 @@ DAMAGE = {
     "no JSON": lambda entry: entry.write_bytes(b"\xff\xfe" + entry.read_bytes()),
     "JSON of another kind": lambda entry: entry.write_bytes(b"[1]\n"),
     "another name": lambda entry: _edit_head(entry, name="answer8"),
-    "a checksum that is no text": lambda entry: _edit_head(entry, sha256=16),
+    "a checksum that is no text": lambda entry: _edit_head(entry, digest=16),
     "another kernel's": _foreign,
     "writable by everybody": lambda entry: entry.chmod(0o666),
     "writable by the group": lambda entry: entry.chmod(0o660),

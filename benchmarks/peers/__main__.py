@@ -32,8 +32,13 @@ from .models import Group, Subject
 FOLDER = Path(__file__).resolve().parent.parent
 OURS, REFERENCE = "jitrt", "onnxruntime"
 RUNTIMES = {OURS: "jitrt", REFERENCE: "onnxruntime", "openvino": "OpenVINO", "MNN": "MNN"}
+WEIGHED = (OURS, REFERENCE)  # whose memory is measured
 WRONG = 1e-2  # of the largest value of an output: a peer that is further off computes something else, and does not count
 VERSION_LIMIT = 60.0  # seconds
+TITLES = (
+    *("model", *RUNTIMES.values(), "ratio", "of shortest", "promised", "kept", "largest difference", "first run"),
+    *("peak memory", "of onnxruntime's"),
+)
 TEXT = (
     "Each runtime has a process of its own with the same model and inputs. They run in turns, alone: a turn begins when the",
     "threads of all others sleep. Times are medians of all timed runs, arrays in and arrays out; inner precision is float32.",
@@ -41,7 +46,8 @@ TEXT = (
     "shortest runs, which says more on a busy machine. Ratios compare across machines, times do not. First runs are jitrt's,",
     "with an empty kernel store. Differences are those to onnxruntime's outputs; peers' are mentioned where they exceed rtol",
     f"{RTOL:g} and atol {ATOL:g}, and a peer that is off by more than {WRONG:g} of an output's largest value does not count.",
-    "Decoders keep keys and values between runs: jitrt in caches (`bind_cache`), onnxruntime in bound values.",
+    "Decoders keep keys and values between runs: jitrt in caches (`bind_cache`), onnxruntime in bound values. Peak memory is the",
+    "most that a process ever held which imports the runtime, loads the model and runs it a few times, with a full kernel store.",
 )
 
 
@@ -71,6 +77,12 @@ class Row:
         right = [name for name in self.found if name != OURS and not self.wrong(name)]
         peers = [time for name in right if (time := self.later(name, summary))]
         return min(peers) / ours if ours and peers else None
+
+    @property
+    def share(self) -> float | None:
+        """Of onnxruntime's peak memory, what jitrt holds, if both are known."""
+        peaks = [self.found[name].peak if name in self.found else 0 for name in (OURS, REFERENCE)]
+        return peaks[0] / peaks[1] if all(peaks) else None
 
     def wrong(self, name: str) -> bool:
         """Whether a runtime computes something else."""
@@ -163,7 +175,10 @@ def _row(subject: Subject, text: str, runtimes: dict[str, str], arguments: argpa
             model, feeds = subject.case.make()
         except Exception as error:
             return Row(subject, failure=f"cannot be made: {type(error).__name__}: {error}")
-        found = Sitting(runtimes, arguments.threads, arguments.seconds, environment).measure(model, feeds, subject.entries)
+        if not subject.timed:
+            runtimes = {name: python for name, python in runtimes.items() if name in WEIGHED}
+        sitting = Sitting(runtimes, arguments.threads, arguments.seconds, environment, WEIGHED)
+        found = sitting.measure(model, feeds, subject.entries, subject.timed)
     row = Row(subject, found, _differences(found))
     print("    " + "  ".join(_cells(row)[1:]), flush=True)
     return row
@@ -176,7 +191,7 @@ def _differences(found: dict[str, Measured]) -> dict[str, Difference]:
     return {
         name: _difference(measured.outputs, reference.outputs)
         for name, measured in found.items()
-        if name != REFERENCE and measured.times
+        if name != REFERENCE and measured.outputs and not measured.failure
     }
 
 
@@ -193,8 +208,7 @@ def _difference(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -
 
 
 def _table(rows: list[Row]) -> Table:
-    titles = ("model", *RUNTIMES.values(), "ratio", "of shortest", "promised", "kept", "largest difference", "first run")
-    return Table("Models", titles, [_cells(row) for row in rows], _mean(rows))
+    return Table("Models", TITLES, [_cells(row) for row in rows], _mean(rows))
 
 
 def _cells(row: Row) -> list[str]:
@@ -209,6 +223,8 @@ def _cells(row: Row) -> list[str]:
         verdict(kept),
         _exactness(row),
         f"{ours.first:.1f} s" if ours and ours.first else "",
+        f"{ours.peak / 1e6:.0f} MB" if ours and ours.peak else "",
+        f"{row.share:.2f}" if row.share else "",
     ]
 
 
@@ -216,10 +232,10 @@ def _time(row: Row, name: str) -> str:
     if row.failure:
         return "failed"
     if name not in row.found:
-        return "absent"
+        return "absent" if row.subject.timed else ""
     later, exact = row.later(name), row.differences.get(name)
     if later is None:
-        return "failed"
+        return "" if not row.subject.timed and not row.found[name].failure else "failed"
     if name == OURS or exact is None or exact.agrees:
         return seconds(later)
     return f"{seconds(later)} ({'WRONG' if row.wrong(name) else 'differs'}: {exact.absolute:.0e})"
@@ -240,7 +256,8 @@ def _mean(rows: list[Row]) -> str:
 
 def _promises(rows: list[Row], group: Group, arguments: argparse.Namespace) -> list[Table]:
     """What has been promised of all models together."""
-    lines = [*_ratios(rows, group), *_batches(rows, group, arguments), *([] if arguments.warm else _firsts(rows, group))]
+    firsts = [] if arguments.warm else _firsts(rows, group)
+    lines = [*_ratios(rows, group), *_batches(rows, group, arguments), *firsts, *_shares(rows, group)]
     return [Table("Promises", ("what", "jitrt", "promised", "kept"), lines)] if lines else []
 
 
@@ -268,12 +285,23 @@ def _batches(rows: list[Row], group: Group, arguments: argparse.Namespace) -> li
 
 def _firsts(rows: list[Row], group: Group) -> list[list[str]]:
     """The longest first run with an empty store."""
-    firsts = {row.subject.name: row.found[OURS].first for row in rows if OURS in row.found and row.found[OURS].first}
+    timed = [row for row in rows if row.subject.timed and OURS in row.found]
+    firsts = {row.subject.name: row.found[OURS].first for row in timed if row.found[OURS].first}
     if not firsts or group.cold is None:
         return []
     longest, first = max(firsts.items(), key=lambda item: item[1])
     what = f"the longest first run, store empty ({longest})"
     return [[what, f"{first:.1f} s", f"{group.cold:g} s", verdict(first <= group.cold)]]
+
+
+def _shares(rows: list[Row], group: Group) -> list[list[str]]:
+    """The largest share of onnxruntime's peak memory."""
+    shares = {row.subject.name: row.share for row in rows if row.share}
+    if not shares or group.memory is None:
+        return []
+    name, share = max(shares.items(), key=lambda item: item[1])
+    what = f"the largest share of onnxruntime's peak memory ({name})"
+    return [[what, f"{share:.2f}", f"{group.memory:g}", verdict(share <= group.memory)]]
 
 
 def _decoding(group: Group, arguments: argparse.Namespace) -> list[Table]:

@@ -19,6 +19,7 @@ from benchmarks import micro, zoo
 from benchmarks.report import seconds, verdict
 
 from .child import LOADERS, PAST
+from .driver import load_request
 
 LEAST = 0.9  # of the speed at which memory can be read, promised of a step
 LARGE = (8192, 16384)  # the weights that are read, float32: half a gigabyte
@@ -102,9 +103,7 @@ def _time(run: Callable[[], object]) -> float:
 
 def _run(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], threads: int) -> Callable[[], object]:
     """A run of jitrt, as it is measured beside the peers."""
-    outputs = [output.name for output in model.graph.output]
-    request = {"model": model.SerializeToString(), "outputs": outputs, "threads": threads, "entries": {}}
-    return LOADERS["jitrt"](request, dict(feeds))
+    return LOADERS["jitrt"](load_request(model, model.SerializeToString(), threads), dict(feeds))
 
 
 def _readers(threads: int) -> list[Callable[[], object]]:

@@ -17,12 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
+
+from benchmarks import memory
 
 CHILD = Path(__file__).resolve().parent / "child.py"
 TURN = 0.1  # seconds that the timed runs of a turn take, at least
@@ -49,7 +51,8 @@ class Measured:
         first: seconds from importing the runtime to the first result; times: of later runs.
         outputs: of the first run, in the model's order.
         idle: CPU seconds used while others had their turns, which took `waited` seconds.
-        failure: why there are no times.
+        peak: most memory, in bytes, of a process that loads the model and runs it a few times; 0 if unknown.
+        failure: why there are no figures.
     """
 
     first: float = 0.0
@@ -57,6 +60,7 @@ class Measured:
     outputs: list[np.ndarray] = field(default_factory=list)
     idle: float = 0.0
     waited: float = 0.0
+    peak: int = 0
     failure: str = ""
 
 
@@ -69,6 +73,7 @@ class Sitting:
         threads: of each runtime.
         seconds: that the turns on a model take in all, about.
         environment: additional variables of the processes.
+        weighed: those of the runtimes whose memory is measured too.
         load_limit: seconds after which a process that loads a model counts as hung; run_limit: one that runs.
     """
 
@@ -76,36 +81,60 @@ class Sitting:
     threads: int
     seconds: float
     environment: Mapping[str, str] = field(default_factory=dict)
+    weighed: Collection[str] = ()
     load_limit: float = LOAD_LIMIT
     run_limit: float = RUN_LIMIT
 
     def measure(
-        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], entries: Mapping[str, str] | None = None
+        self,
+        model: onnx.ModelProto,
+        feeds: Mapping[str, np.ndarray],
+        entries: Mapping[str, str] | None = None,
+        timed: bool = True,
     ) -> dict[str, Measured]:
-        """Load a model into every runtime, one after the other, and let them run in turns; `entries` are for jitrt's session."""
+        """Load a model into every runtime, one after the other, and let them run in turns, unless not `timed`.
+
+        The processes that are weighed come last, when what can be kept on disk has been. `entries` are for jitrt's session.
+        """
         found = {name: Measured() for name in self.runtimes}
         children: dict[str, Child] = {}
         with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as folder:
-            request = write_request(Path(folder), model, feeds) | {"threads": self.threads, "entries": dict(entries or {})}
+            request = write_request(Path(folder), model, feeds, self.threads, entries)
             try:
-                for name, python in self.runtimes.items():
-                    self._load(name, python, request, children, found[name])
-                self._take_turns(children, found)
+                for name in self.runtimes:
+                    self._load(name, request, children, found[name])
+                if timed:
+                    self._take_turns(children, found)
             finally:
                 for child in children.values():
                     child.stop()
+            for name in self.weighed:
+                if name in children:
+                    self._weigh(name, request, found[name])
         return found
 
-    def _load(self, name: str, python: str, request: dict[str, object], children: dict[str, Child], into: Measured) -> None:
-        results = Path(str(request["model"])).with_name(f"{name}.npz")
+    def _load(self, name: str, request: dict[str, object], children: dict[str, Child], into: Measured) -> None:
         try:
-            child = children[name] = Child(name, python, self.environment, str(results.parent))
-            into.first = child.ask(request | {"do": "load", "results": str(results)}, self.load_limit)["seconds"]
+            child = children[name] = self._start(name, request)
+            into.first = child.ask(request, self.load_limit)["seconds"]
         except ChildError as error:
             _give_up(name, error, children, into)
             return
-        with np.load(results) as arrays:
+        with np.load(str(request["results"])) as arrays:
             into.outputs = list(arrays.values())
+
+    def _start(self, name: str, request: dict[str, object]) -> Child:
+        return Child(name, self.runtimes[name], self.environment, str(Path(str(request["model"])).parent))
+
+    def _weigh(self, name: str, request: dict[str, object], into: Measured) -> None:
+        """Load a model into a process of its own, and run it a few times."""
+        try:
+            with self._start(name, request) as child:
+                child.ask(request, self.load_limit)
+                child.ask({"do": "run", "seconds": 0.0, "least": 1}, self.run_limit)
+                into.peak = child.peak_bytes()
+        except ChildError as error:
+            into.failure = f"measuring its memory: {error}"
 
     def _take_turns(self, children: dict[str, Child], found: dict[str, Measured]) -> None:
         order, rng = list(children), random.Random(0)
@@ -137,12 +166,26 @@ class Sitting:
             found[other].waited += time.perf_counter() - start
 
 
-def write_request(folder: Path, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, object]:
-    """A model and its inputs as files, and what a request says of them."""
-    paths = {"model": str(folder / "model.onnx"), "feeds": str(folder / "feeds.npz")}
-    Path(paths["model"]).write_bytes(model.SerializeToString())
-    np.savez(paths["feeds"], **feeds)
-    return paths | {"outputs": [output.name for output in model.graph.output]}
+def load_request(
+    model: onnx.ModelProto, source: str | bytes, threads: int = 1, entries: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """The request to load a model, which `source` has, but for what names files; `entries` are for jitrt's session."""
+    outputs = [output.name for output in model.graph.output]
+    return {"do": "load", "model": source, "outputs": outputs, "threads": threads, "entries": dict(entries or {})}
+
+
+def write_request(
+    folder: Path,
+    model: onnx.ModelProto,
+    feeds: Mapping[str, np.ndarray],
+    threads: int = 1,
+    entries: Mapping[str, str] | None = None,
+) -> dict[str, object]:
+    """The whole request to load a model that is written, with its inputs, to a folder. `results` lie there, too."""
+    model_file, feeds_file, results = (str(folder / name) for name in ("model.onnx", "feeds.npz", "results.npz"))
+    Path(model_file).write_bytes(model.SerializeToString())
+    np.savez(feeds_file, **feeds)
+    return load_request(model, model_file, threads, entries) | {"feeds": feeds_file, "results": results}
 
 
 def _give_up(name: str, error: ChildError, children: dict[str, Child], into: Measured) -> None:
@@ -153,7 +196,7 @@ def _give_up(name: str, error: ChildError, children: dict[str, Child], into: Mea
 
 
 class Child:
-    """A process that runs `child.py`.
+    """A process that runs `child.py`; as a context, it is stopped in the end.
 
     Args:
         runtime: a name that `child.py` knows.
@@ -188,6 +231,12 @@ class Child:
             self._errors.close()
             raise ChildError(f"cannot be started: {error}") from error
         self._clock = _cpu_clock(self._process.pid)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def ask(self, request: Mapping[str, object], limit: float) -> dict:
         """The answer to a request.
@@ -244,6 +293,10 @@ class Child:
             return 0.0 if self._clock is None else time.clock_gettime(self._clock)
         except OSError:
             return 0.0
+
+    def peak_bytes(self) -> int:
+        """Most memory that it has held so far; 0 if the system does not tell."""
+        return memory.peak(self._process.pid)
 
     def falls_asleep(self) -> bool:
         """Wait until its threads use no CPU; False if they still do after `SLEEP_LIMIT` seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from benchmarks import cases
@@ -17,11 +17,13 @@ class Subject:
     Attributes:
         least: the ratio of the fastest peer's time to jitrt's that has been promised, if any has.
         entries: of jitrt's session options; with any, outputs may differ by what they say.
+        timed: whether runs are timed; otherwise, first runs and memory are measured alone, beside onnxruntime's.
     """
 
     case: cases.Case
     least: float | None = None
     entries: Mapping[str, str] = field(default_factory=dict)
+    timed: bool = True
 
     @property
     def name(self) -> str:
@@ -40,8 +42,10 @@ class Group:
         file: the page's name.
         promised: names of cases and the ratios promised of them; None: measured without a promise of its own.
         narrow: the same with weights in bfloat16.
+        untimed: names of cases whose memory is measured, but no time, as runs take too long.
         mean, worst: promised of those with a promise together, the geometric mean and the least.
         cold: seconds that a first run with an empty store may take.
+        memory: of onnxruntime's peak memory, the most that jitrt may hold.
         batches: whether images in a batch are measured beside single ones.
         decoding: models of the zoo and their pasts, of whose steps the page tells how fast they read memory.
     """
@@ -49,9 +53,11 @@ class Group:
     file: str
     promised: Mapping[str, float | None]
     narrow: Mapping[str, float] = field(default_factory=dict)
+    untimed: Collection[str] = ()
     mean: float | None = None
     worst: float | None = None
     cold: float | None = None
+    memory: float | None = None
     batches: bool = False
     decoding: Mapping[str, int] = field(default_factory=dict)
 
@@ -59,7 +65,8 @@ class Group:
         """Those of which the packages are installed."""
         known = {str(case): case for case in cases.CASES}
         whole = [Subject(known[name], least) for name, least in self.promised.items() if name in known]
-        return whole + [Subject(known[name], least, NARROW) for name, least in self.narrow.items()]
+        narrow = [Subject(known[name], least, NARROW) for name, least in self.narrow.items()]
+        return [*whole, *narrow, *(Subject(known[name], timed=False) for name in self.untimed)]
 
 
 GROUPS = {
@@ -86,9 +93,11 @@ GROUPS = {
             "real: PP-OCRv4 detection, 736x1280": 1.2,
             "zoo: resnet50, batch 8": None,
         },
+        untimed=("zoo: unet, 1024x1024",),
         mean=1.25,
         worst=1.0,
         cold=8.0,
+        memory=1.0,
         batches=True,
     ),
     "transformers": Group(

@@ -7,7 +7,6 @@ object code in the store: it covers the generated source or the factory's parame
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import inspect
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from . import target
+from .digest import digest
 from .sizes import fixed
 
 Parameter = int | float | str | bool
@@ -43,7 +43,7 @@ class KernelSpec:
     def key(self) -> str:
         """Hexadecimal digest that names the kernel's object code."""
         parts = (self.text, self.factory, repr(self.parameters), environment())
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return digest("\0".join(parts).encode())
 
     def function(self) -> Callable:
         """The Python function to compile (imports numba)."""
@@ -83,9 +83,7 @@ def handwritten(name: str, factory: str, **parameters: Parameter) -> KernelSpec:
 @lru_cache(maxsize=1)
 def environment() -> str:
     """Everything outside a kernel's own source that its object code depends on."""
-    digest = hashlib.sha256()
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    sources = b"".join(path.read_bytes() for path in sorted(pathlib.Path(__file__).parent.glob("*.py")))
     cpu = target.current()
     versions = [f"{name}={importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
-    return "|".join([digest.hexdigest(), cpu.name, cpu.features, *versions])
+    return "|".join([digest(sources), cpu.name, cpu.features, *versions])
