@@ -33,7 +33,7 @@ from .timings import Timings
 ROUNDS, FEWEST, SECONDS = 10, 3, 0.6  # runs of each algorithm; how many are enough when they have taken so long
 _TIE = 1.03  # times of algorithms that differ by less say nothing: the cost model decides
 _SWEEP = (1024, 8192)  # float32 values that are read before each run: 32 MB
-_OPSET, _CONV = 13, "convolution"
+_OPSET, _BEFORE, _CONV = 13, "before", "convolution"
 _alone = threading.Lock()  # two measurements at the same time would disturb each other
 
 
@@ -101,22 +101,46 @@ def measure(layer: ConvLayer, names: Sequence[str], store: Store, threads: int, 
 
 def trial_model(layer: ConvLayer) -> tuple[Graph, dict[str, np.ndarray]]:
     """A model that runs the layer on a channels-last image, after its caches have been swept; and its inputs."""
-    rng, rank, dtype = np.random.default_rng(0), len(layer.image) + 1, np.dtype(layer.dtype)
-    c, *size = layer.image
-    filters = rng.standard_normal(layer.filters, np.float32) / np.float32(np.sqrt(np.prod(layer.filters[1:])))
+    rng, rank = np.random.default_rng(0), len(layer.image) + 1
     attributes = {
         "strides": list(layer.strides), "dilations": list(layer.dilations), "pads": list(layer.pads), "group": layer.groups,
     }  # fmt: skip
+    made = _of_bytes(layer, rng) if layer.dtype == "int16" else _of_floats(layer, rng)
     nodes = [
         Node("ReduceMax", ["memory"], ["swept"], {"axes": [1]}, "sweep"),
-        Node("Relu", ["x"], ["image"], {}, "before"),
-        Node("Transpose", ["image"], ["turned"], {"perm": [0, rank - 1, *range(1, rank - 1)]}, "view"),
-        Node("Conv", ["turned", "filters"], ["y"], attributes, _CONV),
+        Node("Transpose", ["x"], ["turned"], {"perm": [0, rank - 1, *range(1, rank - 1)]}, "view"),
+        Node(made.before, ["turned", *made.given], ["image"], {}, _BEFORE),
+        Node(made.name, ["image", "filters"], ["y"], attributes, _CONV),
         Node("Transpose", ["y"], ["result"], {"perm": [0, *range(2, rank), 1]}, "view back"),
     ]
-    graph = Graph(["memory", "x"], ["swept", "result"], nodes, {"filters": filters.astype(dtype)}, opsets={"": _OPSET})
-    image = rng.standard_normal((1, *size, c), np.float32).astype(dtype)
+    graph = Graph(["memory", "x"], ["swept", "result"], nodes, {"filters": made.filters, **made.given}, opsets={"": _OPSET})
+    c, *size = layer.image
+    image = rng.standard_normal((1, *size, c), np.float32).astype(made.image)
     return graph, {"memory": np.ones(_SWEEP, np.float32), "x": image}
+
+
+@dataclass(frozen=True)
+class _Operators:
+    """The convolution, with its filters, and what writes its image: an operator with these constants, of an image of that type."""
+
+    name: str
+    filters: np.ndarray
+    before: str
+    image: np.dtype
+    given: dict[str, np.ndarray]
+
+
+def _of_floats(layer: ConvLayer, rng: np.random.Generator) -> _Operators:
+    filters = rng.standard_normal(layer.filters, np.float32) / np.float32(np.sqrt(np.prod(layer.filters[1:])))
+    dtype = np.dtype(layer.dtype)
+    return _Operators("Conv", filters.astype(dtype), "Relu", dtype, {})
+
+
+def _of_bytes(layer: ConvLayer, rng: np.random.Generator) -> _Operators:
+    """Filters are small: sums then fit whatever the algorithm."""
+    quantisation = {"scale": np.float32(0.1), "zero": np.int8(0)}
+    filters = rng.integers(-3, 4, layer.filters, np.int8)
+    return _Operators("ConvInteger", filters, "QuantizeLinear", np.dtype(np.float32), quantisation)
 
 
 @dataclass(frozen=True)
@@ -133,7 +157,7 @@ class _Trial:
         traced = trace(graph, feeds, graph.outputs)
         weights = Weights()
         plan = make_plan(traced.trace, threads, weights, choose=wherever_possible(name))
-        steps = frozenset(i for i, step in enumerate(plan.steps) if _CONV in step.nodes)
+        steps = frozenset(i for i, step in enumerate(plan.steps) if _CONV in step.nodes and _BEFORE not in step.nodes)
         executor = Executor(plan, store, pool(threads), ProgressLine())
         weights.complete(threads)
         return _Trial(name, executor, [feeds[name] for name in graph.inputs], steps)

@@ -10,7 +10,7 @@ import numpy as np
 from .builder import Builder, OperatorError, axis_index
 from .contrib_attention import Options, self_attention
 from .contrib_fused import embedded, normalised_sum, to_last, to_second
-from .conv import padding
+from .convolve import padding
 from .integers import single
 from .matmul import matmul_integer
 from .movement import concat

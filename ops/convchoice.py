@@ -1,6 +1,6 @@
 """Which of the possible algorithms computes a convolution: what describes a layer, the cost model, and the rules that choose.
 
-`ops/conv.py` names the algorithms of a layer, the one that the cost model prefers first; a rule takes one. The rule that
+`ops/convolve.py` names the algorithms of a layer, the one that the cost model prefers first; a rule takes one. The rule that
 measures them is in `jitrt/measure.py`.
 """
 
@@ -21,7 +21,7 @@ _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
 _BEGINNING = 24  # K steps that a tile of a product costs beside its own; twice as many if each panel has a group to itself
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
-_PAIR = 0.62  # the time of a multiply-add of int16 by that of a float32
+_PAIR = 0.62  # the time of a multiply-add of int16 by that of a float32: of every product of integers
 _AHEAD = 0.9  # of the direct way's time, which is what a form has to stay below
 
 
@@ -57,7 +57,7 @@ Choose = Callable[[ConvLayer, Sequence[str]], str]  # one of the names
 @cached(maxsize=256)
 def winograd_forms(layer: ConvLayer) -> dict[str, Form]:
     """The forms of Winograd for filters of that size, by name."""
-    return {f"winograd {form}": form for form in forms(layer.filters[2:])}
+    return {f"winograd {form}": form for form in forms(layer.filters[2:], layer.dtype == "int16")}
 
 
 def is_winograd(name: str) -> bool:
@@ -65,19 +65,20 @@ def is_winograd(name: str) -> bool:
     return name.startswith("winograd")
 
 
-def winograd_by_cost(layer: ConvLayer, size: Sequence[int], threads: int, pairs: bool = False) -> str:
+def winograd_by_cost(layer: ConvLayer, size: Sequence[int], threads: int, bits: int = 0) -> str:
     """The name of the form that is expected to be faster than the direct way for that output size; empty if none is.
 
     Args:
-        pairs: the direct way is one of int16.
+        bits: of the largest sum of a layer of int16.
     """
-    best = fixed(_cheapest(layer.filters, layer.dilations, layer.groups, tuple(size), threads, pairs))
+    whole = layer.dtype == "int16"
+    best = fixed(_cheapest(layer.filters, layer.dilations, layer.groups, tuple(size), threads, whole, bits))
     return list(winograd_forms(layer))[best] if best >= 0 else ""
 
 
 @deferred(least=None)
 def _cheapest(
-    filters: tuple[int, ...], dilations: tuple[int, ...], groups: int, size: tuple[int, ...], threads: int, pairs: bool
+    filters: tuple[int, ...], dilations: tuple[int, ...], groups: int, size: tuple[int, ...], threads: int, whole: bool, bits: int
 ) -> int:  # fmt: skip
     """Which of the forms for these filters is expected to be faster than the direct way; -1: none.
 
@@ -86,18 +87,19 @@ def _cheapest(
     """
     o, c, *kernel = filters
     channels, taps = groups * padded_columns(o // groups, 4), prod(kernel)
+    step, itemsize = (_PAIR, 2) if whole else (1.0, 4)
 
-    def products(sets: int, pixels: int, depth: int, beginning: int, step: float = 1.0, itemsize: int = 4) -> float:
-        """Of `sets` products with a filter of `depth` channels, whose multiply-adds take `step` of those of float32."""
+    def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
+        """Of `sets` products with a filter of `depth` channels."""
         steps = pixels * (depth * step + beginning) / (2 * target.current().lanes)
         return sets * channels * max(steps, depth * itemsize / _MEMORY)
 
-    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING, *((_PAIR, 2) if pairs else ()))
-    for i, form in enumerate(forms(tuple(kernel))):
+    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
+    for i, form in enumerate(forms(tuple(kernel), whole)):
         tiles = prod(form.tiles(size, dilations))
         cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else 2 * _BEGINNING)
-        cycles += form.products * tiles * (c * groups + o) * 4 / _CACHE + _LAUNCHES * threads
-        if cycles < least and not form.coarse:
+        cycles += form.products * tiles * (c * groups * itemsize + o * 4) / _CACHE + _LAUNCHES * threads
+        if cycles < least and form.sum_bits >= bits and not form.coarse:
             best, least = i, cycles
     return best
 

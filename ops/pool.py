@@ -9,7 +9,7 @@ import numpy as np
 
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
-from .conv import padding
+from .convolve import padding
 from .kernels import pool as kernels
 from .kernels.image import Image
 from .kernels.pool import Window

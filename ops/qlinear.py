@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .builder import Builder, Declined, OperatorError
-from .conv import conv_of_bytes, per_filter
+from .conv_bytes import conv_of_bytes, per_filter
 from .integers import rounded, single
 from .matmul import matmul_integer
 from .primitives import Tensor
@@ -28,7 +28,7 @@ def qlinear_conv(
     t: Builder, x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, B=None, **attributes
 ) -> Tensor:
     """The weights' scale and zero point are one in all or one a filter; the bias is int32 in units of x_scale * w_scale."""
-    total = conv_of_bytes(t, x, w, x_zero_point, w_zero_point, exact=False, **attributes)
+    total = conv_of_bytes(t, x, w, x_zero_point, w_zero_point, **attributes)
     if B is not None:
         total = t.map("a + b", total, t.cast(per_filter(t, B, total.rank - 1), total.dtype))
     return _requantised(t, total, single(t, x_scale), per_filter(t, w_scale, total.rank - 1), y_scale, y_zero_point)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -133,6 +134,21 @@ def test_the_cost_model_takes_what_was_measured_to_be_faster(layer, form):
     assert chosen == (f"winograd {form}" if form else "")
 
 
+@pytest.mark.parametrize(
+    ("image", "filters", "bits", "form"),
+    [
+        ((64, 56, 56), (64, 64, 3, 3), 24, "4x4"), ((256, 14, 14), (256, 256, 3, 3), 26, "4x4"),
+        ((256, 14, 14), (256, 256, 3, 3), 27, "2x2"), ((512, 7, 7), (512, 512, 3, 3), 27, "2x2"),
+        ((256, 14, 14), (256, 256, 3, 3), 31, None), ((4, 56, 56), (64, 4, 3, 3), 20, None),
+        ((64, 28, 28), (64, 64, 5, 5), 24, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_cost_model_takes_forms_for_integers_that_have_the_bits_of_sums(image, filters, bits, form):
+    layer = ConvLayer("int16", image, filters, (1, 1), (1, 1), (1, 1, 1, 1), 1)
+    assert winograd_by_cost(layer, image[1:], 2, bits) == (f"winograd {form}" if form else "")
+
+
 def test_forms_with_large_errors_are_never_taken_unasked():
     for kernel in ((3, 3), (5, 5), (7, 7), (5, 7)):
         layer = ConvLayer("float32", (512, 96, 96), (512, 512, *kernel), (1, 1), (1, 1), (3, 3, 3, 3), 1)
@@ -209,12 +225,13 @@ def test_every_algorithm_is_timed_and_the_line_shows_how_far(capsys, monkeypatch
     assert shown.endswith("\r")
 
 
-def test_the_trial_is_the_layer_alone():
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_the_trial_is_the_layer_alone(dtype):
     """Nothing but the layer is between its input and its output: no step changes the order of an image."""
-    graph, feeds = measure.trial_model(LAYER)
+    graph, feeds = measure.trial_model(replace(LAYER, dtype=dtype))
     trial = measure._Trial.of(graph, feeds, "direct", store(), 1)
     nodes = [step.nodes for step in trial.executor.plan.steps]
-    assert nodes[:2] == [("sweep",), ("before",)]
+    assert (nodes[0], nodes[1][0]) == (("sweep",), "before")
     assert set(nodes[2:]) == {("convolution",)}
     assert len(trial.steps) == len(nodes) - 2
 

@@ -19,6 +19,8 @@ from jitrt.ops.kernels import compiler, convweights, gemm, target
 from jitrt.ops.kernels import conv as dense
 from jitrt.ops.kernels.gemm import Matrix
 from jitrt.ops.kernels.spec import handwritten
+from jitrt.ops.kernels.winograd import WinogradWeights, pack_winograd, winograd
+from jitrt.ops.kernels.winogradforms import Form, forms
 
 RNG = np.random.default_rng(3)
 BYTES = (np.uint8, np.int8)
@@ -103,8 +105,23 @@ def test_convolutions_of_int16_are_exact(channels: int, outputs: int, groups: in
     np.testing.assert_array_equal(*convolve(channels, outputs, groups, window))
 
 
+def by_winograd(channels: int, groups: int, form: Form) -> tuple[Array, Array]:
+    """A convolution of int16 by a whole form, and its definition."""
+    memory = Memory()
+    x = native(RNG.integers(-255, 256, (2, channels, 9, 7)).astype(np.int16))
+    w = RNG.integers(-255, 256, (channels, channels // groups, *form.taps)).astype(np.int16)
+    y = empty(output_shape(x.shape, w.shape, (1, 1), (1, 1), (1, 1), (1, 2)), np.int32)
+    weights = WinogradWeights(w.shape[:2], form, groups, memory.keep(pack_winograd(w, form, groups)))
+    source = replace(image(x), shape=pairs(x, 1)[0], strides=pairs(x, 1)[1])
+    run_launches(winograd(source, weights, image(y), (1, 1), alloc=memory.alloc, threads=2))
+    return y, np.rint(convolution(x, w, (1, 1), (1, 1), (1, 1), (1, 2), groups)).astype(np.int64)
+
+
 def check_target() -> None:
     """A few of the problems above, for a process that compiles for another CPU."""
+    for form in (*forms((3, 3), whole=True), *forms((1, 3), whole=True)):
+        np.testing.assert_array_equal(*by_winograd(64, 1, form))
+        np.testing.assert_array_equal(*by_winograd(96, 3, form))
     for m, k, n in ((1, 3, 1), (7, 17, 9), (13, 301, 33), (29, 64, 70)):
         np.testing.assert_array_equal(*multiply(m, k, n, bias=True, residual=True))
     for window in WINDOWS[:2]:
@@ -296,7 +313,7 @@ def test_what_was_quantised_may_be_read_with_any_zero_point(zero: int) -> None:
     np.testing.assert_array_equal(p, (pixels - zero) * f.reshape(1, 2, 1, 1).astype(np.int32))
 
 
-def test_a_quantised_convolution_by_winograds_algorithm_is_within_a_step() -> None:
+def test_a_quantised_convolution_by_winograds_algorithm_is_exact() -> None:
     x, w, bias = (
         codes(np.uint8, 1, 64, 28, 28),
         codes(np.int8, 64, 64, 3, 3),
@@ -305,12 +322,27 @@ def test_a_quantised_convolution_by_winograds_algorithm_is_within_a_step() -> No
     one = [np.float32(0.02), np.uint8(120)]
     inputs = [x, *one, w, RNG.uniform(0.01, 0.02, 64).astype(np.float32), np.zeros(64, np.int8), np.float32(3), np.uint8(128), bias]
     given = [np.asarray(value) for value in inputs]
-    model = node_model("QLinearConv", given, [np.uint8], (3, 4, 5, 8), domain="", attributes={"pads": [1, 1, 1, 1]})
+    model = node_model("QLinearConv", given, [np.uint8], (1, 2, 3, 4, 5, 6, 7, 8), domain="", attributes={"pads": [1, 1, 1, 1]})
     session = jitrt.InferenceSession(model.SerializeToString())
-    feeds = {f"x{i}": given[i] for i in (0, 1, 2, 6, 7)}
-    (y,) = session.run(None, feeds)
+    (y,) = session.run(None, {"x0": x})
     total = convolution(x.astype(np.int64) - 120, w, *[(1, 1)] * 4, 1) + bias[:, None, None]
-    exact = np.clip(np.rint(total * (0.02 * inputs[4].astype(np.float64) / 3)[:, None, None]) + 128, 0, 255)
-    assert "winograd" in str(session.get_plan(feeds))
-    assert np.abs(y - exact).max() <= 1
-    assert (y != exact).mean() < 1e-3
+    factor = np.float32(0.02) * inputs[4] / np.float32(3)
+    exact = np.clip(np.rint(total.astype(np.float32) * factor[:, None, None]) + 128, 0, 255)
+    assert "winograd" in str(session.get_plan({"x0": x}))
+    np.testing.assert_array_equal(y, exact)
+
+
+@pytest.mark.parametrize(("largest", "taken"), [(127, "direct"), (40, "winograd 2x2"), (5, "winograd 4x4")])
+def test_winograds_algorithm_is_taken_if_it_has_the_bits_of_every_sum(largest: int, taken: str) -> None:
+    """Beyond its bits even sums of unlikely filters are exact, by another form or directly."""
+    channels = 2048
+    x, w = np.full((1, channels, 28, 28), 255, np.uint8), np.full((16, channels, 3, 3), largest, np.int8)
+    w[1::2] *= -1
+    model = node_model("ConvInteger", [x, w], [np.int32], (1,), domain="", attributes={"pads": [1, 1, 1, 1]})
+    session = jitrt.InferenceSession(model.SerializeToString())
+    (y,) = session.run(None, {"x0": x})
+    assert f"{taken} 2048->16" in str(session.get_plan({"x0": x}))
+    inside = 9 * channels * 255 * largest
+    np.testing.assert_array_equal(
+        y[0, :, 1:-1, 1:-1], np.broadcast_to(np.where(w[:, 0, :1, :1] < 0, -inside, inside), (16, 26, 26))
+    )

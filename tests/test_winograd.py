@@ -1,5 +1,7 @@
 """Winograd convolution against float64: all forms, borders, remainders of the tile, several strips and images, tails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ from benchmarks.errors import LAYERS, errors
 from jitrt.ops.kernels import target, winograd
 from jitrt.ops.kernels.spec import KernelSpec
 from jitrt.ops.kernels.winograd import WinogradWeights, pack_winograd
-from jitrt.ops.kernels.winogradforms import Form, forms, matrices
+from jitrt.ops.kernels.winogradforms import DIFFERENCE, Form, divisor, forms, matrices
 
 ONE = (1, 1)
 RNG = np.random.default_rng(3)
@@ -88,18 +90,19 @@ def test_every_form_agrees_with_float64(taps, size, begin, end, dilations, group
 
 
 @pytest.mark.parametrize("taps", range(1, 8))
-@pytest.mark.parametrize("points", [4, 6, 8])
-def test_the_matrices_are_those_of_a_convolution(points, taps):
+@pytest.mark.parametrize(("points", "whole"), [(4, False), (6, False), (8, False), (4, True), (6, True)])
+def test_the_matrices_are_those_of_a_convolution(points, whole, taps):
     """Exactly, in rational numbers: sums of products by Toom and Cook are those of the definition."""
     outputs = points - taps + 1
     if outputs < 1:
         return
-    of = matrices(outputs, taps)
+    of = matrices(outputs, taps, whole)
     assert [len(of.outputs), len(of.filters), len(of.data)] == [outputs, points, points]
     for tap in range(taps):
         for at in range(points):
             found = [sum(a * of.filters[i][tap] * of.data[i][at] for i, a in enumerate(row)) for row in of.outputs]
-            assert found == [at == place + tap for place in range(outputs)]
+            assert found == [of.divisor * (at == place + tap) for place in range(outputs)]
+    assert not whole or all(x.denominator == 1 for matrix in (of.outputs, of.filters, of.data) for row in matrix for x in row)
 
 
 def test_a_dimension_of_one_tap_is_not_transformed():
@@ -216,3 +219,83 @@ def test_errors_are_as_the_documents_say(layer):
         assert error < (8e-6 if form.coarse else 2e-6 if form.points > 4 else 8e-7)
         assert form.coarse == (error > 2e-6)
         assert form.points == 4 or 1.4 < error / found["direct"] < (40 if form.coarse else 8)
+
+
+# -- whole forms: integers, exactly
+WHOLE = [form for taps in ((3, 3), (2, 2), (1, 3), (5, 1), (4, 3)) for form in forms(taps, whole=True)]
+
+
+def whole_result(x, w, begin, end, form, dilations=ONE, groups=1):
+    """The convolution of native int16 images by a whole form, with bias and residual, and its definition."""
+    memory, pairs = Memory(), image(x)
+    pairs = replace(pairs, shape=(len(x), x.shape[1] // 2, *x.shape[2:]), strides=(x.strides[0], 4, *x.strides[2:]))
+    bias = RNG.integers(-9999, 9999, len(w)).astype(np.int32)
+    y = empty(output_shape(x.shape, w.shape, ONE, dilations, begin, end), np.int32)
+    other = native(RNG.integers(-9999, 9999, y.shape).astype(np.int32))
+    weights = WinogradWeights(w.shape[:2], form, groups, memory.keep(pack_winograd(w, form, groups)))
+    run(
+        winograd.winograd(
+            pairs, weights, image(y), [*begin, *end], dilations, bias=memory.keep(bias), residual=image(other), alloc=memory.alloc,
+            threads=2,
+        )
+    )  # fmt: skip
+    total = np.rint(convolution(x, w, ONE, dilations, begin, end, groups)).astype(np.int64)
+    return y, total + bias.reshape(1, -1, 1, 1) + other
+
+
+def test_whole_forms_are_those_whose_factors_fit_in_int16():
+    assert [str(form) for form in forms((3, 3), whole=True)] == ["2x2", "4x4"]
+    assert [str(form) for form in forms((5,), whole=True)] == ["2"]
+    assert forms((5, 5), whole=True) == forms((1, 7), whole=True) == forms((1, 1), whole=True) == ()
+    assert [form.sum_bits for form in forms((3, 3), whole=True)] == [30, 26]
+    assert [form.sum_bits for form in forms((3, 3))] == [32] * 3
+
+
+@pytest.mark.parametrize("total", [1, 4, 24, 576, 3 << 20])
+def test_multiplications_are_undone_modulo_a_power_of_two(total):
+    factor, bits = divisor(total)
+    for value in (0, 1, -1, 777, (1 << 31 - bits) - 1, -(1 << 31 - bits)):
+        product = np.array(value * total * factor % (1 << 32), np.uint32).astype(np.int32)
+        assert product >> bits == value
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    form=st.sampled_from(WHOLE),
+    size=st.tuples(st.integers(1, 17), st.integers(1, 17)),
+    begin=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    end=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilations=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    groups=st.integers(1, 4),
+    data=st.data(),
+)
+def test_whole_forms_are_exact(form, size, begin, end, dilations, groups, data):
+    lanes = target.current().lanes
+    each = 2 * lanes * data.draw(st.integers(1, 2)) // np.gcd(lanes, groups)
+    outputs = lanes * data.draw(st.integers(1, 3)) // np.gcd(lanes, groups)
+    size = tuple(max(n, (r - 1) * d + 1 - b - e) for n, r, d, b, e in zip(size, form.taps, dilations, begin, end))
+    x = native(RNG.integers(-DIFFERENCE, DIFFERENCE + 1, (2, each * groups, *size)).astype(np.int16))
+    w = RNG.integers(-DIFFERENCE, DIFFERENCE + 1, (outputs * groups, each, *form.taps)).astype(np.int16)
+    np.testing.assert_array_equal(*whole_result(x, w, begin, end, form, dilations, groups))
+
+
+@pytest.mark.parametrize("form", WHOLE, ids=str)
+def test_whole_forms_are_exact_at_the_ends_of_their_range(form):
+    """Patches and filters of the largest magnitude with the signs of each row of the transforms, and their sums."""
+    lanes = 2 * target.current().lanes
+
+    def largest(matrices):
+        rows = [np.sign(np.array([[float(x) for x in row] for row in matrix])) for matrix in matrices]
+        signs = [np.where(np.multiply.outer(a, b) < 0, -1, 1) for a in rows[0] for b in rows[1]]
+        return DIFFERENCE * np.stack([signs[i % len(signs)] for i in range(lanes)]).astype(np.int16)
+
+    x = native(largest([of.data for of in form.matrices])[None])
+    w = np.broadcast_to(largest([of.filters for of in form.matrices]), (lanes, lanes, *form.taps))
+    for sign in (1, -1):
+        np.testing.assert_array_equal(*whole_result(x, sign * w, (0, 0), (0, 0), form))
+    limit = (1 << form.sum_bits - 1) - 30_000  # bias and residual come after the sum
+    channels = limit // (DIFFERENCE**2 * np.prod(form.taps)) // lanes * lanes
+    if channels > 2000:
+        return
+    x, w = native(np.full((1, channels, 5, 6), -DIFFERENCE, np.int16)), np.full((lanes, channels, *form.taps), DIFFERENCE, np.int16)
+    np.testing.assert_array_equal(*whole_result(x, w, (0, 0), (0, 0), form))

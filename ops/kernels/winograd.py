@@ -5,8 +5,9 @@ transformed, V[products, tiles, C]; as many matrix products M[i] = V[i] U[i] wit
 kernel as a batch; every M[:, tile] is transformed back to a tile of outputs. All are vectorised over channels
 (`winogradtransform`).
 
-For stride 1, constant filters, float32, whole vectors of channels, one or two dimensions. Groups are the matrix product's
-own. Of dilated filters the tiles of the interleaved images take turns. `ops/convchoice.py` says when which form wins.
+For stride 1, constant filters, float32, whole vectors of channels, one or two dimensions; with a whole form for int16 that are
+differences of bytes, exactly: products are those of pairs, results int32. Groups are the matrix product's own. Of dilated
+filters the tiles of the interleaved images take turns. `ops/convchoice.py` says when which form wins.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ import numpy as np
 from . import target
 from .blocking import panel_width
 from .conv import conv
-from .convweights import PackedWeights, padded_columns
+from .convweights import PackedWeights, counted, padded_columns
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
 from .packing import Packing
 from .sizes import about, deferred, least, whole
 from .spec import handwritten
-from .winogradforms import Form, Matrix, matrices
+from .winogradforms import Form, Matrix
 
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
 _ROW_BYTES = 8 << 20  # those of a row of tiles that is not cut: of a long sequence a strip is a piece
@@ -43,7 +44,8 @@ class WinogradWeights:
         shape: (O, C / groups).
         form: along rows and columns.
         groups: of the convolution.
-        address: of [products, groups * panels, C / groups, NR]: one set of packed weights for each product.
+        address: of [products, groups * panels, C / groups, NR]: one set of packed weights for each product. Of whole forms an
+            element is a pair of int16 that are neighbours along C.
     """
 
     shape: tuple[int, int]
@@ -54,13 +56,13 @@ class WinogradWeights:
     @property
     def product(self) -> PackedWeights:
         """The filters of the matrix products."""
-        o, c = self.shape
+        o, c = self.shape[0], counted(self.shape[1], self.form.dtype)
         each = self.groups * padded_columns(o // self.groups, 4) * c * 4
         return PackedWeights((o, c, 1, 1, 1), self.groups, self.address, each)
 
 
 def pack_winograd(w: np.ndarray, form: Form, groups: int = 1) -> np.ndarray:
-    """w[O, C / groups, *taps] (float32) transformed, in the order of `WinogradWeights`."""
+    """w[O, C / groups, *taps] of the form's type, transformed, in the order of `WinogradWeights`."""
     return winograd_packing(w.shape[:2], form, groups).make(w)
 
 
@@ -69,8 +71,10 @@ def winograd_packing(shape: Sequence[int], form: Form, groups: int = 1) -> Packi
     o, c = shape
     each, width, products = o // groups, panel_width(4), form.products
     panels, both = -(-each // width), np.ones((1, 1))
-    for outputs, taps in zip(form.outputs, form.taps):
-        both = np.kron(both, _numbers(matrices(outputs, taps).filters))
+    for of in form.matrices:
+        both = np.kron(both, _numbers(of.filters))
+    # numbers of an element: pairs lie side by side
+    apart = np.dtype(np.float32).itemsize // form.dtype.itemsize
 
     def fill(w: np.ndarray, packed: np.ndarray, part: int) -> None:
         group, panel = divmod(part, panels)
@@ -78,21 +82,21 @@ def winograd_packing(shape: Sequence[int], form: Form, groups: int = 1) -> Packi
         count = len(filters)
         for first in range(0, c, _PACKED_CHANNELS):
             block = filters[:, first : first + _PACKED_CHANNELS].transpose(2, 1, 0).astype(np.float64)
-            target = packed[:, part, first : first + _PACKED_CHANNELS]
-            target[..., :count] = (both @ block.reshape(len(block), -1)).reshape(products, -1, count)
+            target = packed[:, part, first // apart : (first + _PACKED_CHANNELS) // apart].swapaxes(2, 3)
+            target[..., :count] = (both @ block.reshape(len(block), -1)).reshape(products, -1, apart, count)
             target[..., count:] = 0
 
-    return Packing((products, groups * panels, c, width), np.dtype(np.float32), groups * panels, fill)
+    return Packing((products, groups * panels, c // apart, width, apart), form.dtype, groups * panels, fill)
 
 
 def _numbers(matrix: Matrix) -> np.ndarray:
     return np.array([[float(x) for x in row] for row in matrix])
 
 
-def fits(channels: int, outputs: int) -> bool:
-    """Whether these are whole vectors of channels."""
-    lanes = target.current().lanes
-    return not (channels % lanes or outputs % lanes) and channels > 0 and outputs > 0
+def fits(channels: int, outputs: int, groups: int, dtype: np.dtype) -> bool:
+    """Whether these are whole vectors of channels; of int16 whole pairs in each group, too."""
+    lanes, pair = target.current().lanes, 4 // dtype.itemsize
+    return not (channels % (lanes * pair) or outputs % lanes or channels // groups % pair) and channels > 0 and outputs > 0
 
 
 def winograd(
@@ -111,34 +115,38 @@ def winograd(
     threads: int = 1,
     label: str = "winograd",
 ) -> list[Launch]:
-    """y = clip(convolution of x + bias + residual, low, high), float32; arguments as for `conv`, pads of rows and columns.
+    """y = clip(convolution of x + bias + residual, low, high); arguments as for `conv`, pads of rows and columns.
+
+    All is float32; if the form is a whole one, x is of pairs of int16, the rest int32, and there are no limits.
 
     Raises:
         ValueError: channels are not whole vectors, or shapes do not fit.
     """
-    (o, c), groups = weights.shape, weights.groups
-    if not fits(c * groups, o) or o % groups or x.shape[:2] != (y.shape[0], c * groups) or y.shape[1] != o:
+    (o, c), groups, form = weights.shape, weights.groups, weights.form
+    inputs = counted(c, form.dtype) * groups
+    if not fits(c * groups, o, groups, form.dtype) or o % groups or x.shape[:2] != (y.shape[0], inputs) or y.shape[1] != o:
         lanes = target.current().lanes
         raise ValueError(f"{label}: input {x.shape}, output {y.shape}, weights {weights.shape} x {groups}, vectors of {lanes}")
     if 0 in y.shape:
         return []
     launches: list[Launch] = []
-    source = _plane(native_input("f32", x, launches, alloc, threads, label), label)
-    other = residual and _plane(native_input("f32", residual, launches, alloc, threads, label), label)
-    out, after = native_output("f32", y, epilogue, alloc, threads, label)
+    taken, made = ("i16x2", "i32") if form.whole else ("f32", "f32")
+    source = _plane(native_input(taken, x, launches, alloc, threads, label), label)
+    other = residual and _plane(native_input(made, residual, launches, alloc, threads, label), label)
+    out, after = native_output(made, y, epilogue, alloc, threads, label)
     out = _plane(out, label)
     n, _, height, width = out.shape
-    (rows, cols), (down, right) = weights.form.tiles((height, width), dilations), weights.form.interleaved(dilations)
-    grid = _Grid(weights.form, rows, cols, (down, right))
+    (rows, cols), (down, right) = form.tiles((height, width), dilations), form.interleaved(dilations)
+    grid = _Grid(form, rows, cols, (down, right))
     strips = _strips(weights, n, grid)
     most = n * strips[0].rows * strips[0].cols
-    v, m = (_products(alloc, weights.form.products, most, channels) for channels in (c * groups, o))
+    v, m = (_products(alloc, form.products, most, channels) for channels in (inputs, o))
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
     for strip in strips:
         tiles = n * strip.rows * strip.cols
         launches.append(_input_launch(source, v, strip, pads, threads, label))
         launches += conv(
-            "f32", _first(v, tiles), weights.product, _first(m, tiles), [1], [1], [0], alloc=alloc, threads=threads,
+            taken, _first(v, tiles), weights.product, _first(m, tiles), [1], [1], [0], alloc=alloc, threads=threads,
             label=f"{label}: products",
         )  # fmt: skip
         launches.append(_output_launch(m, out, other, strip, finish, threads, label))
@@ -186,7 +194,8 @@ def _strips(weights: WinogradWeights, n: int, grid: _Grid) -> list[_Grid]:
     Of few rows, so that their transforms stay in cache; but each strip reads all filters again, so they may take twice as much.
     """
     together = grid.dilations[1]
-    parts = _parts(*weights.shape, weights.groups, weights.form.products, n, grid.rows, grid.cols, together)
+    o, c = weights.shape
+    parts = _parts(o, counted(c, grid.form.dtype), weights.groups, grid.form.products, n, grid.rows, grid.cols, together)
     down, across = map(about, parts)
     rows, cols = -(-grid.rows // down), -(-(grid.cols // together) // across) * together
     return [
@@ -198,7 +207,7 @@ def _strips(weights: WinogradWeights, n: int, grid: _Grid) -> list[_Grid]:
 
 @deferred(least=1)
 def _parts(o: int, c: int, groups: int, products: int, n: int, rows: int, cols: int, together: int) -> tuple[int, int]:
-    """How many strips there are down the picture, and across it."""
+    """How many strips there are down the picture, and across it, of o and c `counted` channels."""
     tile = products * n * (c * groups + o) * 4
     most = max(_STRIP_BYTES, 2 * products * c * o * 4)
     if cols * tile <= max(most, _ROW_BYTES):
@@ -219,7 +228,7 @@ def _first(planes: Image, tiles: int) -> Image:
 
 
 def _products(alloc: Alloc, products: int, tiles: int, channels: int) -> Image:
-    """Matrices [tiles, channels] as images, an odd number of cache lines apart lest they fall into one cache set."""
+    """Matrices [tiles, counted channels] as images, an odd number of cache lines apart lest they fall into one cache set."""
     lines = -(-tiles * channels * 4 // 64)
     step = (lines + 1 - lines % 2) * 64
     return Image(alloc(products * step), (products, channels, tiles), (step, 4, channels * 4))
@@ -240,12 +249,13 @@ def _chunk(channels: int, rows: int, cols: int, together: int, products: int, im
 def _input_launch(x: Image, v: Image, strip: _Grid, pads: Sequence[int], threads: int, label: str) -> Launch:
     n, c, height, width = x.shape
     form = strip.form
+    numbers = c * (4 // form.dtype.itemsize)
     chunk, chunks = _chunk(c, strip.rows, strip.cols, strip.dilations[1], form.products, n, threads)
-    args = (x.address, v.address, x.strides[0], x.strides[2], x.strides[3], v.strides[0], v.strides[2], c, height, width,
+    args = (x.address, v.address, x.strides[0], x.strides[2], x.strides[3], v.strides[0], v.strides[2], numbers, height, width,
             whole(pads[0]), whole(pads[1]), strip.rows, strip.cols, chunk, chunks, strip.top, strip.left,
             *form.outputs, *strip.dilations, *form.patch)  # fmt: skip
     square = min(form.patch) > 1
-    kernel = handwritten("winograd_input", "winogradtransform:input_factory", points=form.points, square=square)
+    kernel = handwritten("winograd_input", "winogradtransform:input_factory", points=form.points, square=square, whole=form.whole)
     scratch = 64 + form.products * 64
     return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: patches", 0, strip.moved(x, 1))
 
@@ -258,6 +268,8 @@ def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Grid, fin
             *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, strip.rows, strip.cols, chunk, chunks,
             strip.top, strip.left, *form.outputs, *strip.dilations)  # fmt: skip
     rows, cols = form.outputs if min(form.patch) > 1 else (0, max(form.outputs))
-    kernel = handwritten("winograd_output", "winogradtransform:output_factory", points=form.points, rows=rows, cols=cols)
+    kernel = handwritten(
+        "winograd_output", "winogradtransform:output_factory", points=form.points, rows=rows, cols=cols, whole=form.whole
+    )
     scratch = 64 + prod(form.outputs) * 64
     return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: outputs", 0, strip.moved(y, 0))

@@ -5,6 +5,8 @@ is the number of points and whether they are a square or a line; which way a lin
 and sizes are arguments, so that all filters with as many points share the kernel that makes patches.
 
 Dilated filters see as many interleaved images; the tiles of these take turns, along rows and along columns.
+
+Whole forms make int16 of int16 patches, and int32 of the sums of their products.
 """
 
 from __future__ import annotations
@@ -15,32 +17,34 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import target
-from .winogradforms import matrices
+from .image import SIZES
+from .winogradforms import Matrix, divisor, matrices
 
 if TYPE_CHECKING:
     from .emit import E
 
 
-def input_factory(points: int, square: bool) -> Callable:
-    """The kernel that transforms patches. Task = (image, row of tiles, chunk of its columns).
+def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
+    """The kernel that transforms patches, for all forms of as many points. Task = (image, row of tiles, chunk of its columns).
 
     Scratch: 64 bytes, and a patch that hangs over the border, put together.
     """
     from . import simd, window
 
-    lanes = target.current().lanes
-    load, store, zero = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes)
+    dtype = "i16" if whole else "f32"
+    size, lanes = SIZES[dtype], target.current().lanes * 4 // SIZES[dtype]
+    load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
 
     def body(code, block, x, row, pixel, v, plane):
         lines = [[code.load(x + row * i + pixel * j) for j in range(points)] for i in range(points if square else 1)]
-        lines = [_patch(line) for line in lines]
+        lines = [_patch(line, whole) for line in lines]
         if square:
-            lines = zip(*[_patch(list(column)) for column in zip(*lines)])
+            lines = zip(*[_patch(list(column), whole) for column in zip(*lines)])
         for i, value in enumerate(value for line in lines for value in line):
             code.store(v + plane * i, value)
 
-    transform = window.leaf("x row pixel v plane", "f32", lanes, body)
-    vector = lanes * 4
+    transform = window.leaf("x row pixel v plane", dtype, lanes, body)
+    vector = lanes * size
 
     def kernel(args, task, scratch):
         c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
@@ -55,7 +59,7 @@ def input_factory(points: int, square: bool) -> Callable:
             v = args[1] + (outer * cols + col) * args[6]
             inside = top >= 0 and left >= 0 and top + (high - 1) * down < h and left + (wide - 1) * right < w
             for first in range(0, c, lanes):
-                at, at_row, at_pixel = x + first * 4, row, pixel
+                at, at_row, at_pixel = x + first * size, row, pixel
                 if not inside:
                     for i in range(high):
                         for j in range(wide):
@@ -66,7 +70,7 @@ def input_factory(points: int, square: bool) -> Callable:
                     at, at_row, at_pixel = patch, wide * vector, vector
                 if not square and high > 1:
                     at_pixel = at_row
-                transform(args, at, at_row, at_pixel, v + first * 4, args[5])
+                transform(args, at, at_row, at_pixel, v + first * size, args[5])
             turn, left = turn + 1, left + 1
             if turn == right:
                 turn, left = 0, left + right * across - right
@@ -74,27 +78,30 @@ def input_factory(points: int, square: bool) -> Callable:
     return kernel
 
 
-def output_factory(points: int, rows: int, cols: int) -> Callable:
+def output_factory(points: int, rows: int, cols: int, whole: bool = False) -> Callable:
     """The kernel that makes tiles of rows x cols outputs, or of `cols` in a line either way (`rows` = 0).
 
     Task = (image, row of tiles, chunk of its columns). Scratch: 64 bytes for the epilogue's block, and a tile.
     """
     from . import simd, window
 
-    lanes = target.current().lanes
-    load, store, splat = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes)
+    dtype, lanes = "i32" if whole else "f32", target.current().lanes
+    load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     at_least, at_most, number = simd.at_least, simd.at_most, simd.float_argument
-    words, call_kernel = simd.block, simd.call_kernel
+    words, call_kernel, clips = simd.block, simd.call_kernel, not whole
     vector = lanes * 4
+    along_row = matrices(cols, points - cols + 1, whole)
+    along_column = matrices(rows, points - rows + 1, whole) if rows else matrices(1, 1)
+    factor, shift = divisor(along_row.divisor * along_column.divisor)
 
     def body(code, block, m, plane, y):
         lines = [[code.load(m + plane * (i * points + j)) for j in range(points)] for i in range(points if rows else 1)]
         if rows:
-            lines = zip(*[_outputs(list(column), rows) for column in zip(*lines)])
-        for i, value in enumerate(value for line in lines for value in _outputs(list(line), cols)):
-            code.store(y + i * vector, value)
+            lines = zip(*[_outputs(list(column), along_column.outputs) for column in zip(*lines)])
+        for i, value in enumerate(value for line in lines for value in _outputs(list(line), along_row.outputs)):
+            code.store(y + i * vector, (value * factor) >> shift if whole else value)
 
-    transform = window.leaf("m plane y", "f32", lanes, body)
+    transform = window.leaf("m plane y", dtype, lanes, body)
 
     def kernel(args, task, scratch):
         o, height, width, lines, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
@@ -123,7 +130,9 @@ def output_factory(points: int, rows: int, cols: int) -> Callable:
                         value = load(tile + (i * wide + j) * vector) + bias
                         if args[2] != 0:
                             value = value + load(r + i * r_row + j * r_pixel)
-                        store(y + i * row + j * pixel, at_most(at_least(value, low), above))
+                        if clips:
+                            value = at_most(at_least(value, low), above)
+                        store(y + i * row + j * pixel, value)
             turn, left = turn + 1, left + 1
             if turn == right:
                 turn, left = 0, left + right * wide - right
@@ -145,9 +154,9 @@ def _sum(terms: Sequence[tuple[E, Fraction]]) -> E:
     return total
 
 
-def _patch(d: list[E]) -> list[E]:
+def _patch(d: list[E], whole: bool) -> list[E]:
     """B' d. Points +p and -p have the same terms of even powers, and of odd ones but for the sign."""
-    zero, *middle, infinity = [[(value, factor) for value, factor in zip(d, row) if factor] for row in _data(len(d))]
+    zero, *middle, infinity = [[(value, factor) for value, factor in zip(d, row) if factor] for row in _data(len(d), whole)]
     values = [_sum(zero)]
     for terms in middle[::2]:
         even, odd = _sum(terms[1::2]), terms[::2]
@@ -157,21 +166,18 @@ def _patch(d: list[E]) -> list[E]:
     return [*values, _sum(infinity)]
 
 
-def _data(points: int) -> tuple[tuple[Fraction, ...], ...]:
-    return matrices(points - 1, 2).data  # the same for all filters of fewer points
+def _data(points: int, whole: bool) -> Matrix:
+    return matrices(points - 1, 2, whole).data  # the same for all filters of fewer points
 
 
-def _outputs(m: list[E], count: int) -> list[E]:
+def _outputs(m: list[E], matrix: Matrix) -> list[E]:
     """A' m, a row for each power of the points; values at +p and -p are added for even powers, subtracted for odd ones."""
     pairs = [(plus + minus, plus - minus) for plus, minus in list(pairwise(m[1:-1]))[::2]]
     results = []
-    for power, row in enumerate(matrices(count, len(m) - count + 1).outputs):
+    for power, row in enumerate(matrix):
         terms = [(pair[power % 2], factor) for pair, factor in zip(pairs, row[1:-1:2])]
-        if power in (0, count - 1):
-            total = m[0] if power == 0 else m[-1]
-        else:
-            value, factor = terms.pop(0)
-            total = value * float(factor)
+        first = (m[0], row[0]) if row[0] else (m[-1], row[-1]) if row[-1] else terms.pop(0)
+        total = first[0] if first[1] == 1 else first[0] * float(first[1])
         for value, factor in terms:
             total = value.fma(float(factor), total)
         results.append(total)
