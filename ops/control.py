@@ -1,7 +1,8 @@
 """Control flow: If, Loop, Scan, SequenceMap.
 
-The branch that an If takes is lowered in its place: the plan is specialised on the condition. Loops are host steps
-that run their body, which has plans of its own, once an iteration (`iteration`). Bodies may use values from around them.
+The branch that an If takes is lowered in its place: the plan is specialised on the condition. Where a node computes the condition
+and both branches are little work, both are lowered, and it selects (`_selected`). Loops are host steps that run their body, which
+has plans of its own, once an iteration (`iteration`). Bodies may use values from around them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .builder import OperatorError
+from . import evaluate
+from .builder import NeedsValue, OperatorError
 from .fallback import draws_random
 from .iteration import ENDLESS, Body, Iteration, Roles, Rows, dense, locate
-from .primitives import Opaque, Tensor
+from .kernels.sizes import alike, now
+from .primitives import Host, Kernel, Move, Opaque, Primitive, Tensor
 from .registry import Takes, op
 
 if TYPE_CHECKING:
     from ..fusion.graph import Graph
     from ..fusion.trace import Tracer
+
+_LITTLE = 1 << 16  # elements that both branches of an If read and write at most, if both are computed
 
 # the body, the values that it captures by name, the node's inputs -> the node's outputs
 HostLoop = Callable[[Body, Mapping[str, object], list], Sequence[object]]
@@ -42,9 +47,48 @@ def _run_body(
 @op("If", takes=Takes.VALUES)
 def if_(t: Tracer, cond, *, then_branch, else_branch):
     """The outputs of the branch that the condition chooses."""
+    made = _selected(t, cond, then_branch, else_branch)
+    if made is not None:
+        return made
     branch = then_branch if t.value(cond).item() else else_branch
     made = t.try_inline(branch, {})
     return made if made is not None else _run_body(t, branch, lambda body, outer, _: body.run(outer, branch.outputs), [], True)
+
+
+def _selected(t: Tracer, cond: Tensor | Opaque, *branches: Graph) -> tuple[Tensor, ...] | None:
+    """Of both branches' outputs the right ones, chosen when the plan runs.
+
+    None: the condition is known or an input, which plans are made for; or not both branches can and should be computed: they are
+    too much work, fail for some data, run in Python, draw random numbers, or their outputs have different shapes.
+    """
+    if isinstance(cond, Opaque) or cond.is_constant or cond.source is None or cond.size != 1 or any(map(draws_random, branches)):
+        return None
+    mark = len(t.primitives)
+    try:
+        pairs = [*zip(*(t.inline(branch, {}) for branch in branches))]
+        fits = all(_is_little(p) for p in t.primitives[mark:]) and sum(map(_work, t.primitives[mark:])) <= _LITTLE
+        if fits and all(_is_one_kind(*pair) for pair in pairs):
+            condition = t.reshape(cond, ())
+            return tuple(x if x is y else t.op("Where", condition, x, y) for x, y in pairs)
+    except (NeedsValue, OperatorError):  # maybe of the branch that is not taken
+        pass
+    del t.primitives[mark:]
+    return None
+
+
+def _is_little(p: Primitive) -> bool:
+    """Whether a primitive can be computed for nothing."""
+    return not isinstance(p, Host) and not (isinstance(p, Kernel) and p.errors)
+
+
+def _work(p: Primitive) -> int:
+    """Elements that a primitive reads and writes."""
+    return 0 if isinstance(p, Move) else sum(now(x.size) for x in (*p.inputs, *p.outputs) if isinstance(x, Tensor))
+
+
+def _is_one_kind(x: Tensor | Opaque, y: Tensor | Opaque) -> bool:
+    both = isinstance(x, Tensor) and isinstance(y, Tensor)
+    return both and x.dtype == y.dtype and alike(x.shape, y.shape) and evaluate.is_native(x.dtype)
 
 
 @op("Loop", takes=Takes.VALUES)
