@@ -152,6 +152,44 @@ def scan(iterations: int, width: int) -> tuple[onnx.ModelProto, Feeds]:
     return model, {"x": normal(1, width), "v": normal(iterations, 1, width, seed=3)}
 
 
+def growing_loop(iterations: int, width: int) -> tuple[onnx.ModelProto, Feeds]:
+    """A Loop that adds a row to a state each time."""
+    state = f"float[1,{width}]"
+    model = build(
+        f"(int64 n, {state} x) => (float[N,{width}] y) <int64[1] zero = {{0}}, int64[1] one = {{1}}> {{ y = Loop (n, , x) <body = b"
+        f" (int64 i, bool c, float[R,{width}] s) => (bool on, float[Q,{width}] more) {{ on = Identity (c)"
+        f" first = Slice (s, zero, one, zero) t = Tanh (first) more = Concat <axis = 0> (s, t) }}> }}"
+    )
+    return model, {"n": np.array(iterations), "x": normal(1, width)}
+
+
+def branching_loop(iterations: int, width: int) -> tuple[onnx.ModelProto, Feeds]:
+    """A Loop whose body chooses between two ways to go on by what it has computed."""
+    state = f"float[1,{width}]"
+    model = build(
+        f"(int64 n, {state} x, {state} u) => ({state} y) <float zero = {{0}}> {{ y = Loop (n, , x) <body = b (int64 i,"
+        f" bool c, {state} s) => (bool on, {state} last) {{ on = Identity (c) {_TURN} sum = ReduceSum <keepdims = 0> (next)"
+        f" up = Greater (sum, zero)"
+        f" last = If (up) <then_branch = t () => ({state} v) {{ v = Neg (next) }},"
+        f" else_branch = e () => ({state} v) {{ k = MatMul (next, w) v = Sigmoid (k) }}> }}> }}",
+        _turn_weights(width),
+    )
+    return model, {"n": np.array(iterations), "x": normal(1, width), "u": normal(1, width, seed=3)}
+
+
+def nested_loops(outer: int, inner: int, width: int) -> tuple[onnx.ModelProto, Feeds]:
+    """Loops of few iterations in a Loop."""
+    state = f"float[1,{width}]"
+    model = build(
+        f"(int64 n, int64 few, {state} x, {state} u) => ({state} y) {{ y = Loop (n, , x) <body = b (int64 j, bool d, {state} r)"
+        f" => (bool od, {state} last) {{ od = Identity (d) half = Tanh (r) last = Loop (few, , half) <body = q (int64 i, bool c,"
+        f" {state} s) => (bool on, {state} next) {{ on = Identity (c) {_TURN} }}> }}> }}",
+        _turn_weights(width),
+    )
+    feeds = {"x": normal(1, width), "u": normal(1, width, seed=3)}
+    return model, {"n": np.array(outer), "few": np.array(inner), **feeds}
+
+
 def _turn_weights(width: int) -> dict[str, np.ndarray]:
     return {"w": normal(width, width, seed=1) / width, "gain": normal(width, seed=2) / 2}
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 
@@ -120,9 +121,24 @@ class Binder:
         if solved is None:
             return None
         values = np.array(solved, np.int64)
-        packing = self._packed(values, sizes)
+        packing = self._packed(self._memory_sizes(values), sizes)
         number = _Values(plan, solved).number
         return Binding(plan, packing.nbytes, number(plan.scratch_bytes), values, packing.offsets, _made(plan, number), tuple(sizes))
+
+    def bind_all(self, several: Sequence[Sequence[int]]) -> tuple[Binding, np.ndarray] | None:
+        """The binding for the first of several values of the symbols, with memory for all, and the plan's sizes for each of them.
+
+        Those from the first one on that does not meet the guards are left out; None: nothing is left.
+        """
+        solved = [*takewhile(lambda values: values is not None, map(self.values_at, several))]
+        if not solved:
+            return None
+        values = np.array(solved, np.int64).reshape(len(solved), -1)
+        packing = self._packed(np.max([self._memory_sizes(row) for row in values], axis=0), several[len(solved) - 1])
+        plan, number = self.plan, _Values(self.plan, solved[0]).number
+        scratch = max(int(_Values(plan, row).number(plan.scratch_bytes)) for row in solved)
+        made = _made(plan, number)
+        return Binding(plan, packing.nbytes, scratch, values[0], packing.offsets, made, tuple(several[0])), values
 
     def values_at(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """The values of the plan's open sizes for these of the symbols; None: they do not meet the plan's guards."""
@@ -131,8 +147,8 @@ class Binder:
         except (ArithmeticError, ValueError, IndexError):  # a function meets numbers that the plan's own did not lead it to
             return None
 
-    def _packed(self, values: np.ndarray, sizes: Sequence[int]) -> Packing:
-        nbytes = self._memory_sizes(values)
+    def _packed(self, nbytes: np.ndarray, sizes: Sequence[int]) -> Packing:
+        """Places for memories of these bytes, and maybe for those of somewhat larger sizes."""
         with self._lock:
             if self._packing is None or not self._packing.holds(nbytes):
                 room = np.maximum(nbytes, self._larger(sizes))

@@ -29,11 +29,12 @@ from .families import Family, OpenSizes, Shapes, is_counted, shapes_of
 from .fusion.bindings import Binder, Binding
 from .fusion.graph import Graph
 from .fusion.guards import Guards, Reader, guards
-from .fusion.plan import Buffer, HostStep, Plan, Step
+from .fusion.plan import Buffer, HostStep, Plan, Step, Tensor
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
 from .fusion.trace import Opened, Specialise, Traced, trace
 from .fusion.weights import Weights, pack_ahead, with_weights
+from .growth import Growth
 from .log import log
 from .measure import Measured, rule
 from .memory import Arenas, Slabs
@@ -72,16 +73,30 @@ class Entry:
     rest: Program | None
     fresh: bool
     sizes: OpenSizes | None = None
+    growing: dict[tuple[Roles, bool], Turn | None] = field(default_factory=dict, repr=False)  # the same for all of the plan's sizes
     _turns: dict[tuple[Roles, bool], Turn | None] = field(default_factory=dict, init=False, repr=False)
 
     def turn(self, roles: Roles, counted: bool) -> Turn | None:
         """How the plan of a body is repeated in native code, if it can be; `counted`: tracing has read the iteration's number."""
         key = roles, counted
         if key not in self._turns:
-            drift = Drift.of(self.executor, self.binding, self.sizes, roles.counter) if counted else None
-            known = self.rest is None and (drift is not None or not counted)
-            self._turns[key] = turn_of(self.executor, self.binding, self.inputs, self.outputs, roles, drift) if known else None
+            self._turns[key] = self._turn(roles, counted) or self._growing(roles, counted)
         return self._turns[key]
+
+    def _turn(self, roles: Roles, counted: bool) -> Turn | None:
+        """That of states which keep their sizes."""
+        drift = Drift.of(self.executor, self.binding, self.sizes, roles.counter) if counted else None
+        known = self.rest is None and (drift is not None or not counted)
+        return turn_of(self.executor, self.binding, self.inputs, self.outputs, roles, drift) if known else None
+
+    def _growing(self, roles: Roles, counted: bool) -> Turn | None:
+        """That of states which grow."""
+        key = roles, counted
+        if key not in self.growing:
+            executor, names = self.executor, (self.inputs, self.outputs)
+            growth = Growth.of(executor, self.sizes, *names, roles, counted) if self.rest is None else None
+            self.growing[key] = turn_of(executor, self.binding, *names, roles, growth=growth) if growth is not None else None
+        return self.growing[key]
 
 
 class Shared:
@@ -105,6 +120,7 @@ class Program:
 
     Attributes:
         in_place: outputs that runs would like to be in the array of an input, by name.
+        growing: how plans of it as a body are repeated whose states grow.
     """
 
     def __init__(self, graph: Graph, shared: Shared, in_place: Mapping[str, str] | None = None) -> None:
@@ -112,6 +128,7 @@ class Program:
         self.read: dict[str, Reader] = {}
         self.entries: OrderedDict[object, Entry] = OrderedDict()
         self.families: OrderedDict[object, Family] = OrderedDict()
+        self.growing: list[Turn] = []
         self.lock = threading.Lock()
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
@@ -144,12 +161,24 @@ class Program:
         asked = roles.changing.intersection(self.read)
         turn = entry.turn(roles, bool(asked)) if asked <= {roles.counter} else None
         if turn is not None:
-            turn.run(iteration, feeds)
+            if turn.growth is not None and turn not in self.growing:
+                self._serve_earlier(entry, turn)
+            turn.run(iteration, feeds, entry.binding)
         else:
             if not iteration.owns:
                 iteration.own()
                 feeds = iteration.feeds()
             iteration.take(self.run_entry(entry, feeds, self.graph.outputs))
+
+    def _serve_earlier(self, entry: Entry, turn: Turn) -> None:
+        """Let a plan whose states grow serve the sizes too that had plans of their own before there was one with open sizes."""
+        with self.lock:
+            self.growing.append(turn)
+            for key, one in self.entries.items():
+                if one.sizes is None and not self.read and all(isinstance(x, Tensor) for x in one.plan.inputs):
+                    values = entry.sizes.values({name: x.shape for name, x in zip(one.inputs, one.plan.inputs)})
+                    binding = None if values is None else entry.executor.binder.bind(values)
+                    self.entries[key] = one if binding is None else replace(entry, binding=binding)
 
     def entry(self, feeds: Mapping[str, object], outputs: list[str]) -> Entry:
         """The plan of these inputs; made now if the signature is new."""

@@ -1,8 +1,9 @@
 """Iterations of a body in native code (`ops/kernels/repeat.py`), without Python between them.
 
 A `Turn` is how one iteration lies in memory. A plan has one if it is native as a whole and leaves its states in the shapes that
-it found them in. A state is read where the iteration before wrote it, and written to the other of two buffers; slices are
-read, and rows written, where they lie in their arrays. What the body hands through is copied, unless it stays what it is.
+it found them in, or larger by the same each time (`growth`). A state is read where the iteration before wrote it, and written to
+the other of two buffers; slices are read, and rows written, where they lie in their arrays. What the body hands through is
+copied, unless it stays what it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from .drift import Drift
 from .executor import Context, Executor
 from .fusion.bindings import Binding
-from .fusion.plan import Numbers, Space, Tensor
+from .fusion.plan import Buffer, Numbers, Space, Tensor
+from .growth import Growth, Stretch
 from .memory import DATA_OFFSET
 from .ops.iteration import Iteration, Roles
 from .ops.kernels import repeat as words
@@ -31,27 +33,45 @@ _SHORT, _LONG = 0.01, 0.1  # seconds of a native call: Python looks for signals 
 
 def turn_of(
     executor: Executor, binding: Binding, inputs: Sequence[str], outputs: Mapping[str, int], roles: Roles,
-    drift: Drift | None = None,
+    drift: Drift | None = None, growth: Growth | None = None,
 ) -> Turn | None:  # fmt: skip
     """The turn of a body's plan for a binding, if it has one.
 
     Args:
         inputs: names of the plan's inputs. outputs: for each output of the body its place in the plan's.
         drift: how the plan's words change with the number of the iteration, if they do.
+        growth: how its sizes do, and its words with them.
     """
     native = len(executor.segments) == 1 and executor.segments[0].host is None
     given, made = binding.inputs, binding.outputs
     tensors = (*given, *(x for x in made if not isinstance(x, Numbers) or x.dtype != np.int64))
     if not native or not all(isinstance(x, Tensor) and x.dtype != object for x in tensors):
         return None
-    for name, result in roles.states:
+    for k, (name, result) in enumerate(roles.states):
         before, after = given[inputs.index(name)], made[outputs[result]]
-        if (before.shape, before.dtype) != (after.shape, after.dtype):
+        if before.dtype != after.dtype or (before.shape != after.shape and not (growth and growth.grows(k))):
             return None
     condition = given[inputs.index(roles.states[0][0])] if roles.conditional else None
     if condition is not None and (condition.dtype != bool or condition.shape not in ((), (1,))):
         return None
-    return Turn(executor, binding, inputs, outputs, roles, drift)
+    if growth is not None and not _only_states_grow(growth, binding, outputs, roles):
+        return None
+    turn = Turn(executor, binding, inputs, outputs, roles, drift, growth)
+    return None if growth is not None and turn.arena else turn
+
+
+def _only_states_grow(growth: Growth, binding: Binding, outputs: Mapping[str, int], roles: Roles) -> bool:
+    """Whether what an iteration leaves is as large as before, but for states that have memory of their own."""
+    later = growth.executor.binder.bind(growth.after(binding.sizes, 1))
+    grown = [outputs[result] for k, (_, result) in enumerate(roles.states) if growth.grows(k)]
+    own = all(isinstance(x, Tensor) and x.ref.buffer.space is Space.OUTPUT for x in (binding.outputs[i] for i in grown))
+    if later is None or not own or len({*grown, *(outputs[name] for name in roles.rows)}) < len(grown) + len(roles.rows):
+        return False
+    return all(i in grown or _kind(x) == _kind(y) for i, (x, y) in enumerate(zip(binding.outputs, later.outputs)))
+
+
+def _kind(x: Tensor | Numbers | Buffer) -> object:
+    return x.elements if isinstance(x, Numbers) else x.shape if isinstance(x, Tensor) else x
 
 
 class Turn:
@@ -67,9 +87,9 @@ class Turn:
 
     def __init__(
         self, executor: Executor, binding: Binding, inputs: Sequence[str], outputs: Mapping[str, int], roles: Roles,
-        drift: Drift | None,
+        drift: Drift | None, growth: Growth | None = None,
     ) -> None:  # fmt: skip
-        self.executor, self.binding, self.inputs, self.drift = executor, binding, inputs, drift
+        self.executor, self.binding, self.inputs, self.drift, self.growth = executor, binding, inputs, drift, growth
         self._outputs = binding.outputs
         self.slots = self.size = len(inputs) + len(self._outputs)
         self.copies: list[tuple[int, int, int, int]] = []
@@ -131,11 +151,11 @@ class Turn:
         self.constants.append((place, self.executor.words.constants[index]))
         return place, offset
 
-    def run(self, iteration: Iteration, feeds: Mapping[str, object]) -> None:
+    def run(self, iteration: Iteration, feeds: Mapping[str, object], binding: Binding) -> None:
         """The iterations that are left and that the plan is for.
 
         Args:
-            feeds: the inputs of the first of them.
+            feeds: the inputs of the first of them. binding: the plan's for these.
 
         Raises:
             KernelFault: a kernel met data that its operator does not allow.
@@ -146,9 +166,10 @@ class Turn:
         except IndexError:
             mine = _Words(self)
         context = mine.context
-        context.get_ready(self.binding, arenas.take(context.arena))
+        stretch = self.growth and self.growth.stretch(binding.sizes, iteration.limit - iteration.done)
+        context.get_ready(stretch.last if stretch else self.binding, arenas.take(context.arena))
         try:
-            mine.run(iteration, feeds)
+            mine.run(iteration, feeds, stretch)
         finally:
             arenas.give(context.arena)
             self._free.append(mine)
@@ -198,20 +219,26 @@ class _Words:
         # the replay loop takes addresses from array objects: words of the table stand where those keep them
         self.context.buffers[: turn.slots] = begin - DATA_OFFSET + 8 * np.arange(turn.slots)
 
-    def run(self, iteration: Iteration, feeds: Mapping[str, object]) -> None:
+    def run(self, iteration: Iteration, feeds: Mapping[str, object], stretch: Stretch | None) -> None:
         """All iterations that the plan is for, some in each native call."""
-        turn, block = self.turn, self.words
+        turn, block, began, changed = self.turn, self.words, iteration.done, None
         end = iteration.limit
         if turn.drift:
-            end = iteration.done + turn.drift.reach(min(end - iteration.done, _REACH))
+            end = began + turn.drift.reach(min(end - began, _REACH))
+        if stretch:
+            end = min(end, began + len(stretch))
+            changed = self._begin_stretch(stretch)
+        if turn.drift or stretch:
             self.context.binding = None  # its words will be those of another one
-        buffers = [(np.empty_like(x), np.empty_like(x)) for x in (iteration.states[k] for k, *_ in turn.states)]
+        buffers = [self._buffers(iteration, k, stretch) for k, *_ in turn.states]
         kept = self._begin(iteration, feeds, [x for pair in buffers for x in pair])
-        began, count = iteration.done, _FIRST
+        count = _FIRST
         while iteration.done < end and iteration.goes_on:
             count = min(count, end - iteration.done)
             self._reserve(iteration, count)
             block[words.COUNT] = count
+            if stretch:
+                block[words.CHANGES] = stretch.address + stretch.changes.strides[0] * (iteration.done - began)
             started = time.perf_counter()
             self.native(self.address, 0, 0)
             seconds = time.perf_counter() - started
@@ -221,10 +248,33 @@ class _Words:
                 raise fault
             last = (iteration.done - began + 1) % 2
             for (k, *_), pair in zip(turn.states, buffers):
-                iteration.states[k] = pair[last]
+                iteration.states[k] = self._state(iteration, k, pair[last], stretch, iteration.done - began)
             block[words.OBJECT_COUNT] = len(turn.rows)  # the others are known, and have moved on
             count = 2 * count if seconds < _SHORT else max(count // 2, 1) if seconds > _LONG else count
-        del kept  # until now somebody read it
+        del kept, changed  # until now somebody read it
+
+    def _begin_stretch(self, stretch: Stretch) -> np.ndarray:
+        """The words of the first of its iterations; gives the places of what changes after each, counted from `data`."""
+        context, block = self.context, self.words
+        self.turn.executor.words.fill(context.words, context.address, stretch.binding)
+        changed = stretch.places + (context.words.ctypes.data - int(block[words.DATA])) // 8
+        block[words.CHANGED], block[words.CHANGE_COUNT] = changed.ctypes.data, len(changed)
+        return changed
+
+    def _buffers(self, iteration: Iteration, k: int, stretch: Stretch | None) -> tuple[np.ndarray, np.ndarray]:
+        """Two of a state, for the largest that it will be."""
+        state, growth = iteration.states[k], self.turn.growth
+        if stretch is None or not growth.grows(k):
+            return np.empty_like(state), np.empty_like(state)
+        nbytes = prod(growth.shape(k, growth.after(stretch.binding.sizes, len(stretch)))) * state.itemsize
+        return np.empty(nbytes, np.uint8), np.empty(nbytes, np.uint8)
+
+    def _state(self, iteration: Iteration, k: int, buffer: np.ndarray, stretch: Stretch | None, done: int) -> np.ndarray:
+        """What a state is after so many iterations that wrote it to its buffers."""
+        growth = self.turn.growth
+        if stretch is None or not growth.grows(k):
+            return buffer
+        return np.ndarray(growth.shape(k, growth.after(stretch.binding.sizes, done)), iteration.states[k].dtype, buffer)
 
     def _begin(self, iteration: Iteration, feeds: Mapping[str, object], buffers: list[np.ndarray]) -> list[object]:
         """The first addresses; gives what lies there."""
