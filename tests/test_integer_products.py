@@ -163,7 +163,7 @@ def check_one_instruction() -> None:
     """With VNNI a step of a tile is one instruction; no CPU runs it here."""
     import llvmlite.binding as llvm
 
-    kernel = compiler.compile_kernel(handwritten("conv", "conv:factory", dtype="i16x2").function())
+    kernel = compiler.compile_kernel(handwritten("conv", "convkernel:factory", dtype="i16x2").function())
     text = target.machine().emit_assembly(llvm.parse_assembly(kernel.ir))
     assert "vpdpwssd" in text
     assert "vpmaddwd" not in text

@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from . import emit, window
 from .blocking import crosses_rows
-from .convwords import HIGH, LOW, X_PIXEL
+from .convwords import FETCHED, HIGH, LOW, PIECE, X_PIXEL
 from .emit import E
 from .window import WORD, Code, Variable
 
@@ -27,8 +27,6 @@ _LINE = 64  # bytes of a cache line
 # K steps of one turn of the loop. Where a core is shared by two hardware threads, each gets half of the instruction
 # slots: what is not a multiply-add or its operand costs time.
 _UNROLL = 8
-_PIECE = 16  # bytes of a piece's two words
-FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
 Multiply = Callable[[E, E, E], E]  # x * y + total
 
 
@@ -171,8 +169,8 @@ def _sums(
     unroll = _UNROLL if rows * wide >= 6 else 1
     parts = _Parts(code, sums, blank, aside) if emit.is_float(code.kind) else None
     with code.loop(pieces) as i:
-        lines.begin(code.scalar(table + i * _PIECE, "i64"))
-        piece = code.scalar(table + i * _PIECE + 8, "i64")
+        lines.begin(code.scalar(table + i * PIECE, "i64"))
+        piece = code.scalar(table + i * PIECE + 8, "i64")
         if parts is not None:
             with code.when((piece & 1) != 0):
                 parts.put_aside()

@@ -1,4 +1,4 @@
-"""The words of the convolution kernel's argument block (`conv`), in their order."""
+"""What launches, kernel and tile of convolution agree on: the words of the argument block in their order, and pieces of K."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ FETCH_WIDTH, FETCH_EXTENT, FETCH_STEP = range(60, 63)
 # rows and pixels of the image that tiles run over, before rows were merged
 LINES, LINE_PIXELS = range(63, 65)
 WORDS = 65
+
+# a piece of K: its two words are where it begins in the image, and twice its elements, plus 1 if a part of the sum ends before
+PIECE = 16  # bytes of both
+PART = 128  # K steps of a piece at the most, and of one part of a sum
+FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own

@@ -6,7 +6,7 @@ row, 2 of a column or one pixel with their taps in loops; taps outside the image
 padded copy is made.
 Order of loops: task = (image, output depth and rows, chunk of channels); strips of columns; rows, by twos; tiles; vectors
 of the chunk; taps. Chunk and strip are such that the window's input rows stay in L1 from one pair of rows to the next, or
-in L2 if they are few and long.
+in L2 if they are few.
 """
 
 from __future__ import annotations
@@ -18,6 +18,58 @@ from math import prod
 import numpy as np
 
 from . import depthwisetile, target
+from .depthwisewords import (
+    APART_PIXEL,
+    APART_PLANE,
+    APART_ROW,
+    BEFORE_PIXELS,
+    BEFORE_PLANES,
+    BEFORE_ROWS,
+    BIAS,
+    CHANNELS,
+    CHUNK,
+    CHUNKS,
+    EPILOGUE,
+    EPILOGUE_BLOCK,
+    FILTERS,
+    HIGH,
+    LOW,
+    OUT_PIXELS,
+    OUT_PLANES,
+    OUT_ROWS,
+    PIXELS,
+    PLANES,
+    R_IMAGE,
+    R_PIXEL,
+    R_PLANE,
+    R_ROW,
+    RESIDUAL,
+    ROW_BLOCKS,
+    ROWS,
+    STEP_PIXEL,
+    STEP_PLANE,
+    STEP_ROW,
+    STRIP,
+    TAP_PIXELS,
+    TAP_PLANES,
+    TAP_ROWS,
+    TASK_ROWS,
+    TILE_BLOCK,
+    TILE_KERNEL,
+    TILE_PIXELS,
+    TILE_ROWS,
+    WORDS,
+    X_IMAGE,
+    X_PIXEL,
+    X_PLANE,
+    X_ROW,
+    Y_IMAGE,
+    Y_PIXEL,
+    Y_PLANE,
+    Y_ROW,
+    X,
+    Y,
+)  # fmt: skip
 from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
 from .launch import Address, Block, Launch
 from .padcopy import pad_copy
@@ -25,8 +77,8 @@ from .sizes import deferred
 from .spec import handwritten
 
 _L1_ROWS = 24 << 10  # bytes of input rows of one chunk and strip, if they are to stay in L1
-_L2_ROWS = 192 << 10  # the same in L2: the rows of a low window are read so seldom again that long runs of memory count more,
-_LOW, _WIDE = 3, 32  # if there are so few rows of taps, and so many output columns
+_L2_ROWS = 192 << 10  # the same in L2: the rows of a low window are read so seldom again that long runs of memory count more
+_LOW = 3  # rows of such a window, at the most
 _STRIP = 8  # output columns of the narrowest strip
 _TASK_FLOPS = 100_000  # a task costs the executor about a microsecond
 
@@ -131,6 +183,7 @@ def depthwise(
             address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
             c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
             strip, *_unrolled(dtype, weights.kernel, steps, dils, (x3, y3, r3), (low, high)))  # fmt: skip
+    assert len(args) == WORDS
     kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype)
     moved = size * (n * c * (x3.pixels + y3.pixels)) + filters
     return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 128, label, flops, moved), *last]
@@ -160,7 +213,7 @@ def _blocking(
     # of one column of input, for a pair of output rows and the next pair
     column = (window[0] + 3 * steps[0]) * lanes * size
     narrow = min(width, _STRIP) * steps[1] + window[1]
-    kept = _L2_ROWS if window[0] <= _LOW and width >= _WIDE else _L1_ROWS
+    kept = _L2_ROWS if window[0] <= _LOW else _L1_ROWS
     chunk = min(vectors, max(2, kept // (narrow * column)))
     chunk = -(-vectors // -(-vectors // chunk) // 2) * 2 if chunk > 1 else 1
     strip = max(_STRIP, (kept // (chunk * column) - window[1]) // steps[1] // 4 * 4)
@@ -209,10 +262,13 @@ def factory(dtype: str) -> Callable:
     words, call_kernel = simd.block, simd.call_kernel
 
     def kernel(args, task, scratch):
-        c, d, h, w, od, oh, ow = args[21], args[22], args[23], args[24], args[25], args[26], args[27]
-        kd, kh, kw, sd, sh, sw = args[28], args[29], args[30], args[31], args[32], args[33]
-        dd, dh, dw, bd, bh, bw = args[34], args[35], args[36], args[37], args[38], args[39]
-        rows, row_blocks, chunk, chunks = args[40], args[41], args[42], args[43]
+        c, d, h, w = args[CHANNELS], args[PLANES], args[ROWS], args[PIXELS]
+        od, oh, ow = args[OUT_PLANES], args[OUT_ROWS], args[OUT_PIXELS]
+        kd, kh, kw = args[TAP_PLANES], args[TAP_ROWS], args[TAP_PIXELS]
+        sd, sh, sw = args[STEP_PLANE], args[STEP_ROW], args[STEP_PIXEL]
+        dd, dh, dw = args[APART_PLANE], args[APART_ROW], args[APART_PIXEL]
+        bd, bh, bw = args[BEFORE_PLANES], args[BEFORE_ROWS], args[BEFORE_PIXELS]
+        rows, row_blocks, chunk, chunks = args[TASK_ROWS], args[ROW_BLOCKS], args[CHUNK], args[CHUNKS]
         c0, outer = task % chunks * chunk, task // chunks
         block, outer = outer % row_blocks, outer // row_blocks
         depth, n = outer % od, outer // od
@@ -224,24 +280,26 @@ def factory(dtype: str) -> Callable:
         after = max(inside, min(ow, (w - 1 + bw - (kw - 1) * dw) // sw + 1))
         at_d = depth * sd - bd
         d0, d1 = max(0, -(at_d // dd)), min(kd, (d - 1 - at_d) // dd + 1)
-        tap, bias, across = lanes * weight, args[3] + c0 * weight if args[3] != 0 else 0, sw * args[12]
+        tap, bias, across = lanes * weight, args[BIAS] + c0 * weight if args[BIAS] != 0 else 0, sw * args[X_PIXEL]
         vector = kd * kh * kw * tap  # bytes of the filters of one vector of channels
-        row, stop, strip, begin = block * rows, min(oh, block * rows + rows), args[44], 0
+        row, stop, strip, begin = block * rows, min(oh, block * rows + rows), args[STRIP], 0
         # strips have as many columns inside the image, the last one more
         end = inside + strip if after - inside >= 2 * strip else ow
         while begin < ow:
             at_h = row * sh - bh
             h0, h1 = max(0, -(at_h // dh)), min(kh, (h - 1 - at_h) // dh + 1)
-            x = args[0] + n * args[9] + (at_d + d0 * dd) * args[10] + (at_h + h0 * dh) * args[11] + c0 * size
-            filters = args[2] + c0 // lanes * vector + (d0 * kh + h0) * kw * tap
-            y = args[1] + n * args[13] + depth * args[14] + row * args[15] + c0 * size
-            r = args[4] + n * args[17] + depth * args[18] + row * args[19] + c0 * size if args[4] != 0 else 0
+            x = args[X] + n * args[X_IMAGE] + (at_d + d0 * dd) * args[X_PLANE] + (at_h + h0 * dh) * args[X_ROW] + c0 * size
+            filters = args[FILTERS] + c0 // lanes * vector + (d0 * kh + h0) * kw * tap
+            y = args[Y] + n * args[Y_IMAGE] + depth * args[Y_PLANE] + row * args[Y_ROW] + c0 * size
+            r = args[RESIDUAL]
+            if r != 0:
+                r += n * args[R_IMAGE] + depth * args[R_PLANE] + row * args[R_ROW] + c0 * size
             nd, nh, col, high = d1 - d0, h1 - h0, begin, 1
             # two rows with every tap inside the image
-            if args[45] != 1 and stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
+            if args[TILE_ROWS] != 1 and stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
                 high = 2
-            whole = nd == kd and nh == kh and high == args[45]
-            broad = args[46] if whole and after - inside >= args[46] else 4
+            whole = nd == kd and nh == kh and high == args[TILE_ROWS]
+            broad = args[TILE_PIXELS] if whole and after - inside >= args[TILE_PIXELS] else 4
             while col < end:
                 w0, w1, pixels = 0, kw, 1
                 if col < inside or col >= after:
@@ -249,38 +307,38 @@ def factory(dtype: str) -> Callable:
                     w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
                 elif after - inside >= broad:
                     pixels, col = broad, min(col, min(end, after) - broad)
-                xt, ft, yt = x + (col * sw - bw + w0 * dw) * args[12], filters + w0 * tap, y + col * args[16]
-                rt = r + col * args[20] if r != 0 else 0
-                if whole and pixels == args[46]:
+                xt, ft, yt = x + (col * sw - bw + w0 * dw) * args[X_PIXEL], filters + w0 * tap, y + col * args[Y_PIXEL]
+                rt = r + col * args[R_PIXEL] if r != 0 else 0
+                if whole and pixels == args[TILE_PIXELS]:
                     tile = words(scratch + 64)
                     tile[0], tile[1], tile[2], tile[3], tile[4], tile[5] = xt, ft, bias, yt, rt, left
-                    call_kernel(args[47], args[48], vectors, scratch)
+                    call_kernel(args[TILE_KERNEL], args[TILE_BLOCK], vectors, scratch)
                 elif high == 2 and pixels == 1:
-                    two(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, sh * args[11], args[15], args[19])
+                    two(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, sh * args[X_ROW], args[Y_ROW], args[R_ROW])
                 elif pixels == 1:
                     one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, 0, 0, 0)
                 else:
                     for i in range(high):
-                        ri = rt + i * args[19] if r != 0 else 0
-                        xi, yi = xt + i * sh * args[11], yt + i * args[15]
-                        four(args, xi, ft, bias, yi, ri, nd, nh, kw, vectors, across, args[16], args[20])
-                if left > 0 and not (whole and pixels == args[46]):
+                        ri = rt + i * args[R_ROW] if r != 0 else 0
+                        xi, yi = xt + i * sh * args[X_ROW], yt + i * args[Y_ROW]
+                        four(args, xi, ft, bias, yi, ri, nd, nh, kw, vectors, across, args[Y_PIXEL], args[R_PIXEL])
+                if left > 0 and not (whole and pixels == args[TILE_PIXELS]):
                     xt, ft, yt = xt + rest * size, ft + vectors * vector, yt + rest * size
                     rt = rt + rest * size if r != 0 else 0
                     to = bias + rest * weight if bias != 0 else 0
                     for i in range(high):
-                        ri = rt + i * args[19] if r != 0 else 0
-                        xi, yi = xt + i * sh * args[11], yt + i * args[15]
+                        ri = rt + i * args[R_ROW] if r != 0 else 0
+                        xi, yi = xt + i * sh * args[X_ROW], yt + i * args[Y_ROW]
                         if pixels == 4:
-                            part(args, xi, ft, to, yi, ri, nd, nh, kw, left, across, args[16], args[20])
+                            part(args, xi, ft, to, yi, ri, nd, nh, kw, left, across, args[Y_PIXEL], args[R_PIXEL])
                         else:
                             edge(args, xi, ft, to, yi, ri, nd, nh, w1 - w0, left, 0, 0, 0)
                 col += pixels
-            for i in range(high if args[7] != 0 else 0):
+            for i in range(high if args[EPILOGUE] != 0 else 0):
                 where = words(scratch)
                 where[0], where[1], where[2] = n, 0, (depth * oh + row + i) * ow + begin
                 where[3], where[4], where[5] = end - begin, c0, cols
-                call_kernel(args[7], args[8], 0, scratch)
+                call_kernel(args[EPILOGUE], args[EPILOGUE_BLOCK], 0, scratch)
             row += high
             if row == stop:
                 row, begin, end = block * rows, end, end + strip
@@ -302,16 +360,17 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int) -> Callable:
     weight = "f64" if dtype == "f64" else "f32"
 
     def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other):
-        argument = [code.argument(block, i) for i in range(44)]
+        argument = [code.argument(block, i) for i in range(WORDS)]
         tap_size = code.word(lanes * SIZES[weight])
-        vector = tap_size * argument[28] * argument[29] * argument[30]  # bytes of the filters of one vector of channels
+        # bytes of the filters of one vector of channels
+        vector = tap_size * argument[TAP_PLANES] * argument[TAP_ROWS] * argument[TAP_PIXELS]
         # from one tap to the next: bytes in the image and in the filters
         steps = [
-            (argument[10] * argument[34], tap_size * argument[30] * argument[29]),
-            (argument[11] * argument[35], tap_size * argument[30]),
-            (argument[12] * argument[36], tap_size),
+            (argument[X_PLANE] * argument[APART_PLANE], tap_size * argument[TAP_PIXELS] * argument[TAP_ROWS]),
+            (argument[X_ROW] * argument[APART_ROW], tap_size * argument[TAP_PIXELS]),
+            (argument[X_PIXEL] * argument[APART_PIXEL], tap_size),
         ]
-        low, high = code.number(argument[5]), code.number(argument[6])
+        low, high = code.number(argument[LOW]), code.number(argument[HIGH])
         left, step = None if wide else count, lanes * code.size
 
         def group(first, vectors):

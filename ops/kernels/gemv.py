@@ -44,7 +44,7 @@ def product(
         tail: bias, low, high and epilogue, as in `gemm.matmul`.
     """
     rows, own = c.shape[1], {"residual": residual, "threads": threads, "label": label, **tail}
-    few, many = _kernel(dtype), handwritten("conv", "conv:factory", dtype="f32")
+    few, many = _kernel(dtype), handwritten("conv", "convkernel:factory", dtype="f32")
     if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
         widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
         return with_spare(gemv(dtype, a, panels, c, **own), many, *widening)

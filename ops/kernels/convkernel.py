@@ -1,0 +1,332 @@
+"""The kernel of convolution: what a task is, and the loops around the register tile (`convtile`); `conv` launches it.
+
+Loop order of a task: K blocks; groups of tiles; panels of output channels; tiles of the group. `conv` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import convfetch, target
+from .blocking import crosses_rows, heights, single_heights
+from .convwords import (
+    BIAS,
+    BLOCK_LENGTH,
+    BLOCK_SEGMENTS,
+    COUNT,
+    EPILOGUE,
+    EPILOGUE_BLOCK,
+    FETCH,
+    FETCH_ABOVE,
+    FETCH_EXTENT,
+    FETCH_IMAGE,
+    FETCH_LEFT,
+    FETCH_PIXEL,
+    FETCH_PIXELS,
+    FETCH_ROW,
+    FETCH_ROWS,
+    FETCH_STEP,
+    FETCH_WIDTH,
+    FETCHED,
+    FILTERS,
+    FILTERS_IMAGE,
+    FILTERS_OFFSET,
+    FIRST,
+    GROUP_BYTES,
+    GROUP_CHANNELS,
+    GROUP_PANELS,
+    GROUPS,
+    HIGH,
+    LINE_PIXELS,
+    LINES,
+    LOW,
+    PANEL_BLOCKS,
+    PANEL_BYTES,
+    PANELS,
+    PART,
+    PER_ROW,
+    PIECE,
+    PIXELS,
+    PLANES,
+    R_IMAGE,
+    R_OFFSET,
+    R_PIXEL,
+    R_PLANE,
+    R_ROW,
+    RESIDUAL,
+    ROW_BLOCKS,
+    ROWS,
+    SECOND,
+    SEGMENT_LENGTH,
+    SEGMENT_PIXELS,
+    SEGMENT_PLANES,
+    SEGMENT_ROWS,
+    TAP_PIXEL,
+    TAP_PLANE,
+    TAP_ROW,
+    TILE_GROUP,
+    TILES,
+    X_IMAGE,
+    X_OFFSET,
+    X_PIXEL,
+    X_PLANE,
+    X_ROW,
+    Y_IMAGE,
+    Y_OFFSET,
+    Y_PIXEL,
+    Y_PLANE,
+    Y_ROW,
+    X,
+    Y,
+)  # fmt: skip
+from .image import SIZES
+
+
+def factory(dtype: str) -> Callable:
+    """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
+
+    Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full), sums put
+    aside, the pieces of a K block, offsets of the task's pixels, fetched rows of a group.
+    """
+    from . import convtile, simd
+
+    lanes = target.current().lanes * 4 // SIZES[dtype]
+    size, width = SIZES[dtype], 2 * lanes
+    row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
+    tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
+    h0, h1, h2, h3, h4, _ = singles
+    gather, scatter = _part_of_a_panel(raw, lanes)
+    cut, lay_out = _tables(size)
+    finish = _finishing()
+    fetch_group, fold_rows = convfetch.copiers(raw, lanes)
+    crossing, highest, longest, piece_bytes, fetched = crosses_rows(), heights()[0], PART, PIECE, FETCHED
+    store, zero = simd.store(raw), simd.splat(raw, lanes)
+
+    def kernel(args, task, scratch):
+        oh, ow = args[ROWS], args[PIXELS]
+        nd, nh, nw, length = args[SEGMENT_PLANES], args[SEGMENT_ROWS], args[SEGMENT_PIXELS], args[SEGMENT_LENGTH]
+        first, count, second, per_row = args[FIRST], args[COUNT], args[SECOND], args[PER_ROW]
+        taps, part = args[BLOCK_SEGMENTS], args[BLOCK_LENGTH]
+        y_col, infinity = args[Y_PIXEL], 0x7FF << 52
+        clips = args[LOW] != infinity - (1 << 63) or args[HIGH] != infinity
+        per_group, each, tiles, row_blocks = args[GROUP_PANELS], args[GROUP_CHANNELS], args[TILES], args[ROW_BLOCKS]
+        panels, panel_blocks = args[PANELS], args[PANEL_BLOCKS]
+        p0, outer = task % panel_blocks * panels, task // panel_blocks
+        p1 = min(args[GROUPS] * per_group, p0 + panels)
+        t0, n = outer % row_blocks * tiles, outer // row_blocks
+        t1 = min(args[PLANES] * oh * per_row, t0 + tiles)
+        images, outputs = args[X] + args[X_OFFSET], args[Y] + args[Y_OFFSET]
+        filters = args[FILTERS] + args[FILTERS_OFFSET] + n * args[FILTERS_IMAGE]
+        zeros, block = scratch + 64, scratch + 64 + highest * row_bytes
+        aside = block + highest * row_bytes
+        table = aside + highest * row_bytes
+        for v in range(0, highest * width, lanes):
+            store(zeros + v * size, zero(0.0))
+        segments = nd * nh * nw
+        places = table + (taps * ((part + longest - 1) // longest) * piece_bytes + 63) // 64 * 64
+        # the place of the task's first tile and first panel; a division costs as much as some K steps
+        at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
+        depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
+        # the task's pixels [q0, q1)
+        skew, lines, columns, after = count * (first - second), args[LINES], args[LINE_PIXELS], t1 % per_row
+        q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
+        q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
+        lay_out(places, q0, q1 - q0, lines, columns, args[X_PLANE], args[X_ROW], args[X_PIXEL])
+        line = q0 // columns
+        copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
+        # without a single tap or channel the blocks still write bias and residual
+        for s in range(0, max(1, segments), taps):
+            for k in range(0, max(1, length), part):
+                begins = s + k == 0
+                last = s + taps >= segments and k + part >= length
+                clip = last and clips
+                steps = min(taps, segments - s) * min(part, length - k)
+                s1, k1 = min(segments, s + taps), min(length, k + part)
+                cut(table, s, s1, nh, nw, args[TAP_PLANE], args[TAP_ROW], args[TAP_PIXEL], k, k1)
+                pieces = (s1 - s) * ((k1 - k + longest - 1) // longest)
+                next_at, next_row, next_depth = at0, row0, depth0
+                for t in range(t0, t1, args[TILE_GROUP]):
+                    begin_at, begin_row, begin_depth = next_at, next_row, next_depth
+                    group, column = group0, first0
+                    for p in range(p0, p1):
+                        if args[FETCH] != 0 and group != held:
+                            held, rows = group, ((q1 - 1) // columns - line) * args[FETCH_STEP] + args[FETCH_EXTENT]
+                            row_step, pixel_step = args[FETCH_ROW], args[FETCH_PIXEL]
+                            high, wide = args[FETCH_ROWS], args[FETCH_PIXELS]
+                            if args[FETCH] == 1:
+                                fetch_group(
+                                    images + n * args[FETCH_IMAGE] + group * args[GROUP_BYTES], copy,
+                                    line * args[FETCH_STEP] - args[FETCH_ABOVE], rows, row_step, pixel_step, high, wide,
+                                    args[FETCH_LEFT], args[FETCH_WIDTH], args[GROUP_BYTES],
+                                )  # fmt: skip
+                            else:
+                                first_line = images + n * args[FETCH_IMAGE] + line * row_step
+                                fold_rows(first_line, copy, rows, row_step, pixel_step, high, wide, args[FETCH_WIDTH])
+                        cols, c0 = min(width, each - column), group * each + column
+                        vectors = 1 if cols <= lanes else 2
+                        weights = filters + p * args[PANEL_BYTES] + (s * length + k) * row_bytes
+                        base = zeros
+                        if begins and args[BIAS] != 0:
+                            base = args[BIAS] + c0 * size
+                        at, row, depth, moved = begin_at, begin_row, begin_depth, True
+                        y_line, r_line = outputs, args[RESIDUAL]
+                        image = copy - line * args[X_ROW]
+                        if args[FETCH] == 0:
+                            image = images + n * args[X_IMAGE] + group * args[GROUP_BYTES]
+                        # the first tiles to use this panel bring the next one to L2, each a share
+                        following, fetch_end = weights + args[PANEL_BYTES], 0
+                        if t == t0:
+                            fetch_end = following + steps * row_bytes
+                        left = min(args[TILE_GROUP], t1 - t)
+                        while left > 0:
+                            if moved:
+                                y_line = outputs + n * args[Y_IMAGE] + depth * args[Y_PLANE] + row * args[Y_ROW] + c0 * size
+                                r_line = (
+                                    args[RESIDUAL]
+                                    + args[R_OFFSET]
+                                    + n * args[R_IMAGE]
+                                    + depth * args[R_PLANE]
+                                    + row * args[R_ROW]
+                                    + c0 * size
+                                )
+                            # a run of tiles of one height in one row
+                            height, col, run = first, at * first, min(left, count - at)
+                            if at >= count:
+                                height, col, run = second, at * second + skew, min(left, per_row - at)
+                            place, y = places + ((depth * oh + row) * ow + col - q0) * 8, y_line + col * y_col
+                            x = image
+                            if not crossing:
+                                x += depth * args[X_PLANE] + row * args[X_ROW] + col * args[X_PIXEL]
+                            start, start_row, common, out, out_row = y, y_col, base, y, y_col
+                            if begins:
+                                start, start_row = 0, 0
+                                if args[RESIDUAL] != 0:
+                                    start, start_row = r_line + col * args[R_PIXEL], args[R_PIXEL]
+                            if cols < vectors * lanes:
+                                run = 1
+                                gather(start if start != 0 else zeros, start_row, base, block, height, cols)
+                                start, start_row, common, out, out_row = block, row_bytes, zeros, block, row_bytes
+                            done = 0
+                            while done < height:
+                                rows = height
+                                if vectors == 1:
+                                    rest = height - done
+                                    rows = h0 if rest >= h0 else h1 if rest >= h1 else h2 if rest >= h2 else h3
+                                    rows = rows if rest >= rows else h4 if rest >= h4 else 1
+                                    run = run if rows == height else 1
+                                tiles_of(args, vectors, rows, run, x, place, weights, following, fetch_end,
+                                     start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
+                                     clip, zeros, aside)  # fmt: skip
+                                place, done = place + rows * 8, done + rows
+                                if not crossing:
+                                    x += rows * args[X_PIXEL]
+                            following += run * steps * fetched
+                            if cols < vectors * lanes:
+                                scatter(block, y, y_col, height, cols)
+                            at += run
+                            left -= run
+                            moved = at == per_row
+                            if moved:
+                                at, row = 0, row + 1
+                                if row == oh:
+                                    row, depth = 0, depth + 1
+                        next_at, next_row, next_depth = at, row, depth
+                        if last and args[EPILOGUE] != 0:
+                            begin = begin_at * first if begin_at <= count else begin_at * second + skew
+                            stop = at * first if at <= count else at * second + skew
+                            pixel = (begin_depth * oh + begin_row) * ow + begin
+                            end = (depth * oh + row) * ow + stop
+                            finish(args[EPILOGUE], args[EPILOGUE_BLOCK], scratch, n, pixel, end - pixel, c0, cols)
+                        column += width
+                        if column >= each:
+                            column, group = 0, group + 1
+
+    return kernel
+
+
+def _part_of_a_panel(dtype: str, lanes: int) -> tuple[Callable, Callable]:
+    """Subroutines for panels that are not full, whose tiles are computed in scratch, in rows of two vectors.
+
+    ``gather(x, x_row, base, y, rows, cols)``: y[i, :] = x[i, :cols] + base[:cols], the vectors of a row that hold columns.
+    ``scatter(x, y, y_row, rows, cols)``: y[i, :cols] = x[i, :cols].
+    """
+    from . import simd
+    from .subroutine import subroutine
+
+    size, row_bytes = SIZES[dtype], 2 * lanes * SIZES[dtype]
+    load_first, load_one = simd.load_first(dtype, lanes), simd.load(dtype, 0)
+    load, store = simd.load(dtype, lanes), simd.store(dtype)
+
+    @subroutine
+    def gather(x, x_row, base, y, rows, cols):
+        for i in range(rows):
+            for v in range(0, cols, lanes):
+                value = load_first(x + i * x_row + v * size, cols - v) + load_first(base + v * size, cols - v)
+                store(y + i * row_bytes + v * size, value)
+
+    @subroutine
+    def scatter(x, y, y_row, rows, cols):
+        # the rest one by one: masked stores take AMD's CPUs tens of cycles
+        whole = cols // lanes * lanes
+        for i in range(rows):
+            for v in range(0, whole, lanes):
+                store(y + i * y_row + v * size, load(x + i * row_bytes + v * size))
+            for v in range(whole, cols):
+                store(y + i * y_row + v * size, load_one(x + i * row_bytes + v * size))
+
+    return gather, scatter
+
+
+def _tables(size: int) -> tuple[Callable, Callable]:
+    """Subroutines that write the tables that tiles read.
+
+    ``cut(table, first, after, rows, columns, plane_step, row_step, step, begin, end)``: a K block as pieces: the elements from
+    `begin` to `end` of the segments from `first` to `after`.
+    ``lay_out(places, first, count, lines, columns, depth_step, line_step, step)``: bytes from the image's first pixel to each
+    of `count` pixels from pixel number `first` on.
+    """
+    from . import simd
+    from .subroutine import subroutine
+
+    longest, words = PART, simd.block
+
+    @subroutine
+    def cut(table, first, after, rows, columns, plane_step, row_step, step, begin, end):
+        pieces, at, taken = words(table), 0, 0
+        for s in range(first, after):
+            offset = s // (rows * columns) * plane_step + s // columns % rows * row_step + s % columns * step
+            for k in range(begin, end, longest):
+                steps, full = min(longest, end - k), taken >= longest
+                pieces[at], pieces[at + 1] = offset + k * size, 2 * steps + (1 if full else 0)
+                taken = steps if full else taken + steps
+                at += 2
+
+    @subroutine
+    def lay_out(places, first, count, lines, columns, depth_step, line_step, step):
+        pixels, line = words(places), first // columns
+        w, h, d = first % columns, line % lines, line // lines
+        for i in range(count):
+            pixels[i] = d * depth_step + h * line_step + w * step
+            w += 1
+            if w == columns:
+                w, h = 0, h + 1
+                if h == lines:
+                    h, d = 0, d + 1
+
+    return cut, lay_out
+
+
+def _finishing() -> Callable:
+    """The subroutine ``finish(kernel, block, scratch, image, pixel, pixels, channel, channels)``: an epilogue of outputs."""
+    from . import simd
+    from .subroutine import subroutine
+
+    words, call_kernel = simd.block, simd.call_kernel
+
+    @subroutine
+    def finish(kernel, block, scratch, image, pixel, pixels, channel, channels):
+        where = words(scratch)
+        where[0], where[1], where[2], where[3], where[4], where[5] = image, 0, pixel, pixels, channel, channels
+        call_kernel(kernel, block, 0, scratch)
+
+    return finish
