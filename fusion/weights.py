@@ -5,7 +5,8 @@
 2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places
    before the plan runs, the largest first, by all threads.
 3. A weight whose packed form holds all its values is then released: its array is gone unless a plan reads it as it is.
-   What asks for it later (a value by name, another algorithm for another shape) unpacks it.
+   What asks for it later (a value by name, another algorithm for another shape) unpacks it. If that rounds them, a value by
+   name is read from the model again.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ class _Open:
 
     def _release(self) -> None:
         weight, source, self._source = self.tensor.weight, self._source, None
-        give_back(source)
-        if weight is not None and self.how.unpack is not None:
-            weight.release(partial(self.how.unpack, self.place))
+        in_file = give_back(source)
+        if weight is not None and self.how.unpack is not None and not (in_file and self.how.nearly):
+            weight.release(partial(self.how.unpack, self.place), self.how.nearly)
 
     def again(self) -> _Open:
         """The same with all parts to be made."""

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -44,6 +44,7 @@ from .ops.iteration import Iteration, Roles
 from .ops.kernels.sizes import is_open
 from .ops.kernels.spec import KernelSpec
 from .ops.kernels.symbols import Fixed, Symbols
+from .ops.weights import Weight
 from .options import WEIGHTS, SessionOptions
 from .pool import Pool, pool
 from .progress import ProgressLine
@@ -361,6 +362,14 @@ class Engine:
         entry = self.program.entry(feeds, outputs)
         values = self.program.run_entry(entry, feeds, outputs)
         return values if entry.fresh else owned(values, feeds)
+
+    def rounded(self, names: Sequence[str]) -> bool:
+        """Whether there are constants among these values that are no longer held exactly."""
+        constants = self.graph.constants
+        if constants.keys().isdisjoint(names):
+            return False
+        found = [constants[name] for name in names if name in constants]
+        return any(isinstance(x, Weight) and x.rounded for x in found)
 
     def plan(self, feeds: Mapping[str, object], outputs: list[str] | None = None) -> Plan:
         """The plan that these inputs lead to."""

@@ -123,15 +123,15 @@ class InferenceSession:
             del constants[name]
         return bool(unused)
 
-    def _whole_graph(self) -> Graph:
-        """The model's graph with all its weights.
+    def _whole_graph(self, outputs: Sequence[str]) -> Graph:
+        """The model's graph with all its weights; those among `outputs` exactly.
 
         Raises:
             Fail: they would have to be read again from a file that is another one now.
         """
         from .loading import load
 
-        if not self._dropped:
+        if not self._dropped and not self._engine.rounded(outputs):
             return self.graph
         if _file_state(self._source) != self._state:
             raise Fail(f"{self._source!r} has changed since the session was made; inner values can no longer be computed")
@@ -215,13 +215,13 @@ class InferenceSession:
 
     def _engine_for(self, outputs: list[str]) -> Engine:
         """An engine whose rewritten graph still has these values: nearly always the session's own."""
-        if self._kept.issuperset(outputs):
+        if self._kept.issuperset(outputs) and not self._engine.rounded(outputs):
             return self._engine
         from .engine import Engine
 
         wanted = frozenset(outputs)
         if wanted not in self._other_engines:
-            graph = self._whole_graph().copy(outputs=list(dict.fromkeys(outputs)))
+            graph = self._whole_graph(outputs).copy(outputs=list(dict.fromkeys(outputs)))
             self._other_engines[wanted] = Engine(graph, self._threads, self._options)
         return self._other_engines[wanted]
 

@@ -150,7 +150,7 @@ def _algorithm(name: str, layer: ConvLayer, dtype: np.dtype, order: tuple[int, .
         form = replace(winograd_forms(layer)[name], taps=(1, *filters[2:])[-2:])
         pads, apart = (0, *begin)[-2:], (1, *dils)[-2:]
         return _Algorithm(
-            name, fast.winograd_packing(shape[:2], form, group), lambda at: fast.WinogradWeights(shape[:2], form, group, at),
+            name, fast.winograd_packing(shape, form, group), lambda at: fast.WinogradWeights(shape[:2], form, group, at),
             lambda d, x, w, y, **rest: fast.winograd(x, w, y, pads, apart, **rest),
         )  # fmt: skip
     if name == "direct, rows folded":

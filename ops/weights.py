@@ -30,6 +30,7 @@ class Weight:
         self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
         self._look: Callable[[], np.ndarray] | None = None
         self._computed: dict[object, Weight] = {}
+        self._packed = self._rounded = False  # whether a packed array holds all values; whether they may have been rounded
 
     @staticmethod
     def made_by(
@@ -68,6 +69,11 @@ class Weight:
     def root(self) -> Weight:
         """The constant that this is made of."""
         return self if self._parent is None else self._parent.root
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the content may have come from a packed array that holds it with rounding errors."""
+        return self.root._rounded
 
     def view(self, how: Movement, shape: Shape) -> Weight:
         """Moved elements."""
@@ -112,19 +118,25 @@ class Weight:
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.array(), dtype) if copy else np.asarray(self.array(), dtype)
 
-    def release(self, restore: Callable[[], np.ndarray]) -> None:
-        """Hold the content no longer: ``restore()`` gives it. Without effect if the constant does not follow from it."""
+    def release(self, restore: Callable[[], np.ndarray], nearly: bool = False) -> None:
+        """Hold the content no longer: ``restore()`` gives it, `nearly`: with rounding errors.
+
+        Without effect if the constant does not follow from it, or if it is known better.
+        """
         if self._parent is None:
+            if nearly and self._packed:
+                return
+            self._packed, self._rounded = True, nearly or self._rounded
             array, self._restore = self._array, restore
             if array is not None:
                 self._restored = weakref.ref(array)
             self._array = self._look = None
         elif isinstance(self._step, Permute):
             axes = self._step.axes
-            self._parent.release(lambda: restore().transpose([axes.index(d) for d in range(len(axes))]))
+            self._parent.release(lambda: restore().transpose([axes.index(d) for d in range(len(axes))]), nearly)
         elif isinstance(self._step, Reshape):
             shape = self._parent.shape
-            self._parent.release(lambda: restore().reshape(shape))
+            self._parent.release(lambda: restore().reshape(shape), nearly)
         elif self._parent.dtype.kind in "iu" and np.can_cast(self._parent.dtype, self.dtype):  # 8-bit integers as int16
             dtype = self._parent.dtype
             self._parent.release(lambda: restore().astype(dtype))

@@ -20,7 +20,7 @@ from jitrt.ops.kernels import gemm
 from jitrt.ops.kernels.convweights import pack_weights, weights_packing
 from jitrt.ops.kernels.packing import Packing
 from jitrt.ops.kernels.winograd import pack_winograd, winograd_packing
-from jitrt.ops.kernels.winogradforms import Form
+from jitrt.ops.kernels.winogradforms import Form, forms
 from jitrt.ops.pages import HUGE_PAGE, aligned, give_back, lasting
 from jitrt.ops.primitives import Permute, Reshape, Slice, Tensor
 from jitrt.ops.weights import Weight
@@ -78,13 +78,45 @@ def test_packed_matrices_hold_all_values(shape, order, dtype):
 def test_parts_of_a_layout_may_be_made_in_any_order(shape):
     w = numbers(*shape, 3, 3)
     for how, made in (
-        (winograd_packing(shape, Form((3, 3), 6)), pack_winograd(w, Form((3, 3), 6))),
+        (winograd_packing(w.shape, Form((3, 3), 6)), pack_winograd(w, Form((3, 3), 6))),
         (weights_packing(w.shape, w.dtype, 1), pack_weights(w, 1)),
     ):
         packed = np.full(how.shape, np.nan, how.dtype)
         for part in reversed(range(how.parts)):
             how.fill(w, packed, part)
         np.testing.assert_array_equal(packed, made)
+
+
+FILTERS = [(16, 8, 3, 3), (20, 65, 3), (33, 7, 5, 5), (6, 130, 1, 7), (0, 4, 3, 3), (8, 2, 7, 7)]
+
+
+@pytest.mark.parametrize("shape", FILTERS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_transformed_filters_hold_all_values_but_for_rounding(shape, groups):
+    shape = (shape[0] * groups, *shape[1:])
+    w = numbers(*shape) * np.exp(3 * numbers(*shape))
+    made = forms((1, *shape[2:])[-2:])
+    assert made
+    for form in made:
+        how = winograd_packing(shape, form, groups)
+        found = how.unpack(how.make(w))
+        assert how.nearly
+        assert found.dtype == np.float32
+        assert found.shape == shape
+        largest = np.abs(w).max(axis=tuple(range(2, len(shape))), keepdims=True, initial=0)
+        assert (np.abs(found - w) <= (1e-7 if shape[2:] == (3, 3) else 1e-6) * largest).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (20, 66, 3, 3), (33, 130, 1, 3), (16, 8, 3, 1)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_transformed_integers_hold_all_values(shape, groups):
+    w = RNG.integers(-255, 256, (shape[0] * groups, *shape[1:])).astype(np.int16)
+    made = forms(shape[2:], whole=True)
+    assert made
+    for form in made:
+        how = winograd_packing(w.shape, form, groups)
+        assert not how.nearly
+        np.testing.assert_array_equal(how.unpack(how.make(w)), w)
 
 
 # -- weights
@@ -103,6 +135,16 @@ def test_a_weight_in_use_is_not_made_again():
     used = weight.array()
     weight.release(lambda: pytest.fail("the array is alive"))
     assert weight.array() is used
+
+
+def test_what_holds_all_values_is_not_replaced_by_what_has_rounded_them():
+    array = numbers(6, 4)
+    for releases, exact in (([True, False], True), ([False, True], True), ([True], False), ([False], True)):
+        weight = Weight(array.copy())
+        for nearly in releases:
+            weight.view(Permute((1, 0)), (4, 6)).release(lambda nearly=nearly: array.T + nearly, nearly)
+        np.testing.assert_array_equal(weight.array(), array if exact else array + 1)
+        assert weight.rounded == (releases[0] is True)  # what was packed later may come from rounded values
 
 
 def test_released_bytes_are_what_wider_integers_say():
@@ -194,6 +236,53 @@ def test_a_new_size_finds_released_weights_packed_or_packs_them_otherwise():
         windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), (2, 3))
         expected = np.einsum("nchwij,ocij->nohw", windows, w, optimize=True) + b[:, None, None]
         np.testing.assert_allclose(one.run(None, {"x": x})[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def _winograd_model() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
+    w, v = numbers(64, 64, 3, 3), numbers(64, 64, 3, 3)
+    scale = {"scale": numbers(64), "shift": numbers(64), "mean": numbers(64), "variance": np.abs(numbers(64)) + 1}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["a", "v"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", *scale], ["y"]),
+    ]
+    return model(nodes, {"x": ["n", 64, "h", "h"]}, ["y"], {"w": w, "v": v, **scale}), w, v
+
+
+def test_filters_are_not_kept_beside_transformed_ones():
+    made, w, _ = _winograd_model()
+    graph = importer.load(made).graph
+    plain = [weakref.ref(graph.constants[name]) for name in ("w", "v")]
+    engine = Engine(graph, 2)
+    del graph
+    x = numbers(1, 64, 32, 32)
+    engine.run({"x": x}, ["y"])
+    assert {"winograd_input"} <= {step.kernel.name for step in engine.plan({"x": x}).steps}
+    assert [weight() is None for weight in plain] == [True, True]
+    assert engine.graph.constants["w"].rounded
+    largest = np.abs(w).max((2, 3), keepdims=True)
+    assert (np.abs(np.asarray(engine.graph.constants["w"]) - w) <= 1e-7 * largest).all()
+
+
+@pytest.mark.parametrize("source", ["path", "mapped", "bytes", "message"])
+def test_filters_asked_for_by_name_are_the_models(tmp_path, source):
+    made, w, v = _winograd_model()
+    path = tmp_path / "m.onnx"
+    content = made.SerializeToString()
+    onnx.save(made, path, save_as_external_data=source == "mapped", location="w.bin", size_threshold=100_000)
+    made = onnx.load_from_string(content)
+    one = ort.InferenceSession({"path": path, "mapped": path, "bytes": content, "message": made}[source])
+    x = numbers(1, 64, 32, 32)
+    expected = one.run(["a", "y"], {"x": x})
+    assert one.graph.constants["w"].rounded == (source != "mapped")
+    for _ in range(2):
+        np.testing.assert_array_equal(one.run(["w"], {"x": x})[0], w)
+        np.testing.assert_array_equal(one.run(["v"], {"x": x})[0], v)
+        np.testing.assert_array_equal(one.run(["y"], {"x": x})[0], expected[1])
+    if source == "path":
+        path.write_bytes(b"something else")
+        other = ort.InferenceSession(made).run(None, {"x": x[:, :, :5, :5]})[0]
+        np.testing.assert_allclose(one.run(None, {"x": x[:, :, :5, :5]})[0], other, rtol=1e-4, atol=1e-3)
 
 
 def test_a_table_that_is_also_a_matrix_is_read_as_both():

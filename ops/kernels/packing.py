@@ -19,6 +19,7 @@ class Packing:
         parts: how many; they may be made in any order, on any thread.
         fill: ``fill(source, packed, part)`` writes every element of a part.
         unpack: the source's values from the packed array, in any strides; None: the packed array does not hold them.
+        nearly: whether `unpack` gives them with a rounding error.
     """
 
     shape: tuple[int, ...]
@@ -26,6 +27,7 @@ class Packing:
     parts: int
     fill: Callable[[np.ndarray, np.ndarray, int], None]
     unpack: Callable[[np.ndarray], np.ndarray] | None = None
+    nearly: bool = False
 
     def make(self, source: np.ndarray) -> np.ndarray:
         """The packed array."""
