@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..ops import evaluate
-from ..ops.iteration import Iteration
+from ..ops.iteration import Iteration, Kind, Roles
 from ..ops.primitives import Host, Join, Kernel, Map, Move, Opaque, Primitive, Reduce, Tensor, Trace
 from .graph import Graph
 from .trace import Specialise, trace
@@ -95,6 +95,13 @@ class Interpreter:
             known = {name: values[name] for name in rest.inputs}
             values.update(zip(rest.outputs, Interpreter(rest).run(known, rest.outputs)))
         return [values[name] for name in wanted]
+
+    def kinds(self, inputs: Mapping[str, Kind]) -> list[Kind | None]:
+        """Nothing is known before a run."""
+        return [None] * len(self.graph.outputs)
+
+    def turn(self, roles: Roles, inputs: Mapping[str, Kind]) -> None:
+        """Nothing is native."""
 
     def advance(self, iteration: Iteration) -> None:
         """One iteration of the graph as a body."""

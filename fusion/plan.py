@@ -17,6 +17,7 @@ from ..ops.kernels.launch import Address, Block
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
+    from ..ops.iteration import Nest
     from ..ops.kernels.sizes import Size
     from ..ops.kernels.spec import KernelSpec
     from ..ops.kernels.symbols import Symbols
@@ -133,7 +134,8 @@ class HostStep:
     `call` takes the inputs (None for an absent optional one) and returns one value per output. An output that is a
     `Tensor` is copied to its place, after its shape is checked; one that is a `Buffer` in HOST space is kept as the
     object it is (a sequence, strings, an array whose shape only the run knows). A step that `cuts` only takes the part
-    of an array that a kernel has filled. One that `keeps` may keep arrays that it is given, or hand them on.
+    of an array that a kernel has filled. One that `keeps` may keep arrays that it is given, or hand them on. One that is a loop
+    (`nest`) may be run by native code instead.
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -143,6 +145,7 @@ class HostStep:
     reason: str = ""
     cuts: bool = False
     keeps: bool = True
+    nest: Nest | None = None
 
     def __repr__(self) -> str:
         return f"<HostStep {_shorten(self.nodes)}: {self.reason}>"

@@ -165,7 +165,7 @@ class _Planner:
     def _host(self, host: Host) -> None:
         inputs = tuple(self.places.host_input(x, host.nodes) for x in host.inputs)
         outputs = tuple(self.places.host_output(x) for x in host.outputs)
-        self.drafts.host(HostStep(host.call, inputs, outputs, host.nodes, host.reason, host.cuts, host.keeps))
+        self.drafts.host(HostStep(host.call, inputs, outputs, host.nodes, host.reason, host.cuts, host.keeps, host.nest))
 
     # -- the end
     def _finish(self) -> Plan:

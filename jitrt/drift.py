@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .executor import Executor
 from .families import OpenSizes
 from .fusion.bindings import Binding
 from .fusion.plan import Tensor
 from .ops.kernels.polynomials import Frozen, Terms
 from .ops.kernels.sizes import Size
 from .ops.kernels.symbols import Given, Symbols
+
+if TYPE_CHECKING:
+    from .executor import Executor
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from .families import Family, OpenSizes, Shapes, is_counted, shapes_of
 from .fusion.bindings import Binder, Binding
 from .fusion.graph import Graph
 from .fusion.guards import Guards, Reader, guards
-from .fusion.plan import Buffer, HostStep, Plan, Step, Tensor
+from .fusion.plan import Buffer, HostStep, Numbers, Plan, Step, Tensor
 from .fusion.planner import make_plan
 from .fusion.rewrite import rewrite
 from .fusion.trace import Opened, Specialise, Traced, trace
@@ -40,7 +40,7 @@ from .measure import Measured, rule
 from .memory import Arenas, Slabs
 from .ops.builder import OperatorError
 from .ops.convchoice import Choose, expected
-from .ops.iteration import Iteration, Roles
+from .ops.iteration import Iteration, Kind, Roles
 from .ops.kernels.sizes import is_open
 from .ops.kernels.spec import KernelSpec
 from .ops.kernels.symbols import Fixed, Symbols
@@ -161,15 +161,36 @@ class Program:
         roles = iteration.roles
         asked = roles.changing.intersection(self.read)
         turn = entry.turn(roles, bool(asked)) if asked <= {roles.counter} else None
-        if turn is not None:
-            if turn.growth is not None and turn not in self.growing:
-                self._serve_earlier(entry, turn)
-            turn.run(iteration, feeds, entry.binding)
-        else:
-            if not iteration.owns:
+        if turn is not None and turn.growth is not None and turn not in self.growing:
+            self._serve_earlier(entry, turn)
+        if turn is None or not turn.run(iteration, feeds, entry.binding):
+            if turn is not None or not iteration.owns:
                 iteration.own()
                 feeds = iteration.feeds()
             iteration.take(self.run_entry(entry, feeds, self.graph.outputs))
+
+    def kinds(self, inputs: Mapping[str, Kind]) -> list[Kind | None]:
+        """What the outputs are for such inputs, in the order of feeds, if the plan for these says so; it is made if need be."""
+        outputs = self.graph.outputs
+        entry = self._entry_for(inputs)
+        if entry is None:
+            return [None] * len(outputs)
+        made = [entry.plan.outputs[entry.outputs[name]] if name in entry.outputs else None for name in outputs]
+        return [(x.dtype, x.shape) if isinstance(x, Tensor | Numbers) else None for x in made]
+
+    def turn(self, roles: Roles, inputs: Mapping[str, Kind]) -> Turn | None:
+        """How the graph as a body is repeated in native code for such inputs, in the order of feeds, if it can be."""
+        entry = self._entry_for(inputs)
+        return None if entry is None else entry.turn(roles, False)
+
+    def _entry_for(self, inputs: Mapping[str, Kind]) -> Entry | None:
+        """The plan of all inputs of these kinds; None: there is none, or contents decide it too."""
+        feeds = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, (dtype, shape) in inputs.items()}
+        try:
+            entry = self.entry(feeds, self.graph.outputs)
+        except Exception:  # when it runs, it says in which iteration
+            return None
+        return None if self.read or entry.sizes is not None else entry
 
     def _serve_earlier(self, entry: Entry, turn: Turn) -> None:
         """Let a plan whose states grow serve the sizes too that had plans of their own before there was one with open sizes."""

@@ -18,6 +18,7 @@ import numpy as np
 from .fusion.bindings import Binder, Binding
 from .fusion.plan import Address, Block, Buffer, HostStep, Numbers, Plan, Space, Step, Tensor
 from .memory import DATA_OFFSET, LARGE, Arena, Arenas, Recycler
+from .nest import Chain, Nested, nested_turns
 from .ops.builder import OperatorError
 from .ops.iteration import dense
 from .ops.kernels import replay
@@ -65,7 +66,7 @@ class Job:
     def __init__(self, context: Context, table: Table) -> None:
         self.context, self.table, self.width = context, table, 1
         self.words = words = np.zeros(replay.JOB_WORDS, np.int64)
-        self.address = words.ctypes.data
+        self.address: int = words.ctypes.data
         base = context.words.ctypes.data
         words[replay.STEPS], words[replay.STEP_COUNT] = base + 8 * table.steps, table.step_count
         words[replay.PATCHES], words[replay.PATCH_COUNT] = base + 8 * table.patches, table.patch_count
@@ -95,7 +96,12 @@ class Job:
 
 
 class Context:
-    """The memory of one run at a time. `buffers`: the run's input and output arrays, by object address."""
+    """The memory of one run at a time.
+
+    Attributes:
+        buffers: the run's input and output arrays, by object address.
+        nested: loops among the plan's steps that native code runs. sequence: all segments as one, if they are such loops too.
+    """
 
     def __init__(self, executor: Executor) -> None:
         plan, self.executor = executor.plan, executor
@@ -107,6 +113,8 @@ class Context:
         self.hosts: list[object] = [None] * plan.host_values
         self.buffers = np.zeros(len(plan.inputs) + len(plan.outputs) + 1, np.int64)
         self.jobs = {first: Job(self, table) for first, table in executor.words.tables.items()}
+        self.nested = {first: Nested(self, plan.steps[first], turn) for first, turn in executor.turns.items()}
+        self.sequence = Chain(self) if executor.is_sequence else None
 
     def get_ready(self, binding: Binding, arena: Arena) -> None:
         """For a run of these sizes in this arena."""
@@ -123,8 +131,8 @@ class Context:
         if self.scratch_size < each:
             self.scratch_size, self.scratch = each, aligned(each * self.executor.pool.threads)
         self.executor.words.fill(self.words, self.address, binding)
-        for job in self.jobs.values():
-            job.bind()
+        for part in (*self.jobs.values(), *self.nested.values()):
+            part.bind()
         self.binding = binding
 
     def release(self) -> None:
@@ -161,6 +169,7 @@ class Executor:
         self.binder = binder or Binder(plan)
         self.binding = None if plan.is_open else self.binder.bind()
         self.arenas = arenas or Arenas()
+        self.turns = nested_turns(self)
         self.free: list[Context] = []
         self.recycler = Recycler()
 
@@ -200,13 +209,22 @@ class Executor:
             for segment in self.segments:
                 if segment.host is None:
                     self._native(context, segment, timeline)
-                else:
+                elif host_seconds is not None or not self._nested(context, segment):
                     self._host(context, segment, inputs, outputs, host_seconds)
             if any(out is None for out in outputs):
                 self._copy_out(context, inputs, outputs)
         finally:
             self.give(context)
         return outputs
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the plan is loops and other steps that native code runs one after the other."""
+        return bool(self.turns) and all(s.host is None or s.first in self.turns for s in self.segments)
+
+    def context(self) -> Context:
+        """A new one."""
+        return Context(self)
 
     def take(self, binding: Binding) -> Context:
         """A context for a run of these sizes."""
@@ -234,6 +252,11 @@ class Executor:
         self.replay(job.address, self.helpers(job), timeline)
         if job.table.failing and job.words[replay.FAULT]:
             raise job.fault
+
+    def _nested(self, context: Context, segment: Segment) -> bool:
+        """A loop in native code; False: it is left to Python."""
+        nested = context.nested.get(segment.first)
+        return nested is not None and nested.run()
 
     def _host(
         self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object], seconds: dict[int, float] | None

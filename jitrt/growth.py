@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .executor import Executor
 from .families import OpenSizes
 from .fusion.bindings import Binding
 from .fusion.plan import Tensor
 from .ops.iteration import Roles
+
+if TYPE_CHECKING:
+    from .executor import Executor
 
 _LEAST, _MOST = 64, 1024  # iterations of a stretch; between these sizes double
 _KEPT = 64  # stretches

@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .drift import Drift
-from .executor import Context, Executor
 from .fusion.bindings import Binding
 from .fusion.plan import Buffer, Numbers, Space, Tensor
 from .growth import Growth, Stretch
@@ -25,7 +25,12 @@ from .ops.kernels import repeat as words
 from .ops.kernels.spec import handwritten
 from .pool import KERNEL, REPLAY
 
+if TYPE_CHECKING:
+    from .executor import Executor, Job
+    from .nest import Chain
+
 REPEAT = handwritten("repeat", "repeat:make_repeat")
+SEQUENCE = handwritten("sequence", "nest:make_sequence")
 _FIRST = 64  # iterations of the first native call
 _REACH = 1 << 20  # iterations that are looked ahead for
 _SHORT, _LONG = 0.01, 0.1  # seconds of a native call: Python looks for signals between them
@@ -42,7 +47,7 @@ def turn_of(
         drift: how the plan's words change with the number of the iteration, if they do.
         growth: how its sizes do, and its words with them.
     """
-    native = len(executor.segments) == 1 and executor.segments[0].host is None
+    native = executor.segments and all(s.host is None or s.first in executor.turns for s in executor.segments)
     given, made = binding.inputs, binding.outputs
     tensors = (*given, *(x for x in made if not isinstance(x, Numbers) or x.dtype != np.int64))
     if not native or not all(isinstance(x, Tensor) and x.dtype != object for x in tensors):
@@ -111,7 +116,12 @@ class Turn:
         self.count = self._word()  # the counter itself
         self.moves += [(slot, -step if back else step) for (slot, step), back in zip(self.slices, roles.backward)]
         self.moves += [(place, _nbytes(row)) for place, row in zip(self.rows, self.made)] + [(self.count, 1)]
-        self._free: list[_Words] = []
+        self._free: list[Words] = []
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether iterations take and leave states, and nothing else that changes."""
+        return not (self.rows or self.slices or self.numbers or self.drift or self.growth)
 
     def _word(self) -> int:
         self.size += 1
@@ -151,8 +161,8 @@ class Turn:
         self.constants.append((place, self.executor.words.constants[index]))
         return place, offset
 
-    def run(self, iteration: Iteration, feeds: Mapping[str, object], binding: Binding) -> None:
-        """The iterations that are left and that the plan is for.
+    def run(self, iteration: Iteration, feeds: Mapping[str, object], binding: Binding) -> bool:
+        """The iterations that are left and that the plan is for; False: the next one has to be run by Python.
 
         Args:
             feeds: the inputs of the first of them. binding: the plan's for these.
@@ -164,23 +174,25 @@ class Turn:
         try:
             mine = self._free.pop()
         except IndexError:
-            mine = _Words(self)
+            mine = Words(self)
         context = mine.context
         stretch = self.growth and self.growth.stretch(binding.sizes, iteration.limit - iteration.done)
         context.get_ready(stretch.last if stretch else self.binding, arenas.take(context.arena))
         try:
-            mine.run(iteration, feeds, stretch)
+            return mine.run(iteration, feeds, stretch)
         finally:
             arenas.give(context.arena)
             self._free.append(mine)
 
 
-class _Words:
+class Words:
     """What one run of a turn at a time needs: the kernel's argument block, addresses and tables as one array, and a context."""
 
     def __init__(self, turn: Turn) -> None:
-        self.turn, self.context = turn, Context(turn.executor)
-        self.job = self.context.jobs[0]
+        self.turn, self.context = turn, turn.executor.context()
+        sequence = self.context.sequence
+        self.job: Job | Chain = sequence or self.context.jobs[0]
+        self.runs = SEQUENCE if sequence else REPLAY
         read = [slot for slot in range(len(turn.inputs)) if slot != turn.counter]
         places = [*turn.rows, *read, *(place for _, _, *pair in turn.states for place in pair)]
         self.objects = [number for place in places for number in (place, 0, 0)]
@@ -197,9 +209,9 @@ class _Words:
         turn = self.turn
         flat = [number for table in tables for row in table for number in row]
         self.words = np.array([0] * self.first + flat, np.int64)
-        self.address = self.words.ctypes.data
+        self.address: int = self.words.ctypes.data
         begin, at = self.address + 8 * words.BLOCK_WORDS, self.address + 8 * self.first
-        head = [turn.executor.store.address(REPLAY), self.job.address, 0, 0, 0, begin, turn.going, DATA_OFFSET]
+        head = [turn.executor.store.address(self.runs), self.job.address, 0, 0, 0, begin, turn.going, DATA_OFFSET]
         for table in tables:
             head += [at, len(table)]
             at += 8 * sum(map(len, table))
@@ -219,8 +231,16 @@ class _Words:
         # the replay loop takes addresses from array objects: words of the table stand where those keep them
         self.context.buffers[: turn.slots] = begin - DATA_OFFSET + 8 * np.arange(turn.slots)
 
-    def run(self, iteration: Iteration, feeds: Mapping[str, object], stretch: Stretch | None) -> None:
-        """All iterations that the plan is for, some in each native call."""
+    def share(self) -> None:
+        """Let the iterations have the pool's threads."""
+        sequence = self.context.sequence
+        if sequence:
+            sequence.share()
+        else:
+            self.words[words.POOL] = self.turn.executor.helpers(self.job)
+
+    def run(self, iteration: Iteration, feeds: Mapping[str, object], stretch: Stretch | None) -> bool:
+        """All iterations that the plan is for, some in each native call; False: a loop in the next one is left to Python."""
         turn, block, began, changed = self.turn, self.words, iteration.done, None
         end = iteration.limit
         if turn.drift:
@@ -232,8 +252,8 @@ class _Words:
             self.context.binding = None  # its words will be those of another one
         buffers = [self._buffers(iteration, k, stretch) for k, *_ in turn.states]
         kept = self._begin(iteration, feeds, [x for pair in buffers for x in pair])
-        count = _FIRST
-        while iteration.done < end and iteration.goes_on:
+        count, left = _FIRST, False
+        while not left and iteration.done < end and iteration.goes_on:
             count = min(count, end - iteration.done)
             self._reserve(iteration, count)
             block[words.COUNT] = count
@@ -246,12 +266,14 @@ class _Words:
             fault = self.job.fault
             if fault is not None:
                 raise fault
+            left = self.context.sequence is not None and self.context.sequence.is_left
             last = (iteration.done - began + 1) % 2
-            for (k, *_), pair in zip(turn.states, buffers):
+            for (k, *_), pair in zip(turn.states, buffers if iteration.done > began else ()):
                 iteration.states[k] = self._state(iteration, k, pair[last], stretch, iteration.done - began)
             block[words.OBJECT_COUNT] = len(turn.rows)  # the others are known, and have moved on
             count = 2 * count if seconds < _SHORT else max(count // 2, 1) if seconds > _LONG else count
         del kept, changed  # until now somebody read it
+        return not left
 
     def _begin_stretch(self, stretch: Stretch) -> np.ndarray:
         """The words of the first of its iterations; gives the places of what changes after each, counted from `data`."""
@@ -286,7 +308,7 @@ class _Words:
         self.objects[3 * rows + 1 :: 3] = [id(x) for x in (*kept, *buffers)]
         block[self.first : self.first + len(self.objects)] = self.objects
         block[words.OBJECT_COUNT] = len(self.objects) // words.OBJECT_WORDS
-        block[words.POOL] = turn.executor.helpers(self.job)
+        self.share()
         for place in turn.arena:
             self.data[place] = self.context.address
         for _, first, elements in turn.numbers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from math import prod
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,9 @@ from .primitives import (
     Tail,
     Tensor,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from .iteration import Nest
 
 Made = TypeVar("Made")
 _TABLE = 4096  # numbers that a table of them has at least
@@ -281,11 +284,12 @@ class Builder:
         reason: str,
         fold: bool = True,
         keeps: bool = True,
+        nest: Nest | None = None,
     ) -> tuple[Tensor | Opaque, ...]:
         """A Python function; an output of None is opaque (shape or kind known only at run time).
 
         If every input is constant it is called at once, unless `fold` is False (random numbers). Open sizes are open for it only
-        in its inputs (`held`). `keeps`: it may keep arrays that it is given, or hand them on.
+        in its inputs (`held`). `keeps`: it may keep arrays that it is given, or hand them on. `nest`: the loop that it is.
         """
         if fold and all(x is None or (isinstance(x, Tensor) and x.is_constant and not x.is_open) for x in inputs):
             values = call([None if x is None else x.constant for x in inputs])
@@ -294,7 +298,7 @@ class Builder:
         if self.symbols.parts:
             fix_sizes_held_by_python(call)
         made = tuple(Opaque() if kind is None else Tensor(*kind) for kind in outputs)
-        step = Host(call, tuple(inputs), made, reason, (self.node_name,), keeps=keeps)
+        step = Host(call, tuple(inputs), made, reason, (self.node_name,), keeps=keeps, nest=nest)
         for value in made:
             value.source = step
         self.primitives.append(step)

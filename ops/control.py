@@ -15,8 +15,8 @@ import numpy as np
 from . import evaluate
 from .builder import NeedsValue, OperatorError
 from .fallback import draws_random
-from .iteration import ENDLESS, Body, Iteration, Roles, Rows, dense, locate
-from .kernels.sizes import alike, now
+from .iteration import ENDLESS, Body, Iteration, Kind, Nest, Roles, Rows, dense, locate
+from .kernels.sizes import alike, is_open, now
 from .primitives import Host, Kernel, Move, Opaque, Primitive, Tensor
 from .registry import Takes, op
 
@@ -31,17 +31,51 @@ HostLoop = Callable[[Body, Mapping[str, object], list], Sequence[object]]
 
 
 def _run_body(
-    t: Tracer, body: Graph, loop: HostLoop, inputs: Sequence[Tensor | Opaque | None], keeps: bool = False
-) -> tuple[Opaque, ...]:
-    """A host step that calls ``loop(body, captured values, values of the inputs)``."""
+    t: Tracer, body: Graph, loop: HostLoop, inputs: Sequence[Tensor | Opaque | None], keeps: bool = False,
+    roles: Roles | None = None,
+) -> tuple[Tensor | Opaque, ...]:  # fmt: skip
+    """A host step that calls ``loop(body, captured values, values of the inputs)``.
+
+    Args:
+        roles: of a Loop's body; its inputs are the trip count, the condition and the other states.
+    """
     captured = [name for name in body.captured() if name not in t.constants]
     runner, count = t.run_graph(body), len(inputs)
 
     def call(values: list[object]) -> Sequence[object]:
         return loop(runner, dict(zip(captured, values[count:])), values[:count])
 
-    values = [*inputs, *(t.lookup(name) for name in captured)]
-    return t.host(call, values, [None] * len(t.output_names), "a loop runs its body", not draws_random(body), keeps)
+    outer = [t.lookup(name) for name in captured]
+    nest = None if roles is None else _nest(runner, body, roles, inputs[1:], dict(zip(captured, outer)))
+    kept = [] if nest is None else [nest.kinds[name] for name, _ in roles.states[1:]]
+    kinds = [*kept, *[None] * (len(t.output_names) - len(kept))]
+    known = nest if nest is not None and not roles.rows and _is_one_number(inputs[0]) else None
+    return t.host(call, [*inputs, *outer], kinds, "a loop runs its body", not draws_random(body), keeps, known)
+
+
+def _is_one_number(x: Tensor | Opaque | None) -> bool:
+    return isinstance(x, Tensor) and x.dtype == np.int64 and alike(x.shape, (1,) * x.rank)
+
+
+def _nest(
+    runner: Body, body: Graph, roles: Roles, states: Sequence[Tensor | Opaque | None], outer: Mapping[str, Tensor | Opaque]
+) -> Nest | None:
+    """A Loop as native code sees it, if its body leaves the states in the types and shapes that it finds them in."""
+    names = [name for name, _ in roles.states]
+    first = [Tensor(np.dtype(bool), ()) if x is None else x for x in states]
+    counter = Tensor(np.dtype(np.int64), _counter_shape(body))
+    given = {**outer, roles.counter: counter, **dict(zip(names, first))}
+    if any(isinstance(x, Opaque) or is_open(x.shape) or not evaluate.is_native(x.dtype) for x in given.values()):
+        return None
+    kinds: dict[str, Kind] = {name: (x.dtype, x.shape) for name, x in given.items()}
+    if runner.kinds(kinds)[: len(names)] != [kinds[name] for name in names]:
+        return None
+    return Nest(runner, roles, ("", *names, *outer), kinds)
+
+
+def _counter_shape(body: Graph) -> tuple[int, ...]:
+    """The shape in which a Loop's body wants the number of the iteration."""
+    return (1,) if getattr(body.types.get(body.inputs[0]), "shape", None) == (1,) else ()
 
 
 @op("If", takes=Takes.VALUES)
@@ -96,7 +130,7 @@ def loop(t: Tracer, trip_count, condition, *states, body):
     """The body up to `trip_count` times while the condition holds; then the states and the stacked scan outputs."""
     counter, *taken = body.inputs
     roles = Roles((*zip(taken, body.outputs),), rows=(*body.outputs[1 + len(states) :],), counter=counter, conditional=True)
-    shape = (1,) if getattr(body.types.get(counter), "shape", None) == (1,) else ()
+    shape = _counter_shape(body)
     where = f"Loop {t.node_name!r}"
 
     def run_loop(run: Body, outer: Mapping[str, object], values: list) -> list[object]:
@@ -110,7 +144,7 @@ def loop(t: Tracer, trip_count, condition, *states, body):
         turns.run(run, where)
         return [*turns.results[1:], *(one.stacked(turns.done, body) for one in rows)]
 
-    return _run_body(t, body, run_loop, [trip_count, condition, *states])
+    return _run_body(t, body, run_loop, [trip_count, condition, *states], roles=roles)
 
 
 @op("Scan", since=9, takes=Takes.VALUES)

@@ -19,6 +19,7 @@ from .builder import OperatorError
 if TYPE_CHECKING:
     from ..fusion.graph import Graph
 
+Kind = tuple[np.dtype, tuple[int, ...]]  # dtype and shape
 ENDLESS = sys.maxsize  # the number of iterations that only a condition ends
 _AT_ONCE = 1 << 28  # bytes of rows that are taken before it is known whether they are needed
 _FIRST = 16  # rows that there is room for at first, otherwise
@@ -32,6 +33,12 @@ class Body(Protocol):
 
     def advance(self, iteration: Iteration) -> None:
         """Run at least one of the iterations that are left."""
+
+    def kinds(self, inputs: Mapping[str, Kind]) -> list[Kind | None]:
+        """What the outputs are for such inputs, in the order of feeds; None: only a run says it."""
+
+    def turn(self, roles: Roles, inputs: Mapping[str, Kind]) -> object | None:
+        """How iterations are repeated in native code for such inputs, if they can be."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,21 @@ class Roles:
     def changing(self) -> frozenset[str]:
         """The inputs that are another value each time."""
         return frozenset((*(name for name, _ in self.states), *self.slices, self.counter))
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A loop that is a host step: what native code needs to know to run it, if states are all that it leaves.
+
+    Attributes:
+        inputs: what the step's inputs are to the body; the first one is the trip count, and has no name.
+        kinds: what the body's inputs are, in the order of feeds.
+    """
+
+    body: Body
+    roles: Roles
+    inputs: tuple[str, ...]
+    kinds: Mapping[str, Kind]
 
 
 class Rows:

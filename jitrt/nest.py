@@ -1,0 +1,147 @@
+"""Loops that are steps of a plan, run by native code: `Nested` is one of them in a context, `Chain` all of a plan's segments.
+
+So a loop in a plan costs little to begin, and a body with a loop in it is native as a whole and can be repeated itself. The loop's
+own memory (a table of addresses, two buffers a state, an arena) belongs to the context of the plan that it is a step of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .fusion.plan import HostStep, Space, Step, Tensor
+from .memory import DATA_OFFSET, Arena
+from .ops.kernels import nest as words
+from .ops.kernels import repeat
+from .ops.kernels.replay import FAULT
+from .ops.kernels.spec import handwritten
+from .pool import KERNEL, REPLAY
+from .repeat import REPEAT, Turn, Words
+
+if TYPE_CHECKING:
+    from .executor import Context, Executor, KernelFault
+
+NEST = handwritten("nest", "nest:make_nest")
+_WORK = 1 << 28  # arithmetic and bytes of a loop that is not left to Python: some hundredths of a second
+_LOOPS = 64  # iterations of one whose body has loops, which are as long again
+
+
+def nested_turns(executor: Executor) -> Mapping[int, Turn]:
+    """The loops among a plan's steps that native code can run, by the step's number."""
+    steps = enumerate(executor.plan.steps if not executor.plan.is_open else ())
+    loops = {i: step for i, step in steps if isinstance(step, HostStep) and step.nest is not None}
+    turns = {i: step.nest.body.turn(step.nest.roles, step.nest.kinds) for i, step in loops.items() if _is_placed(step)}
+    return {i: turn for i, turn in turns.items() if isinstance(turn, Turn) and turn.is_alone}
+
+
+def _is_placed(step: HostStep) -> bool:
+    """Whether all that a loop is given has a place in memory; only the condition, which is the second, may be absent."""
+    return all(isinstance(x, Tensor) or (x is None and i == 1) for i, x in enumerate((*step.inputs, *step.outputs)))
+
+
+class Nested:
+    """A loop of a context."""
+
+    def __init__(self, context: Context, step: HostStep, turn: Turn) -> None:
+        self.context, self.step, self.turn = context, step, turn
+        self.loop, self.arena = Words(turn), Arena()
+        self.always = np.array(True)
+        self.words = np.zeros(words.NEST_WORDS, np.int64)
+        self.address: int = self.words.ctypes.data
+        store = context.executor.store
+        self.native = KERNEL(store.address(NEST))
+        self.words[words.REPEAT], self.words[words.LOOP] = store.address(REPEAT), self.loop.address
+        self.words[words.OFFSET], self.words[words.MOST_COUNT] = DATA_OFFSET, _most(turn)
+
+    def bind(self) -> None:
+        """Take over where the context's memory lies."""
+        turn, loop, block = self.turn, self.loop, self.words
+        loop.context.get_ready(turn.binding, self.arena)
+        loop.words[repeat.OBJECT_COUNT] = 0
+        for place in turn.arena:
+            loop.data[place] = self.arena.address
+        data = int(loop.words[repeat.DATA])
+        shapes = [turn.binding.inputs[slot] for _, slot, *_ in turn.states]
+        self.buffers = [np.empty(x.shape, x.dtype) for x in shapes for _ in range(2)]
+        places = [place for _, _, *pair in turn.states for place in pair]
+        written = [(data + 8 * place, 0, x.ctypes.data) for place, x in zip(places, self.buffers)]
+        written += [(data + 8 * slot, *self._source(name)) for slot, name in enumerate(turn.inputs) if slot != turn.counter]
+        written += [(data + 8 * turn.count, 0, 0), (self.address + 8 * words.COUNT, *self._source(""))]
+        names = [name for name, _ in self.step.nest.roles.states[1:]]
+        results = [(data + 8 * turn.inputs.index(name), *self._place(x), _nbytes(x)) for name, x in zip(names, self.step.outputs)]
+        self.tables = [np.array(table, np.int64) for table in (written, results)]
+        for at, table in zip((words.WRITTEN, words.RESULTS), self.tables):
+            block[at], block[at + 1] = table.ctypes.data, len(table)
+
+    def share(self) -> None:
+        """Let the loop have the pool's threads."""
+        self.loop.share()
+
+    def run(self) -> bool:
+        """Run the loop; whether it is done, and not left to Python."""
+        self.share()
+        self.native(self.address, 0, 0)
+        return not self.words[FAULT]
+
+    def _source(self, name: str) -> tuple[int, int]:
+        """What the body's input of this name is at first."""
+        x = self.step.inputs[self.step.nest.inputs.index(name)]
+        return (0, self.always.ctypes.data) if x is None else self._place(x)
+
+    def _place(self, x: Tensor) -> tuple[int, int]:
+        """Where a value of the plan lies: address of an array object's address, or 0, and what is added to that of its data."""
+        context, space, index = self.context, x.ref.buffer.space, x.ref.buffer.index
+        if space is Space.ARENA:
+            return 0, context.address + index + x.ref.offset
+        if space is Space.CONSTANT:
+            return 0, context.executor.words.constants[index] + x.ref.offset
+        slot = index + (len(context.executor.plan.inputs) if space is Space.OUTPUT else 0)
+        return context.buffers.ctypes.data + 8 * slot, x.ref.offset
+
+
+class Chain:
+    """All segments of a context as one native call."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, executor = context, context.executor
+        self.parts = [context.nested.get(s.first) or context.jobs[s.first] for s in executor.segments]
+        replay, nest = executor.store.address(REPLAY), executor.store.address(NEST)
+        rows = [(nest if isinstance(part, Nested) else replay, part.address, 0) for part in self.parts]
+        self.rows = np.array(rows, np.int64)
+        self.words = np.zeros(words.SEQUENCE_WORDS, np.int64)
+        self.words[words.PARTS], self.words[words.PART_COUNT] = self.rows.ctypes.data, len(self.rows)
+        self.address: int = self.words.ctypes.data
+
+    def share(self) -> None:
+        """Let segments have the pool's threads."""
+        for row, part in zip(self.rows, self.parts):
+            if isinstance(part, Nested):
+                part.share()
+            else:
+                row[2] = self.context.executor.helpers(part)
+
+    @property
+    def fault(self) -> KernelFault | None:
+        """What went wrong in the last run, if no loop was left to Python."""
+        number = int(self.words[FAULT])
+        part = self.parts[number - 1] if number else None
+        return None if part is None or isinstance(part, Nested) else part.fault
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a loop was left to Python in the last run."""
+        number = int(self.words[FAULT])
+        return number > 0 and isinstance(self.parts[number - 1], Nested)
+
+
+def _nbytes(x: Tensor) -> int:
+    return prod(x.shape) * x.dtype.itemsize
+
+
+def _most(turn: Turn) -> int:
+    """Iterations of a native call that nobody can interrupt."""
+    work = sum(step.flops + step.bytes for step in turn.executor.plan.steps if isinstance(step, Step))
+    return max(1, min(_LOOPS if turn.executor.turns else words.MOST, _WORK // max(work, 1)))
