@@ -19,9 +19,11 @@ import numpy as np
 
 from ..ops import evaluate
 from ..ops.kernels import attention as kernels
+from ..ops.kernels.attentionfew import BLOCK, FEW
 from ..ops.kernels.blocking import panel_width
-from ..ops.kernels.launch import Address, Block, Launch
+from ..ops.kernels.launch import Address, Block, Launch, with_spare
 from ..ops.kernels.sizes import alike, key
+from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import (
     Expand,
     Fold,
@@ -386,7 +388,7 @@ class _Rewrite:
 
     def _turned(self, x: Tensor, target: Shape) -> Tensor:
         made = self._view(self._view(x, Reshape(target)), Permute(_TURNED))
-        if 1 in made.shape[-2:]:
+        if 1 in made.shape[-2:] or made.shape[-1] <= FEW:
             return made
         if made.is_constant:
             return Tensor(made.dtype, made.shape, np.ascontiguousarray(made.constant))
@@ -422,18 +424,26 @@ class _Call:
         *leads, queries = self.sizes
         sizes = kernels.Sizes(tuple(leads), queries, k.shape[-2], q.shape[-1], v.shape[-1])
         dtype = evaluate.memory_name(y.dtype)
-        scores = None
+        few = kernels.is_few(dtype, _matrix(k), _matrix(v), sizes)
+        scores, spare = None, ()
         if self.work is not None:
-            shape = (*leads, sizes.keys, queries)
-            layouts = [_spread(operand, shape) for operand in reads]
-            at = [operand.address for operand in reads]
-            kernel, args = loops.scores(self.work, self.raw, shape, layouts, at, panel_width(y.dtype.itemsize) * y.dtype.itemsize)
-            scores = (Address(kernel), Block(args))
+            (kernel, args), other = (self._work(reads, sizes, rows) for rows in (few, not few))
+            scores, spare = (Address(kernel), Block(args)), other[:1]
         label = f"{'x'.join(map(str, leads))}x({queries}x{sizes.head}x{sizes.keys}x{sizes.value})"
-        return kernels.attention(
+        launches = kernels.attention(
             dtype, _matrix(q), _matrix(k), _matrix(v), _matrix(y), sizes, scale=self.scale, scores=scores, band=self.band,
             alloc=x.alloc, threads=x.threads, label=label,
         )  # fmt: skip
+        return with_spare(launches, *spare)
+
+    def _work(self, reads: Sequence[Operand], sizes: kernels.Sizes, rows: bool) -> tuple[KernelSpec, tuple[object, ...]]:
+        """The work on scores of some queries in rows, or else of all in columns."""
+        layouts = [_spread(operand, (*sizes.leads, sizes.keys, sizes.queries)) for operand in reads]
+        if rows:
+            layouts = [Permute(_TURNED).layout(layout) for layout in layouts]
+        size = self.raw.dtype.itemsize
+        pitch = (BLOCK if rows else panel_width(size)) * size
+        return loops.scores(self.work, self.raw, layouts, [operand.address for operand in reads], pitch, rows)
 
     def reference(self, inputs: list[np.ndarray | None]) -> list[np.ndarray]:
         """The same with numpy."""

@@ -54,7 +54,9 @@ class Generated:
 def generate(code: LoopCode, lanes: int) -> Generated:
     """The kernel of a loop. Most loops of a model, and of all its shapes, are alike, so this remembers."""
     writer = _Writer(code)
-    name = {Shape.TILE: "tail_", Shape.SCORES: "scores_"}.get(code.shape, "") + names_of(code.statements)
+    name = {Shape.TILE: "tail_", Shape.SCORES: "scores_", Shape.SCORE_ROWS: "scores_"}.get(code.shape, "") + names_of(
+        code.statements
+    )
     cost = sum(8 if is_dear(s.text) else 1 for s in code.statements) + len(code.operands)
     schedule = writer.schedule
     kernel = generated(name, writer.write(), lanes)

@@ -1,6 +1,6 @@
 """The description of one fused loop: its shape, operands and statements, and the layout of its argument block.
 
-Four shapes of loop, all over vectors of LANES elements (`ops/kernels/simd.py`):
+Five shapes of loop, all over vectors of LANES elements (`ops/kernels/simd.py`):
 
 - ROW: rows (outer dimensions) are shared among tasks; lanes run along a row. Without reductions a row may be split
   among tasks too.
@@ -9,6 +9,7 @@ Four shapes of loop, all over vectors of LANES elements (`ops/kernels/simd.py`):
 - SCORES: work on a block of attention's scores that lies in the thread's own memory. The first words of the scratch are
   three coordinates of the head, the first key (a row) and the number of keys, the first query and the number of queries,
   and the block's address.
+- SCORE_ROWS: the same of a few queries, whose scores are the rows of the block: queries and keys change places.
 
 Sizes and strides are arguments, so a description holds structure alone, and equal structures share a kernel.
 """
@@ -35,6 +36,7 @@ class Shape(enum.Enum):
     COLUMN = "column"
     TILE = "tile"
     SCORES = "scores"
+    SCORE_ROWS = "score_rows"
 
 
 class Access(enum.Enum):
@@ -108,7 +110,7 @@ class LoopCode:
     @property
     def blockwise(self) -> bool:
         """Whether a call works on a block of rows and columns that the scratch names."""
-        return self.shape in (Shape.TILE, Shape.SCORES)
+        return self.shape in (Shape.TILE, Shape.SCORES, Shape.SCORE_ROWS)
 
     def place(self, operand: int) -> int:
         """Index of an operand's first word."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..ops import evaluate
 from ..ops.kernels import target
+from ..ops.kernels.blocking import panel_width
 from ..ops.kernels.launch import Launch
 from ..ops.kernels.sizes import Size, alike, deferred, is_open, least, now
 from ..ops.kernels.spec import KernelSpec
@@ -155,14 +156,15 @@ def epilogue(
 
 
 def scores(
-    work: Body, raw: Tensor, shape: Dims, layouts: Sequence[Layout], addresses: Sequence[object], pitch: int
+    work: Body, raw: Tensor, layouts: Sequence[Layout], addresses: Sequence[object], pitch: int, rows: bool = False
 ) -> tuple[KernelSpec, tuple[object, ...]]:
     """The kernel and arguments of elementwise work in place of a block of attention's scores.
 
     Args:
-        raw: the scores among the reads; layouts and addresses are those of the others.
-        shape: of all scores: three dimensions of heads, keys, queries.
+        raw: the scores among the reads; layouts and addresses are those of the others, over all scores: three dimensions of
+            heads, keys, queries; with `rows` queries, keys.
         pitch: bytes between the block's rows, which are as long as two of the CPU's vectors.
+        rows: whether they are as long as there are keys, and may be of any length.
     """
     others = iter(zip(layouts, addresses, strict=True))
     operands: list[Operand] = []
@@ -177,11 +179,11 @@ def scores(
             operands.append(Operand(dtype, _access(layout.strides[-1], x.dtype.itemsize)))
             args += [address, *layout.strides]
     code = LoopCode(
-        Shape.SCORES, 4, tuple(operands), tuple(t for t, _ in work.scalars), work.statements,
+        Shape.SCORE_ROWS if rows else Shape.SCORES, 4, tuple(operands), tuple(t for t, _ in work.scalars), work.statements,
         tuple((len(work.reads) + i, value) for i, value in enumerate(work.stores)),
     )  # fmt: skip
     args += [_scalar(kind, value) for kind, value in work.scalars]
-    return generate(code, pitch // raw.dtype.itemsize).kernel, tuple(args)
+    return generate(code, panel_width(raw.dtype.itemsize)).kernel, tuple(args)
 
 
 def _lanes(work: Body, inner: int, total: int) -> int:

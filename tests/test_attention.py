@@ -233,6 +233,23 @@ def test_the_attention_operators_are_the_kernel() -> None:
     check(model_of(text))
 
 
+@pytest.mark.parametrize("queries", [1, 3, 4])
+@pytest.mark.parametrize("keys", [37, 300])
+@pytest.mark.parametrize("mask", ["a key", "a query", "a pair", "a batch's pair", "all"])
+def test_a_few_queries_are_masked_in_rows(queries: int, keys: int, mask: str) -> None:
+    sizes = {S: queries, T: keys}
+    shape = tuple(sizes.get(n, n) for n in MASKS[mask])
+    dims = ",".join(map(str, shape))
+    heads = f"float[{B},{N},{queries},{D}] q, float[{B},{N},{D},{keys}] k, float[{B},{N},{keys},{D}] v"
+    text = f"({heads}, float[{dims}] m) => (float[{B},{N},{queries},{D}] y) {{ a = MatMul (q, k) c = Add (a, m) {END} }}"
+    hidden = np.where(RNG.random(shape) < 0.3, -1e9, RNG.standard_normal(shape)).astype(np.float32)
+    check(model_of(text), given={"m": hidden})
+    turned = text.replace(f"float[{B},{N},{D},{keys}] k", f"float[{B},{N},{keys},{D}] l").replace(
+        "a = MatMul", "k = Transpose <perm = [0, 1, 3, 2]> (l) a = MatMul"
+    )
+    check(model_of(turned), given={"m": hidden})
+
+
 @pytest.mark.parametrize("queries", [1, 2, 5])
 def test_decoding_with_a_past(queries: int) -> None:
     """Keys and values are joined with those before them, which are outputs."""

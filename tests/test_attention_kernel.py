@@ -15,6 +15,7 @@ from kernel_problems import Memory, run
 from jitrt.ops.kernels import attention as kernels
 from jitrt.ops.kernels import target
 from jitrt.ops.kernels.attention import Band, Heads, Sizes
+from jitrt.ops.kernels.attentionfew import BLOCK
 
 KIND = {"f32": np.float32, "f64": np.float64}
 TOLERANCE = {"f32": 3e-6, "f64": 1e-14}
@@ -184,7 +185,7 @@ def test_other_targets(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(40, 40), (33, 700), (300, 20), (1, 9)])
+@pytest.mark.parametrize(("queries", "keys"), [(40, 40), (33, 700), (300, 20), (5, 9)])
 @pytest.mark.parametrize(("back", "ahead"), [(1000, 0), (3, 5), (0, 0), (1000, 250), (-7, 20), (400, -300)])
 def test_blocks_outside_a_band_are_not_read(queries: int, keys: int, back: int, ahead: int) -> None:
     """Keys and values that no panel of queries sees are NaN; panels that see none see all."""
@@ -200,9 +201,28 @@ def test_blocks_outside_a_band_are_not_read(queries: int, keys: int, back: int, 
     np.testing.assert_allclose(attend(q, k, v, 0.3, 2, band), wanted, 3e-6, 3e-6)
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(1, 9), (1, 700), (3, 300), (4, 127), (2, 129)])
+@pytest.mark.parametrize(("back", "ahead"), [(1000, 0), (5, 200), (-300, 1000), (1000, -5)])
+def test_keys_that_none_of_a_few_queries_sees_are_not_read(queries: int, keys: int, back: int, ahead: int) -> None:
+    q, k, v = problem((2, 1, 2), queries, keys, 20, 12)
+    low, high = max(0, -back), min(keys, queries + ahead)
+    low, high = (low, high) if low < high else (0, keys)
+    wanted = expected(q, k[..., low:high, :], v[..., low:high, :], 0.3)
+    np.testing.assert_allclose(attend(q, k, v, 0.3, 2, Band(back, ahead, -np.inf)), wanted, 3e-6, 3e-6)
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3, 4])
+@pytest.mark.parametrize("keys", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 9])
+@pytest.mark.parametrize("dtype", KIND)
+def test_a_few_queries_go_on_from_block_to_block(queries: int, keys: int, dtype: str) -> None:
+    check(*problem((1, 2, 3), queries, keys, 33, 72, dtype))
+
+
 def test_rows_without_a_score_above_the_level_see_everything() -> None:
     q, k, v = problem((1, 1, 2), 40, 600, 8, 8)
     q[..., 5, :], k[...] = -abs(q[..., 5, :]) - 1, abs(k) + 1
     band = Band(40, 0, -1.0)
     got = attend(q, k, v, 1.0, 2, band)
     np.testing.assert_allclose(got[..., :16, :], expected(q, k, v)[..., :16, :], 3e-6, 3e-6)
+    q = q[..., 4:6, :]
+    np.testing.assert_allclose(attend(q, k, v, 1.0, 2, Band(2, 0, -1.0)), expected(q, k, v), 3e-6, 3e-6)

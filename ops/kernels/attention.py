@@ -3,8 +3,8 @@
 Everything is computed transposed. A panel of queries, two vectors of them, is transposed once; the scores of a block of
 keys are then k (read in place) times that panel, [keys, queries] with lanes along queries. Largest scores, sums and
 exponentials are thus work on whole vectors, the exponentials are the panel that v (read in place, too) is multiplied with,
-and nothing but the queries is packed. The result, [channels, queries], is transposed back at the end. A few queries alone
-take another way through memory (`attentionfew`).
+and nothing but the queries is packed. The result, [channels, queries], is transposed back at the end. A few queries have a
+kernel of their own (`attentionfew`).
 
 Loop order of a task, which is some panels of queries of one head: blocks of keys; panels; tiles. A block of keys and its
 values stay in L2 for all panels, the scores in L1. Between the products runs a generated kernel (`scores`) for masks and
@@ -16,19 +16,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from . import attentionfew
 from .blocking import heights, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
-from .launch import Launch
+from .launch import Launch, with_spare
 from .padcopy import pad_copy
 from .sizes import deferred, most, now
-from .spec import handwritten
+from .spec import KernelSpec, handwritten
 
 _SCORE_BYTES = 16 << 10  # of a block of keys: half of L1
 _PANELS = 16  # of a task, at most: with keys and values they fit in L2
 _FETCH = 0.4  # of a panel's time, to fetch keys and values
 _LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
 _COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied: they would fall into few sets of L1
-FEW = 4  # queries of a panel, at most, whose lanes run along channels (see `attentionfew`)
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 FLAGS = 8 * _PANELS  # bytes of a word for each panel
 # rows of a panel's state: levels, sums of weights, factors of what came before, lengths of queries
@@ -102,7 +102,8 @@ def attention(
     Args:
         y: its rows are runs in memory.
         scores: (kernel address, argument block address) of work on a block of scores in place, [keys, queries]. It is told
-            of the block at the start of the scratch (see `loopcode.Shape.SCORES`).
+            of the block at the start of the scratch (see `loopcode.Shape.SCORES`). Where `is_few` says so, on [queries, keys],
+            in rows of `attentionfew.BLOCK`.
         band: blocks outside are not computed, and keys and values there not read.
 
     Raises:
@@ -113,6 +114,11 @@ def attention(
         return []
     if y.column != size and s.value > 1:
         raise ValueError(f"{label}: rows of the result are no runs in memory")
+    # nothing but the lengths of queries and keys decides how large scores are
+    unmasked = dtype == "f32" and scores is None and (band is None or band.level == -math.inf)
+    if is_few(dtype, k, v, s):
+        few = attentionfew.attention(dtype, q, k, v, y, s, scale=scale, scores=scores, band=band, label=label)
+        return with_spare(few, _kernel(dtype, True, True, unmasked))
     width = panel_width(size)
     panels = -(-s.queries // width)
     each, blocks = _share(s.heads, panels, s.flops, threads)
@@ -122,8 +128,7 @@ def attention(
     k, k_lines, k_apart = _readable(dtype, k, s, s.head, now(blocks) > 1, launches, alloc, threads, label)
     v, v_lines, v_apart = _readable(dtype, v, s, s.value, now(blocks) > 1, launches, alloc, threads, label)
     k_copied, v_copied = (_worth_copying(each) if apart else 0 for apart in (k_apart, v_apart))
-    # nothing but the lengths of queries and keys decides how large scores are
-    bounded = dtype == "f32" and k_lines and scores is None and (band is None or band.level == -math.inf)
+    bounded = unmasked and k_lines
     last = s.keys - (most(-(-s.keys // keys), 1) - 1) * keys
     args = (
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
@@ -135,8 +140,18 @@ def attention(
     scratch = 128 + FLAGS + width * size * (keys + each * (s.head + s.value + STATE))
     scratch += keys * size * (k_copied * s.head + v_copied * s.value)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
-    kernel = handwritten("attention", "attentionkernel:factory", dtype=dtype, k_lines=k_lines, v_lines=v_lines, bounded=bounded)
-    return [*launches, Launch(kernel, args, s.heads * blocks, scratch, label, s.flops, moved)]
+    launches.append(Launch(_kernel(dtype, k_lines, v_lines, bounded), args, s.heads * blocks, scratch, label, s.flops, moved))
+    return with_spare(launches, attentionfew.kernel_of(dtype)) if k_lines and v_lines else launches
+
+
+def _kernel(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> KernelSpec:
+    return handwritten("attention", "attentionkernel:factory", dtype=dtype, k_lines=k_lines, v_lines=v_lines, bounded=bounded)
+
+
+def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:
+    """Whether there are so few queries, and keys and values lie so, that lanes run along these."""
+    size = SIZES[dtype]
+    return s.queries <= attentionfew.FEW and (s.head <= 1 or k.column == size) and (s.value <= 1 or v.column == size)
 
 
 def _readable(

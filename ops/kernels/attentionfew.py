@@ -1,113 +1,139 @@
-"""Products for so few queries that lanes along them would stand idle (a decoder's next token). Imports numba.
+"""Attention of a few queries, a decoder's next tokens: a matter of how fast keys and values come from memory.
 
-Lanes run along the channels of a head instead: `dots` multiplies rows of keys with one query, `mixed` adds up rows of values.
-Both read a row once, in the order in which it lies in memory, so keys and values come as fast as memory gives them.
+A panel of `attention`, whose lanes run along queries, would be empty but for them. Here lanes run along a head's channels for
+both products, and along keys between them; keys and values are read once, in the order in which they lie, and whatever is
+done to them hides behind that.
+
+Loop order of a task, which is a head: blocks of keys; queries. A block of keys stays in the caches for all queries.
+Numba-free but for the factory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from llvmlite import ir
+from . import target
+from .image import SIZES, Opaque
+from .launch import Launch
+from .spec import KernelSpec, handwritten
 
-from . import emit, window
-from .emit import E
-from .window import Code
+if TYPE_CHECKING:
+    from .attention import Band, Heads, Sizes
 
-_KEYS = 8  # that `dots` takes together: as many chains as hide the latency of one
-_VECTORS = (8, 4, 1)  # of channels that `mixed` takes together, likewise
+FEW = 4  # queries, at most
+BLOCK = 128  # keys; a row of scores is as long
+# rows of a query's state: the largest score so far, the sums of weights in each lane, the factor of what came before
+LEVEL, SUM, FACTOR = range(3)
+STATE = 3
+_START = 128  # bytes of scratch for the block of `scores`
 
 
-def dots(dtype: str, lanes: int) -> Callable:
-    """``dots(args, rows, x, x_row, q, columns, y)``: the scores of one query, rows of y being as long as two vectors.
+def attention(
+    dtype: str, q: Heads, k: Heads, v: Heads, y: Heads, s: Sizes, *, scale: float, scores: tuple[Opaque, Opaque] | None,
+    band: Band | None, label: str,
+) -> list[Launch]:  # fmt: skip
+    """As `attention.attention`, for rows of keys and values that are runs in memory; `scores` works on [queries, keys]."""
+    size = SIZES[dtype]
+    args = (
+        q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, *v.leads, v.row, *y.leads, y.row,
+        *s.leads[1:], s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
+        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))),
+    )  # fmt: skip
+    vector = 4 * target.current().lanes
+    scratch = _START + s.queries * (STATE * 2 * vector + size * (BLOCK + s.head + s.value) + 2 * vector)
+    moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
+    return [Launch(kernel_of(dtype), args, s.heads, scratch, label, s.flops, moved)]
 
-    y[i, :] = sum over k of x[i, k] * q[k], in every lane of a vector: the next query's scores may begin one lane further on.
+
+def kernel_of(dtype: str) -> KernelSpec:
+    """The kernel of a type, for plans of other sizes too."""
+    return handwritten("attention", "attentionfew:factory", dtype=dtype)
+
+
+def factory(dtype: str) -> Callable:
+    """The kernel. Task = head.
+
+    Scratch: a block for `scores`; for each query its state, its scores of a block of keys, itself and its result so far.
     """
+    from . import attentionfewtile as tile
+    from . import simd
+    from .subroutine import subroutine
 
-    def body(code, block, rows, x, x_row, q, columns, y):
-        pitch = 2 * code.lanes * code.size
-        source, out = code.variable(x), code.variable(y)
-        groups = rows / _KEYS
-        for count, keys in ((groups, _KEYS), (rows - groups * _KEYS, 1)):
-            with code.loop(count):
-                code.keep_rolled()
-                at, to = source.get(), out.get()
-                for i, total in enumerate(_dots(code, keys, at, x_row, q, columns)):
-                    code.store(to + i * pitch, total)
-                source.set(at + x_row * keys)
-                out.set(to + keys * pitch)
+    lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
+    vector, state_bytes, step, start = lanes * size, STATE * 2 * lanes * size, BLOCK, _START
+    level_at, sum_at, factor_at = (row * 2 * vector for row in (LEVEL, SUM, FACTOR))
+    dots, weigh, mixed = tile.dots(dtype, lanes), tile.weigh(dtype, lanes), tile.mixed(dtype, lanes)
+    words, call_kernel, number, first_lane, added = simd.block, simd.call_kernel, simd.float_argument, simd.first, simd.reduce_add
+    load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
+    lowest = float("-inf")
+    load_strided, store_first = simd.load_strided(dtype, lanes), simd.store_first(dtype)
 
-    return window.leaf("rows x x_row q columns y", dtype, lanes, body)
+    @subroutine
+    def scaled(x, columns, column, factor, y):
+        for j in range(0, columns, lanes):
+            store(y + j * size, load_strided(x + j * column, column, min(lanes, columns - j)) * splat(number(factor)))
 
+    @subroutine
+    def divided(x, columns, state, y):
+        inverse = splat(1.0) / added(load(state + sum_at))
+        for j in range(0, columns, lanes):
+            store_first(y + j * size, load(x + j * size) * inverse, min(lanes, columns - j))
 
-def _dots(code: Code, keys: int, x: E, x_row: E, q: E, columns: E) -> list[E]:
-    """Sums of products of some rows with q, each in every lane."""
-    vector = code.lanes * code.size
-    zero = emit.constant(code.builder, code.kind, code.lanes, 0)
-    sums = [code.variable(zero) for _ in range(keys)]
-    whole = columns / code.lanes
-    with code.loop(whole) as j:
-        code.keep_rolled()
-        factor = code.load(q + j * vector)
-        for i, each in enumerate(sums):
-            each.set(code.load(x + x_row * i + j * vector).fma(factor, each.get()))
-    rest = columns - whole * code.lanes
-    with code.when(rest > 0):
-        factor = code.load(q + whole * vector, rest)
-        for i, each in enumerate(sums):
-            each.set(code.load(x + x_row * i + whole * vector, rest).fma(factor, each.get()))
-    return [_across(each.get()) for each in sums]
+    @subroutine
+    def cleared(x, columns):
+        for j in range(0, columns, lanes):
+            store(x + j * size, splat(0.0))
 
+    @subroutine
+    def work_on(kernel, block, scratch, l0, l1, l2, queries, key, keys, scores):
+        where = words(scratch)
+        where[0], where[1], where[2], where[3] = l0, l1, l2, 0
+        where[4], where[5], where[6], where[7] = queries, key, keys, scores
+        call_kernel(kernel, block, 0, scratch)
 
-def _across(x: E) -> E:
-    """The sum of all lanes in every lane."""
-    index, width = ir.IntType(32), x.n
-    undefined = ir.Constant(x.v.type, ir.Undefined)
-    while width > 1:
-        width //= 2
-        order = ir.Constant(ir.VectorType(index, x.n), [ir.Constant(index, i ^ width) for i in range(x.n)])
-        x = x + x.of(x.b.shuffle_vector(x.v, undefined, order))
-    return x
+    def kernel(args, task, scratch):
+        n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
+        l0, l1, l2 = task // (n1 * n2), task // n2 % n1, task % n2
+        q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
+        k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
+        v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
+        y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
+        q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
+        states = scratch + start
+        scores = states + queries * state_bytes
+        turned = scores + queries * step * size
+        results = turned + queries * q_bytes
+        for i in range(queries):
+            scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
+        low, high = max(0, -args[30]), min(keys, queries + args[31])
+        wanted = 1
+        for attempt in range(2):
+            if attempt == 1:
+                # rows that saw nothing above the level see everything
+                wanted = 0
+                for i in range(queries):
+                    if first_lane(load(states + i * state_bytes + level_at)) < number(args[32]):
+                        wanted = 1
+            if attempt == 1 or low >= high:
+                low, high = 0, keys
+            if wanted != 0:
+                for i in range(queries):
+                    store(states + i * state_bytes + level_at, splat(lowest))
+                    store(states + i * state_bytes + sum_at, splat(0.0))
+                    cleared(results + i * y_bytes, value)
+                for key in range(low, high, step):
+                    rows = min(step, high - key)
+                    dots(args, rows, k + key * args[12], args[12], queries, turned, q_bytes, head, scores)
+                    if args[28] != 0:
+                        work_on(args[28], args[29], scratch, l0, l1, l2, queries, key, rows, scores)
+                    for i in range(queries):
+                        weigh(args, rows, scores + i * step * size, states + i * state_bytes)
+                    factors = states + factor_at
+                    mixed(args, rows, scores, v + key * args[16], args[16], value, queries, factors, state_bytes, results, y_bytes)
+        for i in range(queries):
+            if keys == 0:
+                store(states + i * state_bytes + sum_at, splat(1.0))
+            divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[20])
 
-
-def mixed(dtype: str, lanes: int) -> Callable:
-    """``mixed(args, rows, p, x, x_row, columns, again, factor, y)``: y[:] = sum over i of p[i] * x[i, :].
-
-    With `again` y[:] times the number at `factor` is added. p is a lane of a panel of two vectors a row.
-    """
-
-    def body(code, block, rows, p, x, x_row, columns, again, factor, y):
-        vector = code.lanes * code.size
-        done, left = code.variable(code.word(0)), code.variable(columns)
-        for wide in _VECTORS:
-            with code.loop(left.get() / (wide * code.lanes)):
-                at = done.get()
-                _mix(code, wide, None, rows, p, x + at, x_row, again, factor, y + at)
-                done.set(at + wide * vector)
-                left.set(left.get() - wide * code.lanes)
-        with code.when(left.get() > 0):
-            at = done.get()
-            _mix(code, 1, left.get(), rows, p, x + at, x_row, again, factor, y + at)
-
-    return window.leaf("rows p x x_row columns again factor y", dtype, lanes, body)
-
-
-def _mix(code: Code, wide: int, lanes: E | None, rows: E, p: E, x: E, x_row: E, again: E, factor: E, y: E) -> None:
-    """Some vectors of channels; of the only one so many `lanes`, if not all."""
-    vector = code.lanes * code.size
-    zero = emit.constant(code.builder, code.kind, code.lanes, 0)
-    sums = [code.variable(zero) for _ in range(wide)]
-    share, row = code.variable(p), code.variable(x)
-    with code.loop(rows):
-        code.keep_rolled()
-        weight = emit.splat(code.scalar(share.get(), code.kind), code.lanes)
-        for v, each in enumerate(sums):
-            each.set(code.load(row.get() + v * vector, lanes).fma(weight, each.get()))
-        share.set(share.get() + 2 * vector)
-        row.set(row.get() + x_row)
-    with code.when(again != 0):
-        scale = emit.splat(code.scalar(factor, code.kind), code.lanes)
-        for v, each in enumerate(sums):
-            each.set(code.load(y + v * vector, lanes).fma(scale, each.get()))
-    for v, each in enumerate(sums):
-        code.store(y + v * vector, each.get(), lanes)
+    return kernel

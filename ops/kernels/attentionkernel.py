@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from . import target
-from .attention import FACTOR, FEW, FLAGS, LENGTH, LEVEL, STATE, SUM
+from .attention import FACTOR, FLAGS, LENGTH, LEVEL, STATE, SUM
 from .image import SIZES
 
 _AHEAD = 8  # rows by which a copy asks for what it will read
@@ -20,7 +20,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     Scratch: 64 bytes for the block of `scores`; a vector of `squares`; whether each panel is to be computed; the scores of a
     block of keys; for each panel its state, its queries and its result so far; copies of a block of keys and values.
     """
-    from . import attentionfew, attentiontile, shuffle, simd
+    from . import attentiontile, shuffle, simd
     from .subroutine import subroutine
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
@@ -35,8 +35,6 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     first_lane, across, at_most, select = simd.first, simd.reduce_minimum, simd.at_most, simd.select
     maximum, highest, added, root, up, fma = simd.maximum, simd.reduce_maximum, simd.reduce_add, simd.sqrt, simd.ceil, simd.fma
     first_lanes = simd.first_lanes(lanes)
-    dots, mixed = attentionfew.dots(dtype, lanes), attentionfew.mixed(dtype, lanes)
-    most_few = FEW if k_lines and v_lines else 0
     words, call_kernel, number = simd.block, simd.call_kernel, simd.float_argument
     load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     ask, ask_later, line, ahead_rows = simd.prefetch(dtype, 1), simd.prefetch(dtype, 1, soon=False), 64, _AHEAD
@@ -104,14 +102,6 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                 store(x + i * pitch + v * vector, load(x + i * pitch + v * vector) * inverse)
 
     @subroutine
-    def divided_row(x, columns, total, y):
-        whole, inverse = columns // lanes * lanes, splat(1.0) / splat(load_one(total))
-        for j in range(0, whole, lanes):
-            store(y + j * size, load(x + j * size) * inverse)
-        for j in range(whole, columns):
-            store(y + j * size, load_one(x + j * size) / load_one(total))
-
-    @subroutine
     def score(vectors, height, count, second, others, x, x_row, x_step, panel, head, state, y):
         # tiles of one height and tiles of another
         for _ in range(2):
@@ -162,16 +152,12 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
             first = q0 + p * width
             panel, state = turned + p * head * pitch, states + p * state_rows * pitch
             count = min(width, queries - first)
-            if count <= most_few:  # as they are: rows of channels
-                turn(q + first * args[7], head, count, args[8], args[7], panel, head * size)
-                scaled(panel, (count * head + width - 1) // width, args[30], state + LENGTH * pitch)
-            else:
-                if count < width:
-                    fill(panel, head, zero)
-                if p + 1 < panels and args[8] == size:
-                    fetch(q + (first + width) * args[7], min(width, queries - first - width), args[7], head * size)
-                turn(q + first * args[7], count, head, args[7], args[8], panel, pitch)
-                scaled(panel, head, args[30], state + LENGTH * pitch)
+            if count < width:
+                fill(panel, head, zero)
+            if p + 1 < panels and args[8] == size:
+                fetch(q + (first + width) * args[7], min(width, queries - first - width), args[7], head * size)
+            turn(q + first * args[7], count, head, args[7], args[8], panel, pitch)
+            scaled(panel, head, args[30], state + LENGTH * pitch)
             wanted[p] = 1
         back, ahead = args[50], args[51]
         for attempt in range(2):
@@ -222,12 +208,10 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                     if wanted[p] == 0 or key >= high or (low > 0 and key + rows <= low):
                         continue
                     panel, state, result = turned + p * head * pitch, states + p * state_rows * pitch, results + p * value * pitch
-                    later, few = max(0, key - low), count if count <= most_few else 0
-                    for i in range(few):
-                        dots(args, rows, k_block, k_row, panel + i * head * size, head, scores + i * size)
+                    later = max(0, key - low)
                     height, count_1, second, count_2 = args[at], args[at + 1], args[at + 2], args[at + 3]
                     weighed = 0
-                    if free != 0 and few == 0:
+                    if free != 0:
                         # no score is further from 0 than `reach`
                         reach, other_reach = load(state + LENGTH * pitch) * longest, load(state + LENGTH * pitch + vector) * longest
                         level, other = load(state + LEVEL * pitch), load(state + LEVEL * pitch + vector)
@@ -240,17 +224,13 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                             store(state + LEVEL * pitch, level)
                             store(state + LEVEL * pitch + vector, other)
                             fill(state + FACTOR * pitch, 1, one)
-                    if few == 0:
-                        score(vectors, height, count_1, second, count_2, k_block, k_row, args[13], panel, head, weighed, scores)
+                    score(vectors, height, count_1, second, count_2, k_block, k_row, args[13], panel, head, weighed, scores)
                     if args[31] != 0:
                         work_on(args[31], args[32], scratch, l0, l1, l2, key, rows, first, count, scores)
                     if weighed == 0:
                         weigh(args, vectors, rows, scores, state)
-                    for i in range(few):
-                        to, share, factor = result + i * value * size, scores + i * size, state + FACTOR * pitch + i * size
-                        mixed(args, rows, share, v_block, v_row, value, later, factor, to)
                     x, s, height, number_of = v_block, result, args[44], args[45]
-                    for _ in range(2 if few == 0 else 0):
+                    for _ in range(2):
                         factor = state + FACTOR * pitch
                         v_tiles(args, vectors, height, number_of, x, args[18], v_row, scores, rows, later, factor, s)
                         x, s = x + height * number_of * args[18], s + height * number_of * pitch
@@ -262,15 +242,10 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
             if keys == 0:
                 fill(result, value, zero)
                 fill(state + SUM * pitch, 1, one)
-            if count <= most_few:
-                for i in range(count):
-                    total, to = state + SUM * pitch + i * size, y + (first + i) * args[22]
-                    divided_row(result + i * value * size, value, total, to)
-            else:
-                if p + 1 < panels:
-                    fetch(y + (first + width) * args[22], min(width, queries - first - width), args[22], value * size)
-                divided(result, value, state + SUM * pitch)
-                # lanes along queries, rows of y along channels
-                turn(result, value, count, pitch, size, y + first * args[22], args[22])
+            if p + 1 < panels:
+                fetch(y + (first + width) * args[22], min(width, queries - first - width), args[22], value * size)
+            divided(result, value, state + SUM * pitch)
+            # lanes along queries, rows of y along channels
+            turn(result, value, count, pitch, size, y + first * args[22], args[22])
 
     return kernel

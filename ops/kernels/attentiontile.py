@@ -250,12 +250,13 @@ def weigh(dtype: str, lanes: int, base: float) -> Callable:
             with code.when(vectors == wide):
                 for v in range(wide):
                     offset = v * code.lanes * code.size
-                    _weigh(code, base == 2, rows, x + offset, state + offset)
+                    weigh_rows(code, base == 2, rows, x + offset, state + offset, 2 * code.lanes * code.size)
 
     return window.leaf("vectors rows x state", dtype, lanes, body)
 
 
-def _weigh(code: Code, binary: bool, rows: E, x: E, state: E) -> None:
+def weigh_rows(code: Code, binary: bool, rows: E, x: E, state: E, x_row: int, across: Callable[[E], E] = lambda x: x) -> None:
+    """`weigh` of vectors `x_row` bytes apart; `across`: what makes of the largest in each lane the largest in every lane."""
     exponential = vmath_exp.exp2_flushed if binary else vmath_exp.exp_flushed
     pitch = 2 * code.lanes * code.size
     old = code.load(state + LEVEL * pitch)
@@ -264,8 +265,8 @@ def _weigh(code: Code, binary: bool, rows: E, x: E, state: E) -> None:
     def top(i: int, at: E) -> None:
         tops[i].set(tops[i].get().at_least(code.load(at)))
 
-    _along(code, x, rows, _CHAINS, pitch, top)
-    largest = _merged(tops, E.at_least)
+    _along(code, x, rows, _CHAINS, x_row, top)
+    largest = across(_merged(tops, E.at_least))
     largest = largest.ceil() if binary else largest
     level = largest.select(largest == float("-inf"), largest.like(0), largest)
     sums = [code.variable(level.like(0)) for _ in range(2)]
@@ -275,14 +276,14 @@ def _weigh(code: Code, binary: bool, rows: E, x: E, state: E) -> None:
         code.store(at, value)
         sums[i].set(sums[i].get() + value)
 
-    _along(code, x, rows, len(sums), pitch, power)
+    _along(code, x, rows, len(sums), x_row, power)
     factor = exponential(old - level)
     code.store(state + LEVEL * pitch, largest)
     code.store(state + SUM * pitch, code.load(state + SUM * pitch).fma(factor, _merged(sums, E.__add__)))
     code.store(state + FACTOR * pitch, factor)
 
 
-def _along(code: Code, x: E, rows: E, each: int, pitch: int, body: Callable[[int, E], None]) -> None:
+def _along(code: Code, x: E, rows: E, each: int, x_row: int, body: Callable[[int, E], None]) -> None:
     """``body(i, address)`` for every row, i counting to `each` (a power of 2) again and again."""
     at = code.variable(x)
     groups = rows >> each.bit_length() - 1
@@ -291,8 +292,8 @@ def _along(code: Code, x: E, rows: E, each: int, pitch: int, body: Callable[[int
             code.keep_rolled()
             here = at.get()
             for i in range(number):
-                body(i, here + i * pitch)
-            at.set(here + number * pitch)
+                body(i, here + i * x_row)
+            at.set(here + number * x_row)
 
 
 def _merged(parts: list[Variable], combine: Callable[[E, E], E]) -> E:

@@ -25,16 +25,27 @@ def _transposed(rows: list[E]) -> list[E]:
     """The transposed square block in log2(lanes) rounds of exchanges between rows i and i + w."""
     lanes, width = len(rows), 1
     while width < lanes:
-        low = [j if not j & width else lanes + (j ^ width) for j in range(lanes)]
-        high = [j ^ width if not j & width else lanes + j for j in range(lanes)]
         for i in range(lanes):
             if not i & width:
-                rows[i], rows[i + width] = (
-                    _shuffle(rows[i], rows[i + width], low),
-                    _shuffle(rows[i], rows[i + width], high),
-                )
+                rows[i], rows[i + width] = _exchanged(rows[i], rows[i + width], width)
         width *= 2
     return rows
+
+
+def _exchanged(a: E, b: E, width: int) -> tuple[E, E]:
+    """Two vectors, every other `width` lanes of which have changed places."""
+    low = [j if not j & width else a.n + (j ^ width) for j in range(a.n)]
+    high = [j ^ width if not j & width else a.n + j for j in range(a.n)]
+    return _shuffle(a, b, low), _shuffle(a, b, high)
+
+
+def added(rows: list[E]) -> E:
+    """Lane j is the sum of all lanes of row j; there are as many rows as lanes."""
+    width = 1
+    while len(rows) > 1:
+        pairs = [_exchanged(a, b, width) for a, b in zip(rows[::2], rows[1::2])]
+        rows, width = [low + high for low, high in pairs], 2 * width
+    return rows[0]
 
 
 def _words(builder, kinds, values) -> list[E]:

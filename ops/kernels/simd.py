@@ -242,8 +242,10 @@ def bits(dtype: str) -> Callable:
     return lift(lambda x: x.bits(dtype), f"bits_{dtype}")
 
 
-# -- reductions over lanes: the result stands in every lane
-def _across(combine: Callable[[E, E], E]) -> Callable[[E], E]:
+# -- reductions over lanes
+def across(combine: Callable[[E, E], E]) -> Callable[[E], E]:
+    """A function that makes of a vector what `combine` makes of all its lanes, in every lane."""
+
     def reduce(x: E) -> E:
         lanes, width = x.n, x.n
         undefined = ir.Constant(emit.llvm_type(x.t, lanes), ir.Undefined)
@@ -259,13 +261,13 @@ def _across(combine: Callable[[E, E], E]) -> Callable[[E], E]:
     return reduce
 
 
-reduce_add = lift(lambda x: _across(operator.add)(x), "reduce_add")
-reduce_mul = lift(lambda x: _across(operator.mul)(x), "reduce_mul")
-reduce_minimum = lift(lambda x: _across(E.minimum)(x), "reduce_minimum")
-reduce_maximum = lift(lambda x: _across(E.maximum)(x), "reduce_maximum")
-reduce_maximum_number = lift(lambda x: _across(E.at_least)(x), "reduce_maximum_number")
-reduce_and = lift(lambda x: _across(operator.and_)(x), "reduce_and")
-reduce_or = lift(lambda x: _across(operator.or_)(x), "reduce_or")
+reduce_add = lift(lambda x: across(operator.add)(x), "reduce_add")
+reduce_mul = lift(lambda x: across(operator.mul)(x), "reduce_mul")
+reduce_minimum = lift(lambda x: across(E.minimum)(x), "reduce_minimum")
+reduce_maximum = lift(lambda x: across(E.maximum)(x), "reduce_maximum")
+reduce_maximum_number = lift(lambda x: across(E.at_least)(x), "reduce_maximum_number")
+reduce_and = lift(lambda x: across(operator.and_)(x), "reduce_and")
+reduce_or = lift(lambda x: across(operator.or_)(x), "reduce_or")
 
 
 @intrinsic

@@ -44,6 +44,10 @@ class Code:
         one = E(self.builder, self.builder.bitcast(word.v, ir.DoubleType()), "f64", 0)
         return emit.splat(one.cast(self.kind), self.lanes)
 
+    def first(self, count: E) -> E:
+        """b1: the first lanes of a vector."""
+        return simd._tail_mask(self.builder, count.v, self.lanes)
+
     def load(self, address: E, count: E | None = None, dtype: str | None = None) -> E:
         """A vector; with `count`, zeros from that lane on."""
         dtype = dtype or self.dtype
@@ -52,8 +56,7 @@ class Code:
         if count is None:
             raw = self.builder.load(where, align=emit.SIZES[dtype])
         else:
-            mask = simd._tail_mask(self.builder, count.v, self.lanes).v
-            raw = simd.masked_load(self.builder, where, kind, mask, emit.SIZES[dtype])
+            raw = simd.masked_load(self.builder, where, kind, self.first(count).v, emit.SIZES[dtype])
         return emit.from_memory(self.builder, raw, dtype, self.lanes)
 
     def store(self, address: E, value: E, count: E | None = None, dtype: str | None = None) -> None:
@@ -64,8 +67,7 @@ class Code:
         if count is None:
             self.builder.store(raw, where, align=emit.SIZES[dtype])
         else:
-            mask = simd._tail_mask(self.builder, count.v, self.lanes).v
-            simd.masked_store(self.builder, raw, where, kind, mask, emit.SIZES[dtype])
+            simd.masked_store(self.builder, raw, where, kind, self.first(count).v, emit.SIZES[dtype])
 
     def scalar(self, address: E, dtype: str) -> E:
         """One element of a register type."""
