@@ -23,7 +23,6 @@ from .kernels.image import Alloc, Image, Opaque
 from .kernels.packing import Packing
 from .kernels.sizes import cached, most
 from .kernels.templates import launches
-from .kernels.winogradforms import DIFFERENCE
 from .primitives import LaunchContext, Operand, Parts, Tail, Tensor
 
 
@@ -101,7 +100,7 @@ def _kernel_order(X: Tensor, W: Tensor, begin: Sequence[int], size: tuple[int, .
 
 
 def _possible(
-    X: Tensor, W: Tensor, layer: ConvLayer, order: tuple[int, ...], size: tuple[int, ...], threads: int
+    X: Tensor, W: Tensor, layer: ConvLayer, order: tuple[int, ...], size: tuple[int, ...], threads: int, sum_bits: Callable[[], int]
 ) -> list[str]:  # fmt: skip
     """Names of the algorithms that compute a layer; first the one that is expected to be the fastest for that output size.
 
@@ -113,8 +112,9 @@ def _possible(
     names = ["direct, rows folded"] if convweights.foldable(filters, layer.groups) and W.is_constant else []
     names.append("direct")
     if X.dtype in (np.float32, np.int16) and W.is_constant and _may_be_winograd(X, W, layer, order):
-        bits = _sum_bits(W)
-        names += [name for name, form in winograd_forms(layer).items() if form.sum_bits >= bits]
+        forms = winograd_forms(layer)
+        bits = sum_bits() if forms else 0
+        names += [name for name, form in forms.items() if form.sum_bits >= bits]
         if best := winograd_by_cost(layer, size, threads, bits):
             names.sort(key=lambda name: name != best)
     return names
@@ -124,15 +124,6 @@ def _may_be_winograd(X: Tensor, W: Tensor, layer: ConvLayer, order: tuple[int, .
     """Whether forms of Winograd compute a layer, if it is one of float32 or int16 with constant filters."""
     plane = all(W.shape[2 + i] == 1 and X.shape[2 + i] == 1 for i in order[:-2])
     return plane and set(layer.strides) == {1} and fast.fits(X.shape[1], W.shape[0], layer.groups, X.dtype)
-
-
-def _sum_bits(W: Tensor) -> int:
-    """How many bits hold every sum of products of differences of bytes with filters of int16; 0: of floats."""
-    if W.dtype != np.int16:
-        return 0
-    filters = W.constant if W.weight is None else W.weight.array()
-    largest = np.abs(filters.reshape(len(filters), -1)).sum(1, dtype=np.int64).max()
-    return int(largest * DIFFERENCE).bit_length() + 1
 
 
 @cached(maxsize=4096)
@@ -175,18 +166,26 @@ def _layer(X: Tensor, W: Tensor, geometry: tuple[Sequence[int], ...], group: int
 
 def convolve(
     t: Builder, X: Tensor, W: Tensor, B: Tensor | None, steps: Sequence[int], dils: Sequence[int], begin: Sequence[int],
-    group: int, size: tuple[int, ...], whole: tuple[int, ...] | None = None,
+    group: int, size: tuple[int, ...], whole: tuple[int, ...] | None = None, sum_bits: Callable[[], int] = lambda: 0,
 ) -> Tensor:  # fmt: skip
-    """`size`: of the output; `whole`: of that which it is a part of, whose algorithm is the part's too."""
+    """The convolution of X, of a type that kernels have, or of int16 in int32.
+
+    int16 are differences of bytes with constant filters, an even number of channels a group.
+
+    Args:
+        steps, dils, begin, group, size: what `windows` gives.
+        whole: size of the output that this is a part of, whose algorithm is the part's too.
+        sum_bits: how many bits hold every sum of int16's products.
+    """
     shape, whole = (X.shape[0], W.shape[0], *size), whole or size
     packed = None if W.is_constant else _packed_at_run_time(t, W, group)
 
     def part(other: Builder, inputs: Sequence[Tensor | None], first: int, rows: int) -> Tensor:
-        return convolve(other, inputs[0], W, inputs[2], steps, dils, (first, *begin[1:]), group, (rows, *size[1:]), whole)
+        return convolve(other, inputs[0], W, inputs[2], steps, dils, (first, *begin[1:]), group, (rows, *size[1:]), whole, sum_bits)
 
     def launch(x: LaunchContext) -> list:
         order, layer = _kernel_order(X, W, begin, size), _layer(X, W, (steps, dils, begin), group, size)
-        names = _possible(X, W, layer, order, whole, x.threads)
+        names = _possible(X, W, layer, order, whole, x.threads, sum_bits)
         way = _algorithm(x.choose(layer, names) if len(names) > 1 else names[0], layer, W.dtype, order)
         filters = x.inputs[1].address if packed is not None else x.packed(W, (way.name, group), way.packing)
         images = [image_of(one, order) for one in (x.inputs[0], x.outputs[0], x.residual) if one is not None]

@@ -332,17 +332,27 @@ def test_a_quantised_convolution_by_winograds_algorithm_is_exact() -> None:
     np.testing.assert_array_equal(y, exact)
 
 
-@pytest.mark.parametrize(("largest", "taken"), [(127, "direct"), (40, "winograd 2x2"), (5, "winograd 4x4")])
-def test_winograds_algorithm_is_taken_if_it_has_the_bits_of_every_sum(largest: int, taken: str) -> None:
-    """Beyond its bits even sums of unlikely filters are exact, by another form or directly."""
-    channels = 2048
-    x, w = np.full((1, channels, 28, 28), 255, np.uint8), np.full((16, channels, 3, 3), largest, np.int8)
-    w[1::2] *= -1
-    model = node_model("ConvInteger", [x, w], [np.int32], (1,), domain="", attributes={"pads": [1, 1, 1, 1]})
+@pytest.mark.parametrize(
+    ("factor", "signs", "zero", "taken"),
+    [(127, (1, 1), 0, "direct"), (40, (1, 1), 0, "winograd 2x2"), (10, (1, -1), 0, "winograd 4x4"),
+     (10, (-1, -1), 0, "winograd 2x2"), (10, (1, 1), 128, "winograd 4x4"), (10, (1, 1), 250, "winograd 2x2"), (10, (1, 1), None, "winograd 2x2")],
+)  # fmt: skip
+def test_winograds_algorithm_is_taken_if_it_has_the_bits_of_every_sum(
+    factor: int, signs: tuple[int, int], zero: int | None, taken: str
+) -> None:  # fmt: skip
+    """The largest sums follow from the filters, and from the zero point if it is constant; all are exact."""
+    filters = np.full((16, 2048, 3, 3), factor, np.int8)
+    filters[:, 0::2] *= signs[0]
+    filters[:, 1::2] *= signs[1]
+    x, point = np.zeros((1, 2048, 14, 14), np.uint8), np.array(7 if zero is None else zero, np.uint8)
+    x[:, 0::2] = 255 if signs[0] > 0 else 0
+    x[:, 1::2] = 255 if signs[1] > 0 else 0
+    constant = (1,) if zero is None else (1, 2)
+    model = node_model("ConvInteger", [x, filters, point], [np.int32], constant, domain="", attributes={"pads": [1, 1, 1, 1]})
     session = jitrt.InferenceSession(model.SerializeToString())
-    (y,) = session.run(None, {"x0": x})
-    assert f"{taken} 2048->16" in str(session.get_plan({"x0": x}))
-    inside = 9 * channels * 255 * largest
-    np.testing.assert_array_equal(
-        y[0, :, 1:-1, 1:-1], np.broadcast_to(np.where(w[:, 0, :1, :1] < 0, -inside, inside), (16, 26, 26))
-    )
+    for pixels in (x, 255 - x, codes(np.uint8, *x.shape)):
+        feeds = {"x0": pixels} | ({"x2": point} if zero is None else {})
+        (y,) = session.run(None, feeds)
+        assert f"{taken} 2048->16" in str(session.get_plan(feeds))
+        expected = convolution(pixels.astype(np.int64) - int(point), filters[:1], *[(1, 1)] * 4, 1)
+        np.testing.assert_array_equal(y, np.broadcast_to(np.rint(expected), y.shape))
