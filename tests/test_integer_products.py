@@ -335,7 +335,8 @@ def test_a_quantised_convolution_by_winograds_algorithm_is_exact() -> None:
 @pytest.mark.parametrize(
     ("factor", "signs", "zero", "taken"),
     [(127, (1, 1), 0, "direct"), (40, (1, 1), 0, "winograd 2x2"), (10, (1, -1), 0, "winograd 4x4"),
-     (10, (-1, -1), 0, "winograd 2x2"), (10, (1, 1), 128, "winograd 4x4"), (10, (1, 1), 250, "winograd 2x2"), (10, (1, 1), None, "winograd 2x2")],
+     (10, (-1, -1), 0, "winograd 2x2"), (10, (1, 1), 128, "winograd 4x4"), (10, (1, 1), 250, "winograd 2x2"),
+     (10, (1, 1), None, "winograd 2x2")],
 )  # fmt: skip
 def test_winograds_algorithm_is_taken_if_it_has_the_bits_of_every_sum(
     factor: int, signs: tuple[int, int], zero: int | None, taken: str
