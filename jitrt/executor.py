@@ -209,7 +209,7 @@ class Executor:
             for segment in self.segments:
                 if segment.host is None:
                     self._native(context, segment, timeline)
-                elif host_seconds is not None or not self._nested(context, segment):
+                elif host_seconds is not None or not self._nested(context, segment, inputs, outputs):
                     self._host(context, segment, inputs, outputs, host_seconds)
             if any(out is None for out in outputs):
                 self._copy_out(context, inputs, outputs)
@@ -218,9 +218,15 @@ class Executor:
         return outputs
 
     @property
+    def is_native(self) -> bool:
+        """Whether native code can run all steps: none is in Python but loops of which nothing but states remains."""
+        loops = [i for i, turn in self.turns.items() if not turn.rows]
+        return bool(self.segments) and all(s.host is None or s.first in loops for s in self.segments)
+
+    @property
     def is_sequence(self) -> bool:
-        """Whether the plan is loops and other steps that native code runs one after the other."""
-        return bool(self.turns) and all(s.host is None or s.first in self.turns for s in self.segments)
+        """Whether these are loops and other steps."""
+        return bool(self.turns) and self.is_native
 
     def context(self) -> Context:
         """A new one."""
@@ -253,10 +259,16 @@ class Executor:
         if job.table.failing and job.words[replay.FAULT]:
             raise job.fault
 
-    def _nested(self, context: Context, segment: Segment) -> bool:
+    def _nested(self, context: Context, segment: Segment, inputs: Sequence[object], outputs: Sequence[object]) -> bool:
         """A loop in native code; False: it is left to Python."""
         nested = context.nested.get(segment.first)
-        return nested is not None and nested.run()
+        if nested is None or not nested.turn.rows:
+            return nested is not None and nested.run()
+        step = nested.step
+        stacked = nested.run_with_rows(self._value(context, step.inputs[0], inputs, outputs).item())
+        for place, array in zip(step.outputs[-len(stacked) :], stacked):
+            context.hosts[place.index] = array
+        return bool(stacked)
 
     def _host(
         self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object], seconds: dict[int, float] | None

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fusion.plan import HostStep, Space, Step, Tensor
+from .fusion.plan import HostStep, Numbers, Space, Step, Tensor
 from .memory import DATA_OFFSET, Arena
+from .ops.iteration import AT_ONCE
 from .ops.kernels import nest as words
 from .ops.kernels import repeat
 from .ops.kernels.replay import FAULT
@@ -38,8 +39,9 @@ def nested_turns(executor: Executor) -> Mapping[int, Turn]:
 
 
 def _is_placed(step: HostStep) -> bool:
-    """Whether all that a loop is given has a place in memory; only the condition, which is the second, may be absent."""
-    return all(isinstance(x, Tensor) or (x is None and i == 1) for i, x in enumerate((*step.inputs, *step.outputs)))
+    """Whether all that a loop is given has a place in memory, and its states; the condition, which is the second, may be absent."""
+    given = all(isinstance(x, Tensor) or (x is None and i == 1) for i, x in enumerate(step.inputs))
+    return given and all(isinstance(x, Tensor) for x in step.outputs[: len(step.nest.roles.states) - 1])
 
 
 class Nested:
@@ -85,6 +87,18 @@ class Nested:
         self.share()
         self.native(self.address, 0, 0)
         return not self.words[FAULT]
+
+    def run_with_rows(self, count: int) -> list[np.ndarray]:
+        """Run so many iterations, or as many as the condition allows, and give their rows; nothing: it is left to Python."""
+        made = self.turn.made
+        if not 0 < count <= self.words[words.MOST_COUNT] or count * sum(map(_nbytes, made)) > AT_ONCE:
+            return []
+        rows = [np.empty((count, *x.shape), x.dtype) for x in made]
+        for place, array in zip(self.turn.rows, rows):
+            self.loop.data[place] = array.ctypes.data
+        self.loop.words[repeat.DONE] = 0
+        done = int(self.loop.words[repeat.DONE]) if self.run() else 0
+        return rows if done == count else [array[:done].copy() for array in rows] if done else []
 
     def _source(self, name: str) -> tuple[int, int]:
         """What the body's input of this name is at first."""
@@ -137,7 +151,7 @@ class Chain:
         return number > 0 and isinstance(self.parts[number - 1], Nested)
 
 
-def _nbytes(x: Tensor) -> int:
+def _nbytes(x: Tensor | Numbers) -> int:
     return prod(x.shape) * x.dtype.itemsize
 
 

@@ -47,10 +47,9 @@ def turn_of(
         drift: how the plan's words change with the number of the iteration, if they do.
         growth: how its sizes do, and its words with them.
     """
-    native = executor.segments and all(s.host is None or s.first in executor.turns for s in executor.segments)
     given, made = binding.inputs, binding.outputs
     tensors = (*given, *(x for x in made if not isinstance(x, Numbers) or x.dtype != np.int64))
-    if not native or not all(isinstance(x, Tensor) and x.dtype != object for x in tensors):
+    if not executor.is_native or not all(isinstance(x, Tensor) and x.dtype != object for x in tensors):
         return None
     for k, (name, result) in enumerate(roles.states):
         before, after = given[inputs.index(name)], made[outputs[result]]
@@ -120,8 +119,8 @@ class Turn:
 
     @property
     def is_alone(self) -> bool:
-        """Whether iterations take and leave states, and nothing else that changes."""
-        return not (self.rows or self.slices or self.numbers or self.drift or self.growth)
+        """Whether iterations take nothing but states that changes, and leave nothing but those and rows."""
+        return not (self.slices or self.numbers or self.drift or self.growth)
 
     def _word(self) -> int:
         self.size += 1

@@ -49,7 +49,7 @@ def _run_body(
     nest = None if roles is None else _nest(runner, body, roles, inputs[1:], dict(zip(captured, outer)))
     kept = [] if nest is None else [nest.kinds[name] for name, _ in roles.states[1:]]
     kinds = [*kept, *[None] * (len(t.output_names) - len(kept))]
-    known = nest if nest is not None and not roles.rows and _is_one_number(inputs[0]) else None
+    known = nest if _is_one_number(inputs[0]) else None
     return t.host(call, [*inputs, *outer], kinds, "a loop runs its body", not draws_random(body), keeps, known)
 
 

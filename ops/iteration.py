@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Kind = tuple[np.dtype, tuple[int, ...]]  # dtype and shape
 ENDLESS = sys.maxsize  # the number of iterations that only a condition ends
-_AT_ONCE = 1 << 28  # bytes of rows that are taken before it is known whether they are needed
+AT_ONCE = 1 << 28  # bytes of rows that are taken before it is known whether they are needed
 _FIRST = 16  # rows that there is room for at first, otherwise
 
 
@@ -68,7 +68,7 @@ class Roles:
 
 @dataclass(frozen=True)
 class Nest:
-    """A loop that is a host step: what native code needs to know to run it, if states are all that it leaves.
+    """A loop that is a host step: what native code needs to know to run it. The step's outputs are states, then rows.
 
     Attributes:
         inputs: what the step's inputs are to the body; the first one is the trip count, and has no name.
@@ -100,7 +100,7 @@ class Rows:
             OperatorError: rows had another shape before.
         """
         if self.array is None:
-            fits = self.expected * max(prod(shape) * dtype.itemsize, 1) <= _AT_ONCE
+            fits = self.expected * max(prod(shape) * dtype.itemsize, 1) <= AT_ONCE
             self.array = np.empty((self.expected if fits else max(count, _FIRST), *shape), dtype)
         elif self.array.shape[1:] != shape or self.array.dtype != dtype:
             before = f"{self.array.dtype}{list(self.array.shape[1:])}"

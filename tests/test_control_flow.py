@@ -203,7 +203,7 @@ def test_further_iterations_and_runs_trace_plan_and_compile_nothing(case: str, m
 
 
 @pytest.mark.parametrize(
-    ("case", "entries"), [("a loop", 1), ("states that change places", 1), ("a scan", 1), ("a loop in a scan", 14)]
+    ("case", "entries"), [("a loop", 0), ("states that change places", 0), ("a scan", 1), ("a loop in a scan", 7)]
 )
 def test_python_is_not_entered_between_iterations_of_a_native_body(
     case: str, entries: int, monkeypatch: pytest.MonkeyPatch
