@@ -3,7 +3,7 @@
 1. `with_weights` makes a `Weight` of every large constant of a graph. The importer makes those that only products read,
    whose content is still in the file; `pack_ahead` packs them from there.
 2. `Weights.packed` gives the place of a packed constant while a plan is made; `Weights.complete` fills all such places
-   before the plan runs, the largest first, by all threads.
+   before the plan runs, by all threads.
 3. A weight whose packed form holds all its values is then released: its array is gone unless a plan reads it as it is.
    What asks for it later (a value by name, another algorithm for another shape) unpacks it. If that rounds them, a value by
    name is read from the model again.
@@ -19,12 +19,14 @@ import numpy as np
 
 from ..ops import matmul
 from ..ops.kernels.packing import Packing
-from ..ops.pages import aligned, give_back
+from ..ops.pages import HUGE_PAGE, aligned, give_back
 from ..ops.primitives import Tensor
 from ..ops.weights import Weight
 from .graph import Graph
 from .parallel import run
 from .tensors import LARGE
+
+_LARGE_PLACE = 4 * HUGE_PAGE
 
 
 def with_weights(graph: Graph) -> Graph:
@@ -126,12 +128,20 @@ class Weights:
     def complete(self, threads: int) -> None:
         """Fill every place that was given out. If that fails, the next call fills them."""
         with self._lock:
-            # largest first: later ones find the memory of its array free
-            self._open.sort(key=lambda one: -one.place.nbytes)
+            self._open.sort(key=lambda one: _turn(one.place))
             parts = [(one, part) for one in self._open for part in range(one.how.parts)]
             self._open = [one.again() for one in self._open]
             run(len(parts), lambda i: parts[i][0].fill(parts[i][1]), threads)
             self._open = []
+
+
+def _turn(place: np.ndarray) -> tuple[int, int]:
+    """The order in which places are filled: by size as long as they are large, then as they lie in memory.
+
+    The largest is filled while there is least beside it. The small ones share huge pages, which are there as a whole as soon as
+    one of them is: these begin one after the other, as arrays make room for them.
+    """
+    return (-place.nbytes, 0) if place.nbytes >= _LARGE_PLACE else (0, place.ctypes.data)
 
 
 def _memory_of(x: np.ndarray) -> tuple[object, ...]:

@@ -181,6 +181,19 @@ def test_a_place_whose_filling_fails_is_filled_later():
     np.testing.assert_array_equal(place, x)
 
 
+def test_large_places_are_filled_by_size_and_small_ones_as_they_lie_in_memory():
+    sizes = [100, 8 * HUGE_PAGE, 70, 4 * HUGE_PAGE, 9 * HUGE_PAGE, 90, 0]
+    memory, filled = np.empty(sum(sizes), np.uint8), []
+    ends = iter(np.cumsum(sizes[::-1])[::-1])  # later places lie before earlier ones
+    weights = Weights(allocate=lambda n: memory[(end := next(ends)) - n : end])
+    for size in sizes:
+        x = np.zeros(max(size, 1), np.uint8)[:size]
+        how = Packing((size,), x.dtype, 1, lambda source, packed, part: filled.append(packed.nbytes))
+        weights.packed(Tensor(x.dtype, x.shape, x), size, how)
+    weights.complete(1)
+    assert filled == [9 * HUGE_PAGE, 8 * HUGE_PAGE, 4 * HUGE_PAGE, 90, 0, 70, 100]
+
+
 @pytest.mark.parametrize(("count", "threads"), [(0, 2), (1, 4), (100, 1), (1000, 3)])
 def test_shared_work_is_done_once(count, threads):
     done: list[int] = []
