@@ -310,9 +310,10 @@ class Program:
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str], opened: Opened | None) -> tuple[Plan, Traced, dict[str, int]]:
         """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""
+        bodies: dict[object, Program] = {}  # of control flow, which are the same when it is traced again
         while True:
             try:
-                traced = trace(self.graph, feeds, outputs, self.read, self._runner, opened)
+                traced = trace(self.graph, feeds, outputs, self.read, lambda body: self._runner(body, bodies), opened)
                 break
             except Specialise as need:
                 self.read = self.read | need.readers
@@ -336,9 +337,10 @@ class Program:
         """The inputs of a plan."""
         return [*self.graph.inputs, *(n for n in self.graph.overridable if n in feeds)]
 
-    def _runner(self, body: Graph) -> Program:
+    def _runner(self, body: Graph, bodies: dict[object, Program]) -> Program:
         self.shared.announce([REPEAT])
-        return Program(body, self.shared)
+        key = (*map(id, body.nodes), *body.inputs, *body.outputs, *((name, id(x)) for name, x in body.constants.items()))
+        return bodies.setdefault(key, Program(body, self.shared))
 
 
 def _fixed_contents(feeds: Mapping[str, object], opened: Opened) -> dict[str, object]:
