@@ -130,7 +130,8 @@ class _Planner:
     def _call(self, i: int, call: Call) -> None:
         kernel, nodes = call.kernel, _nodes(call)
         orders = [*kernel.orders, *[None] * (len(kernel.inputs) - len(kernel.orders))]
-        inputs = [self.places.operand(x, order, nodes) for x, order in zip(kernel.inputs, orders)]
+        read = (None if i == kernel.packs else x for i, x in enumerate(kernel.inputs))
+        inputs = [self.places.operand(x, order, nodes) for x, order in zip(read, orders)]
         self._change(kernel, i)
         tail = Tail(call, i, self._escaping(i), self.places, nodes)
         launches = kernel.launch(CallContext(tail, inputs, self.weights, self.choose))

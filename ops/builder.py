@@ -255,6 +255,7 @@ class Builder:
         linear: bool = False,
         parts: Parts | None = None,
         changes: int | None = None,
+        packs: int | None = None,
     ) -> tuple[Tensor, ...]:
         """A hand-built kernel (see `primitives.Kernel`); gives its output tensors.
 
@@ -269,7 +270,7 @@ class Builder:
         inputs = tuple(None if x is None else self._tensor(x) for x in inputs)
         kernel = Kernel(
             name, inputs, made, launch, tuple(orders), tuple(output_orders), tail, bias, in_place, matrix, flops, tuple(errors),
-            (self.node_name,), reference, linear, parts, changes,
+            (self.node_name,), reference, linear, parts, changes, packs,
         )  # fmt: skip
         for tensor in made:
             tensor.source = kernel

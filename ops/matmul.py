@@ -13,6 +13,7 @@ from .integers import centred, kernel_type, paired, single, sum_type
 from .kernels import gemm, gemv
 from .kernels.gemm import Matrix
 from .kernels.packing import Packing
+from .kernels.sizes import alike
 from .primitives import Expand, LaunchContext, Move, Operand, Permute, Reshape, Tail, Tensor
 from .registry import op
 from .weights import Weight
@@ -131,7 +132,7 @@ def _product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
     batch = prod(lead)
     a3 = t.reshape(t.expand(a, (*lead, *a.shape[-2:])), (batch, *a.shape[-2:]))
     b3 = t.reshape(t.expand(b, (*lead, *b.shape[-2:])), (batch, *b.shape[-2:]))
-    return t.reshape(_batched(t, a3, b3), shape)
+    return t.reshape(_batched(t, a3, b3, repeated=not alike((prod(b.shape[:-2]),), (batch,))), shape)
 
 
 def _once(t: Builder, b: Tensor) -> Tensor | None:
@@ -213,27 +214,34 @@ def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, narrow:
     return Tensor(b.dtype, b.shape, weight=b), *_held(b, narrow)
 
 
-def _batched(t: Builder, a: Tensor, b: Tensor) -> Tensor:
-    """a[batch, M, K] b[batch, K, N]."""
+def _batched(t: Builder, a: Tensor, b: Tensor, repeated: bool) -> Tensor:
+    """a[batch, M, K] b[batch, K, N]; a constant b is packed once, unless its matrices are `repeated` and would be packed so."""
     batch, m, k = a.shape
     n = b.shape[2]
+    packing = gemm.batch_packing(b.shape, b.dtype) if b.is_constant and not repeated else None
 
     def launch(x: LaunchContext) -> list:
         c = x.outputs[0]
         residual = x.residual and Matrix(x.residual.address, x.residual.shape, x.residual.strides)
+        kind = kernel_type(a.dtype)
+        if packing is None:
+            factor = _matrix(x.inputs[1], 1)
+        else:
+            factor = gemm.Panels(x.packed(b, kind, packing), prod(packing.shape[1:]) * packing.dtype.itemsize)
         return gemm.matmul(
-            kernel_type(a.dtype), _matrix(x.inputs[0], 2), _matrix(x.inputs[1], 1), Matrix(c.address, c.shape, c.strides),
+            kind, _matrix(x.inputs[0], 2), factor, Matrix(c.address, c.shape, c.strides),
             bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,
             alloc=x.alloc, threads=x.threads, label=f"{batch}x({m}x{k}x{n})",
         )  # fmt: skip
 
     result = sum_type(a.dtype)
+
     reference = lambda v: [np.matmul(v[0].astype(result), v[1].astype(result))]  # noqa: E731
     return t.kernel(
         "matmul", (a, b), [(result, (batch, m, n))], launch, orders=_orders(a.dtype, (0, 1, 2), (0, 2, 1)),
         tail=Tail.EPILOGUE, bias=True, in_place=True,
         matrix=((0,), (), (1,), (2,)),
-        flops=2 * batch * m * n * k, reference=reference, linear=True,
+        flops=2 * batch * m * n * k, reference=reference, linear=True, packs=1 if packing else None,
     )[0]  # fmt: skip
 
 

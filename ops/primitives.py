@@ -359,6 +359,7 @@ class Kernel:
         in_place: whether the residual may lie where the first output does: no element of it is read after it is written.
         changes: the number of the input of which the first output is a changed copy, if it is one: `launch` copies nothing
             where both lie at one address.
+        packs: the number of the input of which `launch` asks for a packed constant: it is no operand.
         flops: arithmetic operations.
         linear: whether a factor of any input is one of the (only) output.
         parts: how to compute some images or rows alone, None if that is not possible.
@@ -383,6 +384,7 @@ class Kernel:
     linear: bool = False
     parts: Parts | None = None
     changes: int | None = None
+    packs: int | None = None
 
 
 @dataclass(eq=False)

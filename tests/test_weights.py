@@ -74,6 +74,16 @@ def test_packed_matrices_hold_all_values(shape, order, dtype):
     assert not packed[-1:, :, shape[1] - (packed.shape[0] - 1) * width :].any()
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 17), (3, 130, 40), (4, 0, 5)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_a_packed_batch_holds_all_values(shape, dtype):
+    b = (100 * numbers(*shape)).astype(dtype)
+    how = gemm.batch_packing(shape, b.dtype)
+    packed = how.make(b)
+    np.testing.assert_array_equal(packed, [gemm.pack(each) for each in b])
+    np.testing.assert_array_equal(how.unpack(packed), b)
+
+
 @pytest.mark.parametrize("shape", [(16, 8), (20, 65), (3, 130)])
 def test_parts_of_a_layout_may_be_made_in_any_order(shape):
     w = numbers(*shape, 3, 3)
@@ -220,6 +230,31 @@ def test_a_packed_weight_is_not_kept_beside_its_packed_form():
     engine = Engine(graph, 2)
     assert plain() is None
     np.testing.assert_allclose(engine.run({"x": x}, ["y"])[0], x @ w, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 33), (1, 3, 20, 33), (3, 200, 70)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_constant_batch_of_matrices_is_packed_once_and_read_by_every_run(shape, turned):
+    w, x = numbers(*shape), numbers(*shape[:-1])[..., None, :] + numbers(5, 1)
+    swapped = (*range(w.ndim - 2), w.ndim - 1, w.ndim - 2)
+    nodes = [helper.make_node("MatMul", ["x", "b"], ["y"])]
+    if turned:
+        nodes.insert(0, helper.make_node("Transpose", ["w"], ["b"], perm=swapped))
+    given = {"w": np.ascontiguousarray(w.transpose(swapped))} if turned else {"b": w}
+    session = ort.InferenceSession(model(nodes, {"x": list(x.shape)}, ["y"], given).SerializeToString())
+    plan = session.get_plan({"x": x})
+    assert [step.kernel.name for step in plan.steps] == ["conv"]
+    for factor in (1, -2):
+        np.testing.assert_allclose(session.run(None, {"x": factor * x})[0], factor * x @ w, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_batch_that_repeats_is_not_packed_for_each_repetition():
+    w, x = numbers(3, 20, 33), numbers(2, 3, 5, 20)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    session = ort.InferenceSession(model(nodes, {"x": ["n", 3, 5, 20]}, ["y"], {"w": w}).SerializeToString())
+    for n in (2, 1, 3, 4):
+        some = np.resize(x, (n, *x.shape[1:]))
+        np.testing.assert_allclose(session.run(None, {"x": some})[0], some @ w, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_can_be_asked_for_by_name_before_and_after_packing():

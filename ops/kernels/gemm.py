@@ -29,6 +29,14 @@ class Matrix:
     strides: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Panels:
+    """A batch of packed matrices (`batch_packing`): opaque address, bytes from one to the next."""
+
+    address: Opaque
+    stride: int
+
+
 def pack(b: np.ndarray) -> np.ndarray:
     """B[K, N] as panels [ceil(N / NR), K, NR], zeros behind the last column."""
     return packing(b.shape, b.dtype).make(b)
@@ -47,10 +55,23 @@ def packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
     return Packing((filters.shape[0], *filters.shape[4:]), dtype, filters.parts, fill, unpack)
 
 
+def batch_packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
+    """`packing` of each matrix of a B[batch, K, N]."""
+    batch, one = shape[0], packing(shape[1:], dtype)
+    back = one.unpack
+
+    def fill(b: np.ndarray, packed: np.ndarray, part: int) -> None:
+        i, rest = divmod(part, one.parts)
+        one.fill(b[i], packed[i], rest)
+
+    unpack = None if back is None else lambda packed: np.stack([back(each) for each in packed])
+    return Packing((batch, *one.shape), dtype, batch * one.parts, fill, unpack, one.nearly)
+
+
 def matmul(
     dtype: str,
     a: Matrix,
-    b: Matrix | Opaque,
+    b: Matrix | Panels | Opaque,
     c: Matrix,
     *,
     bias: Opaque = 0,
@@ -66,7 +87,7 @@ def matmul(
 
     Args:
         dtype: f32, f64, i32 or i64; i16x2: an element of A and B is two int16 that are neighbours along K, C is int32.
-        b: the matrix, or the opaque address of ``pack(B)`` that serves the whole batch.
+        b: the matrix, packed ones, or the opaque address of ``pack(B)`` that serves the whole batch.
         bias: address of N values, or 0.
         epilogue: as in `conv`; rows are pixels, the batch index is the image.
 
@@ -92,12 +113,22 @@ def _image(x: Matrix) -> Image:
 
 
 def _weights(
-    dtype: str, b: Matrix | Opaque, k: int, n: int, batch: int, launches: list[Launch], alloc: Alloc, threads: int, label: str
+    dtype: str,
+    b: Matrix | Panels | Opaque,
+    k: int,
+    n: int,
+    batch: int,
+    launches: list[Launch],
+    alloc: Alloc,
+    threads: int,
+    label: str,
 ) -> PackedWeights:
     size = SIZES[dtype]
     width = panel_width(size)
     panels = -(-n // width)
     made = PackedWeights((n, k, 1, 1, 1), 1)
+    if isinstance(b, Panels):
+        return replace(made, address=b.address, image_stride=b.stride)
     if not isinstance(b, Matrix):
         return replace(made, address=b)
     shared = batch == 1 or b.strides[0] == 0

@@ -88,7 +88,8 @@ def gemv(
         return []
     width = panel_width(4)
     count, each = -(-n // width), max(k, 1) * width * SIZES[dtype]
-    per_task = max(1, min(_TASK_BYTES // each, -(-count // (2 * threads))))
+    tasks = -(-count // max(1, min(_TASK_BYTES // each, -(-count // (2 * threads)))))
+    per_task = -(-count // (-(-tasks // threads) * threads))  # as many tasks for each thread
     other = residual or c
     args = (a.address, panels, c.address, bias, residual.address if residual else 0, float(low), float(high), *(epilogue or (0, 0)),
             a.strides[1], a.strides[2], c.strides[1], other.strides[1], rows, k, n, per_task)  # fmt: skip
