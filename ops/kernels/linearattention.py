@@ -56,10 +56,43 @@ def walk(
 def factory(decays: bool, learns: bool, starts: bool) -> Callable:
     """The kernel of `walk`."""
     from . import simd
+    from .subroutine import subroutine
 
-    lanes, one = target.current().lanes, simd.load("f32", 0)
-    load_first, store_first, splat = simd.load_first("f32", lanes), simd.store_first("f32"), simd.splat("f32", lanes)
-    begin, look_up, add, ask = _begin(starts), _look_up(decays), _add(), _ask()
+    lanes, one, fma = target.current().lanes, simd.load("f32", 0), simd.fma
+    load, store, splat = simd.load_first("f32", lanes), simd.store_first("f32"), simd.splat("f32", lanes)
+
+    @subroutine
+    def begin(past, state, rows, step, count):
+        # the state is the past one, or zeros
+        for i in range(rows):
+            store(state + i * step, splat(0.0) if starts else load(past + i * step, count), count)
+
+    @subroutine
+    def look_up(state, key, factors, factor_step, rows, step, count, seen):
+        # decays the state; what it says of the key
+        total = splat(0.0)
+        for i in range(rows):
+            row = load(state + i * step, count)
+            if decays:
+                row = row * splat(one(factors + i * factor_step))
+                store(state + i * step, row, count)
+            total = fma(splat(one(key + 4 * i)), row, total)
+        store(seen, total, count)
+
+    @subroutine
+    def add(state, key, value, rows, step, count):
+        # to each row of the state its element of the key times the value
+        new = load(value, count)
+        for i in range(rows):
+            store(state + i * step, fma(splat(one(key + 4 * i)), new, load(state + i * step, count)), count)
+
+    @subroutine
+    def ask(state, query, out, rows, step, count):
+        # the rows of the state, weighted by the query
+        total = splat(0.0)
+        for i in range(rows):
+            total = fma(splat(one(query + 4 * i)), load(state + i * step, count), total)
+        store(out, total, count)
 
     def kernel(args, task, scratch):
         tokens, q_heads, k_heads, heads, rows, columns = args[8], args[9], args[10], args[11], args[12], args[13]
@@ -72,14 +105,14 @@ def factory(decays: bool, learns: bool, starts: bool) -> Callable:
         first, out_heads = head * q_heads // heads, max(q_heads, heads)
         for token in range(b * tokens, (b + 1) * tokens):
             key = args[1] + 4 * (token * k_heads + head * k_heads // heads) * rows
-            new = load_first(args[2] + 4 * ((token * heads + head) * columns + column), count)
+            new = load(args[2] + 4 * ((token * heads + head) * columns + column), count)
             if decays or learns:
                 factors = args[3] + 4 * (token * heads + head) * factor_row
                 look_up(state, key, factors, 4 * min(factor_row - 1, 1), rows, step, count, scratch)
             if learns:
                 place = token * heads + head if per_head else token
-                new = (new - load_first(scratch, count)) * splat(one(args[4] + 4 * place))
-            store_first(scratch, new, count)
+                new = (new - load(scratch, count)) * splat(one(args[4] + 4 * place))
+            store(scratch, new, count)
             add(state, key, scratch, rows, step, count)
             for g in range(group):
                 query = args[0] + 4 * (token * q_heads + first + g) * rows
@@ -87,76 +120,3 @@ def factory(decays: bool, learns: bool, starts: bool) -> Callable:
                 ask(state, query, out, rows, step, count)
 
     return kernel
-
-
-def _begin(starts: bool) -> Callable:
-    """``begin(past, state, rows, step, count)``: the state is the past one, or zeros."""
-    from . import simd
-    from .subroutine import subroutine
-
-    lanes = target.current().lanes
-    load, store, splat = simd.load_first("f32", lanes), simd.store_first("f32"), simd.splat("f32", lanes)
-
-    @subroutine
-    def begin(past, state, rows, step, count):
-        for i in range(rows):
-            store(state + i * step, splat(0.0) if starts else load(past + i * step, count), count)
-
-    return begin
-
-
-def _look_up(decays: bool) -> Callable:
-    """``look_up(state, key, factors, factor_step, rows, step, count, seen)``: decays the state; what it says of the key."""
-    from . import simd
-    from .subroutine import subroutine
-
-    lanes, one, fma = target.current().lanes, simd.load("f32", 0), simd.fma
-    load, store, splat = simd.load_first("f32", lanes), simd.store_first("f32"), simd.splat("f32", lanes)
-
-    @subroutine
-    def look_up(state, key, factors, factor_step, rows, step, count, seen):
-        total = splat(0.0)
-        for i in range(rows):
-            row = load(state + i * step, count)
-            if decays:
-                row = row * splat(one(factors + i * factor_step))
-                store(state + i * step, row, count)
-            total = fma(splat(one(key + 4 * i)), row, total)
-        store(seen, total, count)
-
-    return look_up
-
-
-def _add() -> Callable:
-    """``add(state, key, value, rows, step, count)``: each row of the state and its element of the key times the value."""
-    from . import simd
-    from .subroutine import subroutine
-
-    lanes, one, fma = target.current().lanes, simd.load("f32", 0), simd.fma
-    load, store, splat = simd.load_first("f32", lanes), simd.store_first("f32"), simd.splat("f32", lanes)
-
-    @subroutine
-    def add(state, key, value, rows, step, count):
-        new = load(value, count)
-        for i in range(rows):
-            store(state + i * step, fma(splat(one(key + 4 * i)), new, load(state + i * step, count)), count)
-
-    return add
-
-
-def _ask() -> Callable:
-    """``ask(state, query, out, rows, step, count)``: the rows of the state, weighted by the query."""
-    from . import simd
-    from .subroutine import subroutine
-
-    lanes, one, fma = target.current().lanes, simd.load("f32", 0), simd.fma
-    load, store, splat = simd.load_first("f32", lanes), simd.store_first("f32"), simd.splat("f32", lanes)
-
-    @subroutine
-    def ask(state, query, out, rows, step, count):
-        total = splat(0.0)
-        for i in range(rows):
-            total = fma(splat(one(query + 4 * i)), load(state + i * step, count), total)
-        store(out, total, count)
-
-    return ask
