@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto
+from reference import needs_new_onnxruntime
 from small_model import MODEL, K, X
 
 import jitrt
@@ -40,6 +41,7 @@ def test_run_async_calls_back_with_outputs_or_the_error(ours):
         ours.run_async(["nope"], {"x": X, "k": K}, callback, None)
 
 
+@needs_new_onnxruntime
 def test_ort_values_go_in_and_come_out(ours, theirs):
     for module, made in ((onnxruntime, theirs), (jitrt, ours)):
         feeds = {n: module.OrtValue.ortvalue_from_numpy(a) for n, a in (("x", X), ("k", K))}

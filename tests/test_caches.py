@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from reference import needs_new_onnxruntime
 
 import jitrt
 from benchmarks import zoo
@@ -293,6 +294,7 @@ PACKED = {
 }  # fmt: skip
 
 
+@needs_new_onnxruntime
 @pytest.mark.parametrize("name", PACKED)
 def test_a_packed_past_grows_where_it_is(name: str) -> None:
     rng = np.random.default_rng(0)

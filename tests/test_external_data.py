@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from model_cases import FLOAT, model, node, outcome
 from onnx import TensorProto
+from reference import needs_new_onnxruntime
 
 import jitrt
 from jitrt.fusion import importer
@@ -63,6 +64,7 @@ EXTERNAL = {
 }
 
 
+@needs_new_onnxruntime
 @pytest.mark.parametrize("case", EXTERNAL)
 @pytest.mark.filterwarnings("ignore")
 def test_external_data_is_read_or_refused_as_by_onnxruntime(case, folder, capsys):

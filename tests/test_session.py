@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 from onnx.parser import parse_model
+from reference import needs_new_onnxruntime
 from small_model import MODEL, K, X, raised
 
 import jitrt
@@ -193,11 +194,7 @@ FEEDS: dict[str, Callable[[], object]] = {
 }
 
 
-# onnxruntime's last release for Python 3.10 has no such method
-KNOWS_DLPACK = pytest.mark.skipif(not hasattr(onnxruntime.OrtValue, "__dlpack__"), reason="onnxruntime is older than DLPack in it")
-
-
-@pytest.mark.parametrize("case", [pytest.param(name, marks=[KNOWS_DLPACK] * ("onnxruntime" in name)) for name in FEEDS])
+@pytest.mark.parametrize("case", [pytest.param(name, marks=[needs_new_onnxruntime] * ("onnxruntime" in name)) for name in FEEDS])
 def test_anything_that_is_an_array_may_be_fed(case, ours):
     y, z = ours.run(None, {"x": FEEDS[case](), "k": [1, 2]})
     np.testing.assert_array_equal(y, X + np.float32([1, 2, 3]), strict=True)
@@ -239,7 +236,7 @@ def test_arrays_of_ml_dtypes_go_in_and_come_out(name):
     assert made.get_inputs()[0].type == f"tensor({kind})"
 
 
-@KNOWS_DLPACK
+@needs_new_onnxruntime
 def test_a_bfloat16_tensor_comes_by_dlpack_though_numpy_does_not_know_it():
     x = np.array([[1.5, -2, 3], [0.25, 7, 9]], np.float32).astype(ml_dtypes.bfloat16)
     tensor = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(x.view(np.uint16), TensorProto.BFLOAT16)
