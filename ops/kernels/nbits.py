@@ -154,7 +154,7 @@ def _dot(bits: int, block: int, zero: str, rows: int) -> Callable:
             total = parts[0]
             for part in parts[1:]:
                 total = total + part
-            whole = simd._across(lambda a, b: a + b)(total)
+            whole = simd.across(lambda a, b: a + b)(total)
             code.store(y + columns * (4 * m), whole, code.word(1))
 
     return leaf("x packed scales zeros y blocks columns", "f32", lanes, body)
