@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from jitrt.ops.kernels import compiler, loader
-from jitrt.ops.kernels.launch import Address, Block
+from jitrt.ops.kernels.launch import Address, Block, Spare
 from jitrt.ops.kernels.spec import KernelSpec
 
 _ABI = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -62,6 +62,8 @@ def block(args: tuple, nested: list[np.ndarray] | None = None) -> np.ndarray:
             words[i] = nested[-1].ctypes.data
         elif isinstance(value, Address):
             words[i] = address_of(value.kernel)
+        elif isinstance(value, Spare):
+            words[i] = 0
         else:
             words[i] = np.float64(value).view(np.int64) if isinstance(value, float) else int(value)
     return words

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ops.kernels.launch import Address, Block
+from ..ops.kernels.launch import Address, Block, Spare
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Ref:
 
 
 # a float becomes the bits of a float64; everything else an int64
-Arg = int | float | Ref | Block | Address
+Arg = int | float | Ref | Block | Address | Spare
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 3. What promises the most work is taken first. Workers start when enough work waits and CPUs are there for them; they
    end when all that was waited for is made, so that their memory is free before the plan's is taken, or when nothing has
    come for a while.
-4. A worker is never needed: what it does not finish, because it cannot start, fails, is killed or takes too long, is
+4. What only other sizes need is compiled by workers that have nothing else to do, and nobody waits for it.
+5. A worker is never needed: what it does not finish, because it cannot start, fails, is killed or takes too long, is
    compiled by the thread that waits for it.
 """
 
@@ -50,6 +51,7 @@ class Compiling:
         self.workers = []
         self.helpers = 0  # threads that have a worker, or start one
         self.waiting: dict[str, KernelSpec] = {}
+        self.spare: dict[str, KernelSpec] = {}  # that may be needed one day
         self.taken: set[str] = set()  # by workers
         self.over = False  # nothing more is to be expected soon
         self.changed = threading.Condition()
@@ -60,12 +62,20 @@ class Compiling:
         with self.changed:
             self.over = False
             for spec in specs:
+                self.spare.pop(spec.key, None)
                 if spec.key not in self.taken and spec.key not in self.made:
                     self.waiting.setdefault(spec.key, spec)
             work = sum(_seconds(spec) for spec in self.waiting.values())
             while self.helpers < self.limit and work > WORTH * (self.helpers + 1):
                 self._start()
             self.changed.notify_all()
+
+    def announce_spare(self, specs: Iterable[KernelSpec]) -> None:
+        """These kernels may be needed one day: workers that are there compile them when nothing else waits."""
+        with self.changed:
+            for spec in specs:
+                if not any(spec.key in known for known in (self.taken, self.made, self.waiting)):
+                    self.spare[spec.key] = spec
 
     def finish(self, specs: Sequence[KernelSpec], progress: Progress | None = None) -> None:
         """Wait for these kernels, and compile those that no worker has taken.
@@ -109,7 +119,7 @@ class Compiling:
         self._done(spec, code)
 
     def _wait(self, left: Sequence[KernelSpec]) -> None:
-        """Until others have finished with one of these; what they are too long at is no longer theirs (rule 4)."""
+        """Until others have finished with one of these; what they are too long at is no longer theirs (rule 5)."""
         with self.changed:
             if not self.changed.wait_for(lambda: any(spec.key not in self.taken for spec in left), PATIENCE):
                 self.taken.difference_update(spec.key for spec in left)
@@ -157,6 +167,8 @@ class Compiling:
     def _next(self) -> KernelSpec | None:
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.over, LINGER)
+            if not self.waiting:
+                self.waiting, self.spare = self.spare, {}
             return self._take(self.waiting.values())
 
     def _compile_in(self, worker: Worker, spec: KernelSpec) -> None:

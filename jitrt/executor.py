@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from .fusion.bindings import Binder, Binding
-from .fusion.plan import Address, Block, Buffer, HostStep, Numbers, Plan, Space, Step, Tensor
+from .fusion.plan import Address, Block, Buffer, HostStep, Numbers, Plan, Space, Spare, Step, Tensor
 from .memory import DATA_OFFSET, LARGE, Arena, Arenas, Recycler
 from .nest import Chain, Nested, nested_turns
 from .ops.builder import OperatorError
@@ -163,7 +163,8 @@ class Executor:
     ) -> None:  # fmt: skip
         self.plan, self.store, self.pool = plan, store, pool
         self.segments = list(_segments(plan))
-        store.prepare([REPLAY, HELPER, *_kernels(plan)], progress)
+        kernels, spare = _kernels(plan)
+        store.prepare([REPLAY, HELPER, *kernels], progress, spare)
         self.replay = KERNEL(store.address(REPLAY))
         self.words = Words(plan, [(s.first, s.end) for s in self.segments if s.host is None], store)
         self.binder = binder or Binder(plan)
@@ -334,13 +335,17 @@ def _call(step: HostStep, values: list[object]) -> Sequence[object]:
         raise HostFault(step, error) from error
 
 
-def _kernels(plan: Plan) -> list[KernelSpec]:
+def _kernels(plan: Plan) -> tuple[list[KernelSpec], list[KernelSpec]]:
+    """Those that the plan runs, and those that it has to spare."""
     found: list[KernelSpec] = []
+    spare: list[KernelSpec] = []
 
     def visit(args: Sequence[object]) -> None:
         for arg in args:
             if type(arg) is Address:
                 found.append(arg.kernel)
+            elif type(arg) is Spare:
+                spare.append(arg.kernel)
             elif type(arg) is Block:
                 visit(arg.args)
 
@@ -348,7 +353,7 @@ def _kernels(plan: Plan) -> list[KernelSpec]:
         if isinstance(step, Step):
             found.append(step.kernel)
             visit(step.args)
-    return found
+    return found, spare
 
 
 def _segments(plan: Plan) -> Iterator[Segment]:

@@ -57,8 +57,15 @@ class Store:
         if missing := self._missing(specs):
             self.compiling.announce(missing)
 
-    def prepare(self, specs: Iterable[KernelSpec], progress: Progress | None = None) -> None:
-        """Make kernels ready; `progress` is told of each one that has to be compiled (done, of how many, name)."""
+    def prepare(self, specs: Iterable[KernelSpec], progress: Progress | None = None, spare: Iterable[KernelSpec] = ()) -> None:
+        """Make kernels ready; `progress` is told of each one that has to be compiled (done, of how many, name).
+
+        Those to spare are compiled by workers when these are done, if there are workers; else now.
+        """
+        if self.compiling.limit:
+            self.compiling.announce_spare(self._missing(spare))
+        else:
+            specs = [*specs, *spare]
         missing = self._missing(specs)
         self.compiling.finish(missing, progress)
         for spec in missing:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .fusion.bindings import Binding
-from .fusion.plan import Address, Block, HostStep, Plan, Ref, Space, Step
+from .fusion.plan import Address, Block, HostStep, Plan, Ref, Space, Spare, Step
 from .ops.kernels.sizes import Size
 from .store import Store
 
@@ -135,6 +135,8 @@ class Words:
             self._reference(arg)
         elif isinstance(arg, Address):
             self._number(self.store.address(arg.kernel))
+        elif isinstance(arg, Spare):
+            self._number(0)
         elif isinstance(arg, Size):
             self._number(arg)
         else:

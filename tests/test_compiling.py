@@ -96,6 +96,26 @@ def test_what_is_announced_early_is_made_before_it_is_waited_for(monkeypatch):
     assert record.here == []
 
 
+def test_spare_kernels_are_made_last_by_workers_and_nobody_waits_for_them(monkeypatch):
+    record = Record(monkeypatch, seconds=0.01)
+    spare, needed = [REPLAY, HELPER, KERNELS[0]], KERNELS
+    record.compiling.announce_spare(spare)
+    record.finish(needed)
+    assert not {"replay", "helper"} & set(record.here)
+    assert until(lambda: len(record.kept) == len(KERNELS) + 2)
+    assert set(record.there[-2:]) == {"replay", "helper"}
+    record.finish(spare)
+    assert len(record.kept) == len(KERNELS) + 2
+
+
+def test_spare_kernels_start_no_worker_and_are_made_when_they_are_needed(monkeypatch):
+    record = Record(monkeypatch)
+    record.compiling.announce_spare([REPLAY, *KERNELS])
+    assert record.compiling.helpers == 0
+    record.finish([REPLAY, KERNELS[0]])
+    assert record.here == ["replay", "answer0"]
+
+
 def test_little_work_starts_no_worker(monkeypatch):
     record = Record(monkeypatch)
     record.compiling.announce(KERNELS[:3])

@@ -13,7 +13,7 @@ from benchmarks import zoo
 from jitrt.engine import Engine
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
-from jitrt.fusion.plan import Address, Block, Plan, Step
+from jitrt.fusion.plan import Address, Block, Plan, Spare, Step
 from jitrt.fusion.planner import make_plan
 from jitrt.fusion.rewrite import rewrite
 from jitrt.fusion.trace import Specialise, trace
@@ -87,12 +87,12 @@ class Planner:
 
 
 def kernels(plan: Plan) -> dict[str, str]:
-    """Key and name of every kernel that a plan needs."""
+    """Key and name of every kernel that a plan needs or has to spare."""
     found = {}
 
     def visit(args: tuple[object, ...]) -> None:
         for arg in args:
-            if isinstance(arg, Address):
+            if isinstance(arg, Address | Spare):
                 found[arg.kernel.key] = arg.kernel.name
             elif isinstance(arg, Block):
                 visit(arg.args)

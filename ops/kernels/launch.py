@@ -22,6 +22,13 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Spare:
+    """A kernel that this one does not call, but the same step of another size: to be compiled when there is time."""
+
+    kernel: KernelSpec
+
+
+@dataclass(frozen=True)
 class Launch:
     """`tasks` calls of a kernel on one argument block.
 
@@ -46,9 +53,9 @@ class Launch:
 def with_spare(launches: list[Launch], *kernels: KernelSpec) -> list[Launch]:
     """The same launches, whose plan also has kernels that other sizes need, so that a new size compiles nothing.
 
-    They are arguments that the first launch's kernel does not read.
+    They are arguments that the first launch's kernel does not read, and that no run waits for.
     """
     if not launches:
         return []
-    spare = tuple(Address(kernel) for kernel in kernels)
+    spare = tuple(Spare(kernel) for kernel in kernels)
     return [replace(launches[0], args=(*launches[0].args, *spare)), *launches[1:]]
