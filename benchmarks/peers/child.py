@@ -55,7 +55,8 @@ def _jitrt(request: dict, feeds: dict) -> Run:
     binding = session.io_binding()
     for name in feeds.keys() - pairs.keys():
         binding.bind_cpu_input(name, feeds[name])
-    caches = {new: binding.bind_cache(old, new, feeds[old], 2 * feeds[old].shape[-2]) for old, new in pairs.items()}
+    longest = max(feeds[name].shape[-1] for name in feeds.keys() - pairs.keys())  # of the new tokens, or of their mask
+    caches = {new: binding.bind_cache(old, new, feeds[old], 2 * (feeds[old].shape[-2] + longest)) for old, new in pairs.items()}
     rows = {new: cache.rows for new, cache in caches.items()}
     others = [name for name in outputs if name not in caches]
     for name in others:
