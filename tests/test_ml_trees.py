@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_models import MODES, Trees, check, model, rows, run
 from onnx import TensorProto, helper, numpy_helper
+from reference import needs_new_onnxruntime
 
 import jitrt
 from jitrt.ops import forest
@@ -86,6 +87,7 @@ VOTES = {
 }
 
 
+@needs_new_onnxruntime
 @pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO"])
 @pytest.mark.parametrize("votes", VOTES)
 def test_a_classifier_decides_as_onnxruntime_does(votes: str, transform: str) -> None:

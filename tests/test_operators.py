@@ -16,6 +16,7 @@ import onnxruntime.capi.onnxruntime_pybind11_state as native
 import pytest
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
+from reference import needs_new_onnxruntime
 
 from jitrt.fusion.graph import Graph, Node
 from jitrt.fusion.importer import load
@@ -224,6 +225,7 @@ def test_errors_name_the_node_and_what_is_wrong(op: str, inputs: list, attribute
 
 
 # -- the vocabulary itself
+@needs_new_onnxruntime
 def test_every_row_of_the_registry_is_an_operator_that_onnx_or_onnxruntime_knows() -> None:
     schemas = [*onnx.defs.get_all_schemas_with_history(), *native.get_all_operator_schema()]
     assert not {(row.domain, row.name) for row in registry.rows()} - {(s.domain, s.name) for s in schemas}
