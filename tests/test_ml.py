@@ -202,6 +202,7 @@ def test_zip_map_gives_a_map_a_row(labels: dict) -> None:
 
 
 # -- linear models
+@needs_new_onnxruntime
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_linear_models(count: int, transform: str) -> None:
@@ -238,6 +239,7 @@ def _finite(count: int) -> np.ndarray:
     return x
 
 
+@needs_new_onnxruntime
 @pytest.mark.parametrize("kernel", [*KERNELS.items(), ("POLY", [0.2, 3.0, 4.0]), ("POLY", [0.3, 0.1, 2.0])])
 def test_support_vector_machines(kernel: tuple[str, list[float]]) -> None:
     x, (kind, parameters) = _finite(9), kernel
