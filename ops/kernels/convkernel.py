@@ -8,77 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import convfetch, target
+from . import convwords as word
 from .blocking import crosses_rows, heights, single_heights
-from .convwords import (
-    BIAS,
-    BLOCK_LENGTH,
-    BLOCK_SEGMENTS,
-    COUNT,
-    EPILOGUE,
-    EPILOGUE_BLOCK,
-    FETCH,
-    FETCH_ABOVE,
-    FETCH_EXTENT,
-    FETCH_IMAGE,
-    FETCH_LEFT,
-    FETCH_PIXEL,
-    FETCH_PIXELS,
-    FETCH_ROW,
-    FETCH_ROWS,
-    FETCH_STEP,
-    FETCH_WIDTH,
-    FETCHED,
-    FILTERS,
-    FILTERS_IMAGE,
-    FILTERS_OFFSET,
-    FIRST,
-    GROUP_BYTES,
-    GROUP_CHANNELS,
-    GROUP_PANELS,
-    GROUPS,
-    HIGH,
-    LINE_PIXELS,
-    LINES,
-    LOW,
-    PANEL_BLOCKS,
-    PANEL_BYTES,
-    PANELS,
-    PART,
-    PER_ROW,
-    PIECE,
-    PIXELS,
-    PLANES,
-    R_IMAGE,
-    R_OFFSET,
-    R_PIXEL,
-    R_PLANE,
-    R_ROW,
-    RESIDUAL,
-    ROW_BLOCKS,
-    ROWS,
-    SECOND,
-    SEGMENT_LENGTH,
-    SEGMENT_PIXELS,
-    SEGMENT_PLANES,
-    SEGMENT_ROWS,
-    TAP_PIXEL,
-    TAP_PLANE,
-    TAP_ROW,
-    TILE_GROUP,
-    TILES,
-    X_IMAGE,
-    X_OFFSET,
-    X_PIXEL,
-    X_PLANE,
-    X_ROW,
-    Y_IMAGE,
-    Y_OFFSET,
-    Y_PIXEL,
-    Y_PLANE,
-    Y_ROW,
-    X,
-    Y,
-)  # fmt: skip
 from .image import SIZES
 
 
@@ -99,24 +30,26 @@ def factory(dtype: str) -> Callable:
     cut, lay_out = _tables(size)
     finish = _finishing()
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
-    crossing, highest, longest, piece_bytes, fetched = crosses_rows(), heights()[0], PART, PIECE, FETCHED
+    crossing, highest, longest, piece_bytes, fetched = crosses_rows(), heights()[0], word.PART, word.PIECE, word.FETCHED
     store, zero = simd.store(raw), simd.splat(raw, lanes)
 
     def kernel(args, task, scratch):
-        oh, ow = args[ROWS], args[PIXELS]
-        nd, nh, nw, length = args[SEGMENT_PLANES], args[SEGMENT_ROWS], args[SEGMENT_PIXELS], args[SEGMENT_LENGTH]
-        first, count, second, per_row = args[FIRST], args[COUNT], args[SECOND], args[PER_ROW]
-        taps, part = args[BLOCK_SEGMENTS], args[BLOCK_LENGTH]
-        y_col, infinity = args[Y_PIXEL], 0x7FF << 52
-        clips = args[LOW] != infinity - (1 << 63) or args[HIGH] != infinity
-        per_group, each, tiles, row_blocks = args[GROUP_PANELS], args[GROUP_CHANNELS], args[TILES], args[ROW_BLOCKS]
-        panels, panel_blocks = args[PANELS], args[PANEL_BLOCKS]
+        oh, ow = args[word.ROWS], args[word.PIXELS]
+        nd, nh, nw = args[word.SEGMENT_PLANES], args[word.SEGMENT_ROWS], args[word.SEGMENT_PIXELS]
+        length = args[word.SEGMENT_LENGTH]
+        first, count, second, per_row = args[word.FIRST], args[word.COUNT], args[word.SECOND], args[word.PER_ROW]
+        taps, part = args[word.BLOCK_SEGMENTS], args[word.BLOCK_LENGTH]
+        y_col, infinity = args[word.Y_PIXEL], 0x7FF << 52
+        clips = args[word.LOW] != infinity - (1 << 63) or args[word.HIGH] != infinity
+        per_group, each = args[word.GROUP_PANELS], args[word.GROUP_CHANNELS]
+        tiles, row_blocks = args[word.TILES], args[word.ROW_BLOCKS]
+        panels, panel_blocks = args[word.PANELS], args[word.PANEL_BLOCKS]
         p0, outer = task % panel_blocks * panels, task // panel_blocks
-        p1 = min(args[GROUPS] * per_group, p0 + panels)
+        p1 = min(args[word.GROUPS] * per_group, p0 + panels)
         t0, n = outer % row_blocks * tiles, outer // row_blocks
-        t1 = min(args[PLANES] * oh * per_row, t0 + tiles)
-        images, outputs = args[X] + args[X_OFFSET], args[Y] + args[Y_OFFSET]
-        filters = args[FILTERS] + args[FILTERS_OFFSET] + n * args[FILTERS_IMAGE]
+        t1 = min(args[word.PLANES] * oh * per_row, t0 + tiles)
+        images, outputs = args[word.X] + args[word.X_OFFSET], args[word.Y] + args[word.Y_OFFSET]
+        filters = args[word.FILTERS] + args[word.FILTERS_OFFSET] + n * args[word.FILTERS_IMAGE]
         zeros, block = scratch + 64, scratch + 64 + highest * row_bytes
         aside = block + highest * row_bytes
         table = aside + highest * row_bytes
@@ -128,10 +61,10 @@ def factory(dtype: str) -> Callable:
         at0, row0, group0 = t0 % per_row, t0 // per_row, p0 // per_group
         depth0, row0, first0 = row0 // oh, row0 % oh, (p0 - group0 * per_group) * width
         # the task's pixels [q0, q1)
-        skew, lines, columns, after = count * (first - second), args[LINES], args[LINE_PIXELS], t1 % per_row
+        skew, lines, columns, after = count * (first - second), args[word.LINES], args[word.LINE_PIXELS], t1 % per_row
         q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
         q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
-        lay_out(places, q0, q1 - q0, lines, columns, args[X_PLANE], args[X_ROW], args[X_PIXEL])
+        lay_out(places, q0, q1 - q0, lines, columns, args[word.X_PLANE], args[word.X_ROW], args[word.X_PIXEL])
         line = q0 // columns
         copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
         # without a single tap or channel the blocks still write bias and residual
@@ -142,53 +75,48 @@ def factory(dtype: str) -> Callable:
                 clip = last and clips
                 steps = min(taps, segments - s) * min(part, length - k)
                 s1, k1 = min(segments, s + taps), min(length, k + part)
-                cut(table, s, s1, nh, nw, args[TAP_PLANE], args[TAP_ROW], args[TAP_PIXEL], k, k1)
+                cut(table, s, s1, nh, nw, args[word.TAP_PLANE], args[word.TAP_ROW], args[word.TAP_PIXEL], k, k1)
                 pieces = (s1 - s) * ((k1 - k + longest - 1) // longest)
                 next_at, next_row, next_depth = at0, row0, depth0
-                for t in range(t0, t1, args[TILE_GROUP]):
+                for t in range(t0, t1, args[word.TILE_GROUP]):
                     begin_at, begin_row, begin_depth = next_at, next_row, next_depth
                     group, column = group0, first0
                     for p in range(p0, p1):
-                        if args[FETCH] != 0 and group != held:
-                            held, rows = group, ((q1 - 1) // columns - line) * args[FETCH_STEP] + args[FETCH_EXTENT]
-                            row_step, pixel_step = args[FETCH_ROW], args[FETCH_PIXEL]
-                            high, wide = args[FETCH_ROWS], args[FETCH_PIXELS]
-                            if args[FETCH] == 1:
+                        if args[word.FETCH] != 0 and group != held:
+                            held, rows = group, ((q1 - 1) // columns - line) * args[word.FETCH_STEP] + args[word.FETCH_EXTENT]
+                            row_step, pixel_step = args[word.FETCH_ROW], args[word.FETCH_PIXEL]
+                            high, wide = args[word.FETCH_ROWS], args[word.FETCH_PIXELS]
+                            if args[word.FETCH] == 1:
                                 fetch_group(
-                                    images + n * args[FETCH_IMAGE] + group * args[GROUP_BYTES], copy,
-                                    line * args[FETCH_STEP] - args[FETCH_ABOVE], rows, row_step, pixel_step, high, wide,
-                                    args[FETCH_LEFT], args[FETCH_WIDTH], args[GROUP_BYTES],
+                                    images + n * args[word.FETCH_IMAGE] + group * args[word.GROUP_BYTES], copy,
+                                    line * args[word.FETCH_STEP] - args[word.FETCH_ABOVE], rows, row_step, pixel_step, high, wide,
+                                    args[word.FETCH_LEFT], args[word.FETCH_WIDTH], args[word.GROUP_BYTES],
                                 )  # fmt: skip
                             else:
-                                first_line = images + n * args[FETCH_IMAGE] + line * row_step
-                                fold_rows(first_line, copy, rows, row_step, pixel_step, high, wide, args[FETCH_WIDTH])
+                                first_line = images + n * args[word.FETCH_IMAGE] + line * row_step
+                                fold_rows(first_line, copy, rows, row_step, pixel_step, high, wide, args[word.FETCH_WIDTH])
                         cols, c0 = min(width, each - column), group * each + column
                         vectors = 1 if cols <= lanes else 2
-                        weights = filters + p * args[PANEL_BYTES] + (s * length + k) * row_bytes
+                        weights = filters + p * args[word.PANEL_BYTES] + (s * length + k) * row_bytes
                         base = zeros
-                        if begins and args[BIAS] != 0:
-                            base = args[BIAS] + c0 * size
+                        if begins and args[word.BIAS] != 0:
+                            base = args[word.BIAS] + c0 * size
                         at, row, depth, moved = begin_at, begin_row, begin_depth, True
-                        y_line, r_line = outputs, args[RESIDUAL]
-                        image = copy - line * args[X_ROW]
-                        if args[FETCH] == 0:
-                            image = images + n * args[X_IMAGE] + group * args[GROUP_BYTES]
+                        y_line, r_line = outputs, args[word.RESIDUAL]
+                        image = copy - line * args[word.X_ROW]
+                        if args[word.FETCH] == 0:
+                            image = images + n * args[word.X_IMAGE] + group * args[word.GROUP_BYTES]
                         # the first tiles to use this panel bring the next one to L2, each a share
-                        following, fetch_end = weights + args[PANEL_BYTES], 0
+                        following, fetch_end = weights + args[word.PANEL_BYTES], 0
                         if t == t0:
                             fetch_end = following + steps * row_bytes
-                        left = min(args[TILE_GROUP], t1 - t)
+                        left = min(args[word.TILE_GROUP], t1 - t)
                         while left > 0:
                             if moved:
-                                y_line = outputs + n * args[Y_IMAGE] + depth * args[Y_PLANE] + row * args[Y_ROW] + c0 * size
-                                r_line = (
-                                    args[RESIDUAL]
-                                    + args[R_OFFSET]
-                                    + n * args[R_IMAGE]
-                                    + depth * args[R_PLANE]
-                                    + row * args[R_ROW]
-                                    + c0 * size
-                                )
+                                y_line = outputs + c0 * size
+                                y_line += n * args[word.Y_IMAGE] + depth * args[word.Y_PLANE] + row * args[word.Y_ROW]
+                                r_line = args[word.RESIDUAL] + args[word.R_OFFSET] + c0 * size
+                                r_line += n * args[word.R_IMAGE] + depth * args[word.R_PLANE] + row * args[word.R_ROW]
                             # a run of tiles of one height in one row
                             height, col, run = first, at * first, min(left, count - at)
                             if at >= count:
@@ -196,12 +124,12 @@ def factory(dtype: str) -> Callable:
                             place, y = places + ((depth * oh + row) * ow + col - q0) * 8, y_line + col * y_col
                             x = image
                             if not crossing:
-                                x += depth * args[X_PLANE] + row * args[X_ROW] + col * args[X_PIXEL]
+                                x += depth * args[word.X_PLANE] + row * args[word.X_ROW] + col * args[word.X_PIXEL]
                             start, start_row, common, out, out_row = y, y_col, base, y, y_col
                             if begins:
                                 start, start_row = 0, 0
-                                if args[RESIDUAL] != 0:
-                                    start, start_row = r_line + col * args[R_PIXEL], args[R_PIXEL]
+                                if args[word.RESIDUAL] != 0:
+                                    start, start_row = r_line + col * args[word.R_PIXEL], args[word.R_PIXEL]
                             if cols < vectors * lanes:
                                 run = 1
                                 gather(start if start != 0 else zeros, start_row, base, block, height, cols)
@@ -219,7 +147,7 @@ def factory(dtype: str) -> Callable:
                                      clip, zeros, aside)  # fmt: skip
                                 place, done = place + rows * 8, done + rows
                                 if not crossing:
-                                    x += rows * args[X_PIXEL]
+                                    x += rows * args[word.X_PIXEL]
                             following += run * steps * fetched
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)
@@ -231,12 +159,12 @@ def factory(dtype: str) -> Callable:
                                 if row == oh:
                                     row, depth = 0, depth + 1
                         next_at, next_row, next_depth = at, row, depth
-                        if last and args[EPILOGUE] != 0:
+                        if last and args[word.EPILOGUE] != 0:
                             begin = begin_at * first if begin_at <= count else begin_at * second + skew
                             stop = at * first if at <= count else at * second + skew
                             pixel = (begin_depth * oh + begin_row) * ow + begin
                             end = (depth * oh + row) * ow + stop
-                            finish(args[EPILOGUE], args[EPILOGUE_BLOCK], scratch, n, pixel, end - pixel, c0, cols)
+                            finish(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], scratch, n, pixel, end - pixel, c0, cols)
                         column += width
                         if column >= each:
                             column, group = 0, group + 1
@@ -288,7 +216,7 @@ def _tables(size: int) -> tuple[Callable, Callable]:
     from . import simd
     from .subroutine import subroutine
 
-    longest, words = PART, simd.block
+    longest, words = word.PART, simd.block
 
     @subroutine
     def cut(table, first, after, rows, columns, plane_step, row_step, step, begin, end):

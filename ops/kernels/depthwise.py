@@ -18,58 +18,7 @@ from math import prod
 import numpy as np
 
 from . import depthwisetile, target
-from .depthwisewords import (
-    APART_PIXEL,
-    APART_PLANE,
-    APART_ROW,
-    BEFORE_PIXELS,
-    BEFORE_PLANES,
-    BEFORE_ROWS,
-    BIAS,
-    CHANNELS,
-    CHUNK,
-    CHUNKS,
-    EPILOGUE,
-    EPILOGUE_BLOCK,
-    FILTERS,
-    HIGH,
-    LOW,
-    OUT_PIXELS,
-    OUT_PLANES,
-    OUT_ROWS,
-    PIXELS,
-    PLANES,
-    R_IMAGE,
-    R_PIXEL,
-    R_PLANE,
-    R_ROW,
-    RESIDUAL,
-    ROW_BLOCKS,
-    ROWS,
-    STEP_PIXEL,
-    STEP_PLANE,
-    STEP_ROW,
-    STRIP,
-    TAP_PIXELS,
-    TAP_PLANES,
-    TAP_ROWS,
-    TASK_ROWS,
-    TILE_BLOCK,
-    TILE_KERNEL,
-    TILE_PIXELS,
-    TILE_ROWS,
-    WORDS,
-    X_IMAGE,
-    X_PIXEL,
-    X_PLANE,
-    X_ROW,
-    Y_IMAGE,
-    Y_PIXEL,
-    Y_PLANE,
-    Y_ROW,
-    X,
-    Y,
-)  # fmt: skip
+from . import depthwisewords as word
 from .image import SIZES, Alloc, Image, Opaque, channels_last, triple
 from .launch import Address, Block, Launch
 from .padcopy import pad_copy
@@ -183,7 +132,7 @@ def depthwise(
             address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
             c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
             strip, *_unrolled(dtype, weights.kernel, steps, dils, (x3, y3, r3), (low, high)))  # fmt: skip
-    assert len(args) == WORDS
+    assert len(args) == word.WORDS
     kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype)
     moved = size * (n * c * (x3.pixels + y3.pixels)) + filters
     return [*first, Launch(kernel, args, n * od * row_blocks * chunks, 128, label, flops, moved), *last]
@@ -262,13 +211,13 @@ def factory(dtype: str) -> Callable:
     words, call_kernel = simd.block, simd.call_kernel
 
     def kernel(args, task, scratch):
-        c, d, h, w = args[CHANNELS], args[PLANES], args[ROWS], args[PIXELS]
-        od, oh, ow = args[OUT_PLANES], args[OUT_ROWS], args[OUT_PIXELS]
-        kd, kh, kw = args[TAP_PLANES], args[TAP_ROWS], args[TAP_PIXELS]
-        sd, sh, sw = args[STEP_PLANE], args[STEP_ROW], args[STEP_PIXEL]
-        dd, dh, dw = args[APART_PLANE], args[APART_ROW], args[APART_PIXEL]
-        bd, bh, bw = args[BEFORE_PLANES], args[BEFORE_ROWS], args[BEFORE_PIXELS]
-        rows, row_blocks, chunk, chunks = args[TASK_ROWS], args[ROW_BLOCKS], args[CHUNK], args[CHUNKS]
+        c, d, h, w = args[word.CHANNELS], args[word.PLANES], args[word.ROWS], args[word.PIXELS]
+        od, oh, ow = args[word.OUT_PLANES], args[word.OUT_ROWS], args[word.OUT_PIXELS]
+        kd, kh, kw = args[word.TAP_PLANES], args[word.TAP_ROWS], args[word.TAP_PIXELS]
+        sd, sh, sw = args[word.STEP_PLANE], args[word.STEP_ROW], args[word.STEP_PIXEL]
+        dd, dh, dw = args[word.APART_PLANE], args[word.APART_ROW], args[word.APART_PIXEL]
+        bd, bh, bw = args[word.BEFORE_PLANES], args[word.BEFORE_ROWS], args[word.BEFORE_PIXELS]
+        rows, row_blocks, chunk, chunks = args[word.TASK_ROWS], args[word.ROW_BLOCKS], args[word.CHUNK], args[word.CHUNKS]
         c0, outer = task % chunks * chunk, task // chunks
         block, outer = outer % row_blocks, outer // row_blocks
         depth, n = outer % od, outer // od
@@ -280,26 +229,27 @@ def factory(dtype: str) -> Callable:
         after = max(inside, min(ow, (w - 1 + bw - (kw - 1) * dw) // sw + 1))
         at_d = depth * sd - bd
         d0, d1 = max(0, -(at_d // dd)), min(kd, (d - 1 - at_d) // dd + 1)
-        tap, bias, across = lanes * weight, args[BIAS] + c0 * weight if args[BIAS] != 0 else 0, sw * args[X_PIXEL]
+        tap, bias, across = lanes * weight, args[word.BIAS] + c0 * weight if args[word.BIAS] != 0 else 0, sw * args[word.X_PIXEL]
         vector = kd * kh * kw * tap  # bytes of the filters of one vector of channels
-        row, stop, strip, begin = block * rows, min(oh, block * rows + rows), args[STRIP], 0
+        row, stop, strip, begin = block * rows, min(oh, block * rows + rows), args[word.STRIP], 0
         # strips have as many columns inside the image, the last one more
         end = inside + strip if after - inside >= 2 * strip else ow
         while begin < ow:
             at_h = row * sh - bh
             h0, h1 = max(0, -(at_h // dh)), min(kh, (h - 1 - at_h) // dh + 1)
-            x = args[X] + n * args[X_IMAGE] + (at_d + d0 * dd) * args[X_PLANE] + (at_h + h0 * dh) * args[X_ROW] + c0 * size
-            filters = args[FILTERS] + c0 // lanes * vector + (d0 * kh + h0) * kw * tap
-            y = args[Y] + n * args[Y_IMAGE] + depth * args[Y_PLANE] + row * args[Y_ROW] + c0 * size
-            r = args[RESIDUAL]
+            x = (args[word.X] + n * args[word.X_IMAGE] + (at_d + d0 * dd) * args[word.X_PLANE]
+                 + (at_h + h0 * dh) * args[word.X_ROW] + c0 * size)  # fmt: skip
+            filters = args[word.FILTERS] + c0 // lanes * vector + (d0 * kh + h0) * kw * tap
+            y = args[word.Y] + n * args[word.Y_IMAGE] + depth * args[word.Y_PLANE] + row * args[word.Y_ROW] + c0 * size
+            r = args[word.RESIDUAL]
             if r != 0:
-                r += n * args[R_IMAGE] + depth * args[R_PLANE] + row * args[R_ROW] + c0 * size
+                r += n * args[word.R_IMAGE] + depth * args[word.R_PLANE] + row * args[word.R_ROW] + c0 * size
             nd, nh, col, high = d1 - d0, h1 - h0, begin, 1
             # two rows with every tap inside the image
-            if args[TILE_ROWS] != 1 and stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
+            if args[word.TILE_ROWS] != 1 and stop - row >= 2 and h0 == 0 and at_h + sh + (kh - 1) * dh < h:
                 high = 2
-            whole = nd == kd and nh == kh and high == args[TILE_ROWS]
-            broad = args[TILE_PIXELS] if whole and after - inside >= args[TILE_PIXELS] else 4
+            whole = nd == kd and nh == kh and high == args[word.TILE_ROWS]
+            broad = args[word.TILE_PIXELS] if whole and after - inside >= args[word.TILE_PIXELS] else 4
             while col < end:
                 w0, w1, pixels = 0, kw, 1
                 if col < inside or col >= after:
@@ -307,38 +257,39 @@ def factory(dtype: str) -> Callable:
                     w0, w1 = max(0, -(at_w // dw)), min(kw, (w - 1 - at_w) // dw + 1)
                 elif after - inside >= broad:
                     pixels, col = broad, min(col, min(end, after) - broad)
-                xt, ft, yt = x + (col * sw - bw + w0 * dw) * args[X_PIXEL], filters + w0 * tap, y + col * args[Y_PIXEL]
-                rt = r + col * args[R_PIXEL] if r != 0 else 0
-                if whole and pixels == args[TILE_PIXELS]:
+                xt, ft, yt = x + (col * sw - bw + w0 * dw) * args[word.X_PIXEL], filters + w0 * tap, y + col * args[word.Y_PIXEL]
+                rt = r + col * args[word.R_PIXEL] if r != 0 else 0
+                if whole and pixels == args[word.TILE_PIXELS]:
                     tile = words(scratch + 64)
                     tile[0], tile[1], tile[2], tile[3], tile[4], tile[5] = xt, ft, bias, yt, rt, left
-                    call_kernel(args[TILE_KERNEL], args[TILE_BLOCK], vectors, scratch)
+                    call_kernel(args[word.TILE_KERNEL], args[word.TILE_BLOCK], vectors, scratch)
                 elif high == 2 and pixels == 1:
-                    two(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, sh * args[X_ROW], args[Y_ROW], args[R_ROW])
+                    two(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors,
+                        sh * args[word.X_ROW], args[word.Y_ROW], args[word.R_ROW])  # fmt: skip
                 elif pixels == 1:
                     one(args, xt, ft, bias, yt, rt, nd, nh, w1 - w0, vectors, 0, 0, 0)
                 else:
                     for i in range(high):
-                        ri = rt + i * args[R_ROW] if r != 0 else 0
-                        xi, yi = xt + i * sh * args[X_ROW], yt + i * args[Y_ROW]
-                        four(args, xi, ft, bias, yi, ri, nd, nh, kw, vectors, across, args[Y_PIXEL], args[R_PIXEL])
-                if left > 0 and not (whole and pixels == args[TILE_PIXELS]):
+                        ri = rt + i * args[word.R_ROW] if r != 0 else 0
+                        xi, yi = xt + i * sh * args[word.X_ROW], yt + i * args[word.Y_ROW]
+                        four(args, xi, ft, bias, yi, ri, nd, nh, kw, vectors, across, args[word.Y_PIXEL], args[word.R_PIXEL])
+                if left > 0 and not (whole and pixels == args[word.TILE_PIXELS]):
                     xt, ft, yt = xt + rest * size, ft + vectors * vector, yt + rest * size
                     rt = rt + rest * size if r != 0 else 0
                     to = bias + rest * weight if bias != 0 else 0
                     for i in range(high):
-                        ri = rt + i * args[R_ROW] if r != 0 else 0
-                        xi, yi = xt + i * sh * args[X_ROW], yt + i * args[Y_ROW]
+                        ri = rt + i * args[word.R_ROW] if r != 0 else 0
+                        xi, yi = xt + i * sh * args[word.X_ROW], yt + i * args[word.Y_ROW]
                         if pixels == 4:
-                            part(args, xi, ft, to, yi, ri, nd, nh, kw, left, across, args[Y_PIXEL], args[R_PIXEL])
+                            part(args, xi, ft, to, yi, ri, nd, nh, kw, left, across, args[word.Y_PIXEL], args[word.R_PIXEL])
                         else:
                             edge(args, xi, ft, to, yi, ri, nd, nh, w1 - w0, left, 0, 0, 0)
                 col += pixels
-            for i in range(high if args[EPILOGUE] != 0 else 0):
+            for i in range(high if args[word.EPILOGUE] != 0 else 0):
                 where = words(scratch)
                 where[0], where[1], where[2] = n, 0, (depth * oh + row + i) * ow + begin
                 where[3], where[4], where[5] = end - begin, c0, cols
-                call_kernel(args[EPILOGUE], args[EPILOGUE_BLOCK], 0, scratch)
+                call_kernel(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], 0, scratch)
             row += high
             if row == stop:
                 row, begin, end = block * rows, end, end + strip
@@ -360,17 +311,17 @@ def _tile(dtype: str, lanes: int, pixels: int, wide: int) -> Callable:
     weight = "f64" if dtype == "f64" else "f32"
 
     def body(code, block, x, filters, bias, y, residual, nd, nh, nw, count, pixel, out, other):
-        argument = [code.argument(block, i) for i in range(WORDS)]
+        argument = [code.argument(block, i) for i in range(word.WORDS)]
         tap_size = code.word(lanes * SIZES[weight])
         # bytes of the filters of one vector of channels
-        vector = tap_size * argument[TAP_PLANES] * argument[TAP_ROWS] * argument[TAP_PIXELS]
+        vector = tap_size * argument[word.TAP_PLANES] * argument[word.TAP_ROWS] * argument[word.TAP_PIXELS]
         # from one tap to the next: bytes in the image and in the filters
         steps = [
-            (argument[X_PLANE] * argument[APART_PLANE], tap_size * argument[TAP_PIXELS] * argument[TAP_ROWS]),
-            (argument[X_ROW] * argument[APART_ROW], tap_size * argument[TAP_PIXELS]),
-            (argument[X_PIXEL] * argument[APART_PIXEL], tap_size),
+            (argument[word.X_PLANE] * argument[word.APART_PLANE], tap_size * argument[word.TAP_PIXELS] * argument[word.TAP_ROWS]),
+            (argument[word.X_ROW] * argument[word.APART_ROW], tap_size * argument[word.TAP_PIXELS]),
+            (argument[word.X_PIXEL] * argument[word.APART_PIXEL], tap_size),
         ]
-        low, high = code.number(argument[LOW]), code.number(argument[HIGH])
+        low, high = code.number(argument[word.LOW]), code.number(argument[word.HIGH])
         left, step = None if wide else count, lanes * code.size
 
         def group(first, vectors):
