@@ -1,7 +1,7 @@
 """Code generation: the description of one fused loop (`loopcode.py`) -> Python source that defines its kernel.
 
 Which pass over a row computes what is decided in `schedule.py`; here it is written out, over vectors of LANES elements
-(`ops/kernels/simd.py`).
+(`ops/kernels/simd.py`). Where values lie, and how they are loaded and stored, is in `loopmemory.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from functools import lru_cache
 
 from ..ops.kernels.spec import KernelSpec, generated
 from ..ops.primitives import Fold
-from .loopcode import SIZES_AT, Access, LoopCode, Shape, Statement, is_dear
+from .loopcode import SIZES_AT, Access, LoopCode, Shape, Statement, is_dear, register_of, size_of
+from .loopmemory import RESERVED, LoopMemory
 from .schedule import Schedule
 
-# bytes at the start of a thread's scratch: the epilogue's coordinates, and half a page more, so that loads do not wait
-# for stores of neighbouring elements whose addresses look alike in their low 12 bits (tensors begin at pages)
-RESERVED = 64 + 2048
-LINE = 64  # bytes of a cache line
 BLOCK = 512  # elements of a staged row that all passes go over before the next ones
 AHEAD_ROWS = 8  # by which work on scores does
 AHEAD = 1024  # bytes by which a single pass prefetches
@@ -66,6 +63,7 @@ def generate(code: LoopCode, lanes: int) -> Generated:
 class _Writer:
     def __init__(self, code: LoopCode) -> None:
         self.code, self.schedule = code, Schedule(code)
+        self.memory = LoopMemory(code, self.schedule)
         self.lines: list[str] = ["def kernel(args, task, scratch):"]
         self.column = code.shape is Shape.COLUMN
 
@@ -103,7 +101,8 @@ class _Writer:
         self.put(1, "for row in range(first_row, last_row):")
         for i in range(count):
             self.put(2, f"p{i} = at[{i}]")
-        self._far_outputs(2)
+        for line in self.memory.begin_row():
+            self.put(2, line)
         if self.schedule.is_staged:
             self.put(2, f"for lo in range(begin, end, {BLOCK}):")
             self.put(3, f"hi = min(lo + {BLOCK}, end)")
@@ -115,15 +114,6 @@ class _Writer:
             self.put(1, "if far != 0:")
             self.put(2, "fence()")
 
-    def _far_outputs(self, depth: int) -> None:
-        """Whether this row's results are streamed, which takes lines that begin where the row does, and what waits where."""
-        for i in sorted(self.schedule.streamed):
-            self.put(depth, f"far{i} = far if p{i} % {LINE} == 0 else 0")
-        for name, i in self.schedule.in_output.items():
-            if i in self.schedule.streamed:
-                size = _size(self.code.operands[i].dtype)
-                self.put(depth, f"w{i} = {self._scratch_row(name)} - lo * {size} if far{i} != 0 else p{i}")
-
     def _tile(self) -> None:
         """A block of rows and columns that the scratch names."""
         code = self.code
@@ -133,7 +123,7 @@ class _Writer:
         for i, operand in enumerate(code.operands):
             at = code.place(i)
             self.put(1, f"t{i}, r{i} = args[{at + 1 + code.rank}], args[{at + code.rank}]")
-            step = {Access.UNIT: f"{_size(operand.dtype)}", Access.ZERO: "0"}.get(operand.access, f"t{i}")
+            step = {Access.UNIT: f"{size_of(operand.dtype)}", Access.ZERO: "0"}.get(operand.access, f"t{i}")
             terms = [f"tile[{word}] * args[{at + 1 + d}]" for d, word in enumerate((*leads, first))]
             start = f"args[{at}] + {' + '.join(terms)} + tile[{column}] * {step}"
             self.put(1, f"p{i} = {'tile[7]' if operand.local else start}")
@@ -152,7 +142,7 @@ class _Writer:
             self.put(2, "for row in range(rows):")
             for i, operand in enumerate(self.code.operands):
                 if operand.access is Access.ZERO:
-                    self.put(3, f"x{i} = {self._load(i, f'p{i}', '')}")
+                    self.put(3, f"x{i} = {self.memory.operand(i, '')}")
                 elif operand.access is Access.UNIT and not operand.local:  # rows lie pages apart
                     self.put(3, f"prefetch_{operand.dtype}(p{i} + {AHEAD_ROWS} * r{i})")
             self._elements(3, 0, count)
@@ -167,7 +157,7 @@ class _Writer:
         code, schedule = self.code, self.schedule
         for i, operand in enumerate(code.operands):
             if self._is_read(i) and (operand.row or operand.access is Access.ZERO):
-                self.put(depth, f"x{i} = splat_{_register(operand.dtype)}(load_one_{operand.dtype}(p{i}))")
+                self.put(depth, f"x{i} = splat_{register_of(operand.dtype)}(load_one_{operand.dtype}(p{i}))")
         for k in range(schedule.passes):
             self._row_statements(depth, k)
             self._start_folds(depth, k)
@@ -200,7 +190,7 @@ class _Writer:
     def _prefetch(self, depth: int, ahead: list[int]) -> None:
         for i in ahead:
             dtype = self.code.operands[i].dtype
-            self.put(depth + 1, f"prefetch_{dtype}(n{i} + j * {_size(dtype)})")
+            self.put(depth + 1, f"prefetch_{dtype}(n{i} + j * {size_of(dtype)})")
 
     def _column_body(self, depth: int) -> None:
         """One row of vectors: for each vector of neighbouring rows its passes over the folded dimension."""
@@ -214,7 +204,7 @@ class _Writer:
     def _column_passes(self, depth: int, count: str) -> None:
         for i, operand in enumerate(self.code.operands):
             if self._is_read(i) and operand.row:
-                self.put(depth, f"x{i} = {self._load(i, f'p{i}', count)}")
+                self.put(depth, f"x{i} = {self.memory.operand(i, count)}")
         for k in range(self.schedule.passes):
             self._row_statements(depth, k, count)
             self._start_folds(depth, k)
@@ -232,7 +222,7 @@ class _Writer:
         for i, value in self.code.stores:
             if self.code.operands[i].row and self.schedule.level.get(value, 0) == k:
                 if self.column:
-                    self._store(depth, i, value, f"p{i}", count)
+                    self.put(depth, self.memory.result(i, value, count))
                 else:
                     self.put(depth, f"store_{self.code.operands[i].dtype}(p{i}, first({value}))")
 
@@ -244,10 +234,10 @@ class _Writer:
             self._evaluate(depth, name, k, count, done)
         for name in schedule.saved:
             if schedule.level[name] == k:
-                self._save(depth, name, count)
+                self.put(depth, self.memory.save(name, count))
         for i, value in self.code.stores:
             if not self.code.operands[i].row and schedule.level.get(value, 0) == k:
-                self._store(depth, i, value, self._address(i), count, streamed=i in schedule.streamed)
+                self.put(depth, self.memory.result(i, value, count))
         for s in self.schedule.folds(k):
             self._fold(depth, s, count)
 
@@ -258,75 +248,20 @@ class _Writer:
         if name[0] == "x":
             operand = self.code.operands[int(name[1:])]
             if not operand.row and (self.column or operand.access is not Access.ZERO):
-                self.put(depth, f"{name} = {self._load(int(name[1:]), self._address(int(name[1:])), count)}")
+                self.put(depth, f"{name} = {self.memory.operand(int(name[1:]), count)}")
             return
         s = self.schedule.by_target[name]
         if s.row or s.fold:
             return
         if name in self.schedule.saved and self.schedule.level[name] < k:
-            self.put(depth, f"{name} = {self._saved(name, count)}")
+            self.put(depth, f"{name} = {self.memory.saved(name, count)}")
             return
         for a in s.args:
             self._evaluate(depth, a, k, count, done)
         self.put(depth, f"{name} = {_substitute(s)}")
 
-    # -- memory
     def _is_read(self, i: int) -> bool:
         return any(f"x{i}" in s.args for s in self.code.statements) or any(v == f"x{i}" for _, v in self.code.stores)
-
-    def _address(self, i: int) -> str:
-        return f"p{i} + r * f{i}" if self.column else f"p{i}"
-
-    def _save(self, depth: int, name: str, count: str) -> None:
-        if name in self.schedule.in_output:
-            i = self.schedule.in_output[name]
-            self._store(depth, i, name, self._waiting(i), count)
-        else:
-            self.put(depth, f"store_{self.schedule.by_target[name].dtype}({self._scratch_place(name)}, {name})")
-
-    def _saved(self, name: str, count: str) -> str:
-        if name in self.schedule.in_output:
-            i = self.schedule.in_output[name]
-            return self._load(i, self._waiting(i), count)
-        return f"load_{self.schedule.by_target[name].dtype}({self._scratch_place(name)})"
-
-    def _scratch_place(self, name: str) -> str:
-        """Where a value of this vector waits: dense in a region for rows of elements of 8 bytes."""
-        size = _size(self.schedule.by_target[name].dtype)
-        if self.column:
-            return f"scratch + {RESERVED} + ({self.schedule.in_scratch.index(name)} * fold_size * 8 + r * {size}) * LANES"
-        return f"{self._scratch_row(name)} + (j - lo) * {size}"
-
-    def _scratch_row(self, name: str) -> str:
-        return f"scratch + {RESERVED} + {self.schedule.in_scratch_at_most.index(name)} * ((hi - lo + LANES) * 8)"
-
-    def _waiting(self, i: int) -> str:
-        """Where a value waits that output i has room for."""
-        return f"w{i}" if i in self.schedule.streamed else self._address(i)
-
-    def _load(self, i: int, base: str, count: str) -> str:
-        operand = self.code.operands[i]
-        d = operand.dtype
-        count = "" if operand.local else count
-        if operand.access is Access.ZERO:
-            return f"splat_{_register(d)}(load_one_{d}({base}))"
-        if operand.access is Access.STRIDED:
-            return f"load_strided_{d}({base} + j * t{i}, t{i}, {count or 'LANES'})"
-        place = f"{base} + j * {_size(d)}"
-        return f"load_first_{d}({place}, {count})" if count else f"load_{d}({place})"
-
-    def _store(self, depth: int, i: int, value: str, base: str, count: str, streamed: bool = False) -> None:
-        operand = self.code.operands[i]
-        d = operand.dtype
-        count = "" if operand.local else count
-        if operand.access is Access.STRIDED:
-            self.put(depth, f"store_strided_{d}({base} + j * t{i}, t{i}, {value}, {count or 'LANES'})")
-            return
-        place = f"{base} + j * {_size(d)}"
-        if count:
-            self.put(depth, f"store_first_{d}({place}, {value}, {count})")
-        else:
-            self.put(depth, f"stream_{d}({place}, {value}, far{i})" if streamed else f"store_{d}({place}, {value})")
 
     # -- reductions
     def _start_folds(self, depth: int, k: int) -> None:
@@ -339,7 +274,7 @@ class _Writer:
     def _fold_type(self, s: Statement) -> str:
         name = s.args[0]
         if name[0] == "x":
-            return _register(self.code.operands[int(name[1:])].dtype)
+            return register_of(self.code.operands[int(name[1:])].dtype)
         if name[0] == "s":
             return self.code.scalars[int(name[1:])]
         return self.schedule.by_target[name].dtype
@@ -396,14 +331,6 @@ class _Writer:
 
 def _substitute(s: Statement) -> str:
     return re.sub(r"\b[a-z]\b", lambda m: s.args[ord(m.group()) - ord("a")], s.text)
-
-
-def _register(dtype: str) -> str:
-    return "f32" if dtype in ("f16", "bf16") else dtype
-
-
-def _size(dtype: str) -> int:
-    return 1 if dtype == "b1" else 2 if dtype in ("f16", "bf16") else int(dtype[1:]) // 8
 
 
 def _identity(fold: Fold, kind: str) -> str:

@@ -126,6 +126,16 @@ def is_dear(text: str) -> bool:
     return bool(_DEAR.search(text))
 
 
+def register_of(dtype: str) -> str:
+    """The type in registers of elements in memory."""
+    return "f32" if dtype in ("f16", "bf16") else dtype
+
+
+def size_of(dtype: str) -> int:
+    """Bytes of an element in memory."""
+    return 1 if dtype == "b1" else 2 if dtype in ("f16", "bf16") else int(dtype[1:]) // 8
+
+
 def outer_rank(dims: int) -> int:
     """The rank class for a number of outer dimensions.
 

@@ -22,8 +22,9 @@ from ..ops.kernels.launch import Launch
 from ..ops.kernels.sizes import Size, alike, deferred, is_open, least, now
 from ..ops.kernels.spec import KernelSpec
 from ..ops.primitives import Layout, Map, Reduce, Tensor
-from .codegen import LINE, generate
+from .codegen import generate
 from .loopcode import Access, LoopCode, Operand, Shape, Statement, is_dear, outer_rank
+from .loopmemory import LINE
 
 # elements of work, weighted by their cost, that are worth a task of their own
 TASK_WORK = 1 << 14
