@@ -30,8 +30,8 @@ from .loopmemory import LINE
 TASK_WORK = 1 << 14
 # elements from which vectors have to suit the length of a row; for fewer, other ones cost some microseconds at most
 MANY = 1 << 13
-# bytes of an output that caches do not keep until it is read
-FAR = 1 << 24
+# bytes of an output that caches do not keep until it is read: half of the last one
+FAR = target.last_cache() // 2 or 1 << 24
 Dims = tuple[int, ...]
 
 

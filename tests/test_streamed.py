@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import onnx.parser
 import pytest
 
 import jitrt as ort
 from jitrt.fusion import loops
+from jitrt.ops.kernels import target
 
 SOFTMAX = "y = Softmax <axis = -1> (x)"
 BODIES = {
@@ -90,3 +94,27 @@ def test_only_large_results_are_streamed(rows, far):
     made, x = session(SOFTMAX), np.zeros((rows, 1024), np.float32)
     assert np.unique(made.run(None, {"x": x})[0]) == [np.float32(1 / 1024)]
     assert made.get_plan({"x": x}).steps[0].args[6] == far
+
+
+@pytest.mark.parametrize(
+    ("caches", "expected"),
+    [
+        ([(1, "32K"), (1, "48K"), (2, "512K"), (3, "32768K")], 32 << 20),
+        ([(1, "48K"), (1, "64K"), (2, "1024K")], 1 << 20),
+        ([(1, "32K"), (1, "32K")], 0),
+        ([(1, "32K"), (3, "unknown")], 0),
+        ([], 0),
+    ],
+)
+def test_the_last_cache_is_the_highest_that_the_system_names_behind_the_first_level(caches, expected, tmp_path: Path):
+    cpu = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    for i, (level, size) in enumerate(caches):
+        place = tmp_path / f"cpu{cpu}" / "cache" / f"index{i}"
+        place.mkdir(parents=True)
+        (place / "level").write_text(f"{level}\n")
+        (place / "size").write_text(f"{size}\n")
+    assert target.last_cache.__wrapped__(tmp_path) == expected
+
+
+def test_half_of_the_last_cache_decides_what_is_far():
+    assert (target.last_cache() // 2 or 1 << 24) == loops.FAR

@@ -82,6 +82,20 @@ def machine():
     return triple.create_target_machine(cpu=name, features=features, opt=3, reloc="pic", codemodel="small", jit=True)
 
 
+@lru_cache(maxsize=1)
+def last_cache(system: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Bytes of the last cache before memory of a CPU that this process may use, as Linux says; 0: it names none behind L1."""
+    try:
+        mine = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        last = max((system / f"cpu{mine}" / "cache").glob("index*"))  # they are in the order of their levels
+        if int((last / "level").read_text()) < 2:
+            return 0
+        size = (last / "size").read_text().strip()
+        return int(size.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return 0
+
+
 def _asked_for() -> tuple[str, str] | None:
     """What the environment says instead of the CPU; features of the host's only if it names the host."""
     name, features = os.environ.get("NUMBA_CPU_NAME") or None, os.environ.get("NUMBA_CPU_FEATURES")
