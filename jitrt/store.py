@@ -43,6 +43,7 @@ class Store:
         self.directory, self.limit = directory, limit
         self.addresses: dict[str, int] = {}
         self.compiling = Compiling(self._compile, self._write, workers)
+        self._spare: set[str] = set()  # keys of what plans have had to spare so far
         self._usable: bool | None = None
         self._size: int | None = None
 
@@ -60,16 +61,23 @@ class Store:
     def prepare(self, specs: Iterable[KernelSpec], progress: Progress | None = None, spare: Iterable[KernelSpec] = ()) -> None:
         """Make kernels ready; `progress` is told of each one that has to be compiled (done, of how many, name).
 
-        Those to spare are compiled by workers when these are done, if there are workers; else now.
+        Those to spare are compiled by workers when these are done, if there are workers; else now. Workers are told of each once.
         """
         if self.compiling.limit:
-            self.compiling.announce_spare(self._missing(spare))
+            new = [spec for spec in spare if spec.key not in self._spare]
+            self._spare.update(spec.key for spec in new)
+            self.compiling.announce_spare(self._missing(new))
         else:
             specs = [*specs, *spare]
         missing = self._missing(specs)
         self.compiling.finish(missing, progress)
         for spec in missing:
             self.addresses[spec.key] = loader.load(self.compiling.made[spec.key])
+
+    def reset(self) -> None:
+        """In the child of a fork: threads that compile, or hold a lock, do not exist there."""
+        self.compiling.reset()
+        self._spare.clear()
 
     def _missing(self, specs: Iterable[KernelSpec]) -> list[KernelSpec]:
         """Those of the kernels that are neither in memory nor on disk."""
@@ -245,10 +253,5 @@ def _allowed_workers() -> int:
     return int(chosen) if chosen.isdecimal() else min(default_threads() - 1, MOST_WORKERS)
 
 
-def _after_fork() -> None:
-    """Threads that compile, or hold a lock, do not exist in the child."""
-    store().compiling.reset()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=lambda: store().reset())

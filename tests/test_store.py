@@ -223,6 +223,27 @@ def test_progress_is_told_of_what_is_compiled_only(filled):
     assert told == [(0, 2, "answer1"), (1, 2, "answer2"), (2, 2, "")]
 
 
+def test_kernels_to_spare_are_looked_for_on_disk_once_and_found_when_they_are_needed(filled, compiled, monkeypatch):
+    store, looked, read = Store(filled.parent, workers=1), [], Store._read
+
+    def noted(self: Store, spec: KernelSpec) -> bytes | None:
+        looked.append(spec.name)
+        return read(self, spec)
+
+    monkeypatch.setattr(Store, "_read", noted)
+    for _ in range(3):
+        store.prepare([], spare=[kernel(7), kernel(8)])
+    assert looked == ["answer7", "answer8"]
+    store.prepare([], spare=[kernel(8), kernel(9)])
+    assert looked == ["answer7", "answer8", "answer9"]
+    assert compiled == []
+    assert [answer(store, kernel(n)) for n in (7, 8, 9)] == [7, 8, 9]
+    assert compiled == ["answer8", "answer9"]
+    store.reset()
+    store.prepare([], spare=[kernel(9), kernel(10)])
+    assert looked[-1] == "answer10"
+
+
 PROGRAM = textwrap.dedent("""
     import sys, jitrt, numpy as np, onnx.parser
     model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 20]> g (float[N, 40] x) => (float[N, 40] y)'
