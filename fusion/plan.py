@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,6 +110,11 @@ class Tensor:
     ref: Ref
     in_place: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return prod(self.shape) * self.dtype.itemsize
+
     def __str__(self) -> str:
         return f"{self.name}: {'string' if self.dtype == object else self.dtype}[{','.join(map(str, self.shape))}]"
 
@@ -121,6 +127,11 @@ class Numbers:
     dtype: np.dtype
     shape: tuple[int, ...]
     elements: tuple[int | Size, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return prod(self.shape) * self.dtype.itemsize
 
     def array(self) -> np.ndarray:
         """A new array of them; no size is open any more."""

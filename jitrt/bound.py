@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from .cache import Cache, counts, with_caches
-from .engine import Engine, Entry, Program, owned
+from .engine import Engine, owned
 from .errors import InvalidArgument
 from .fusion.bindings import Binding
 from .fusion.graph import TensorType
 from .fusion.plan import Space, Tensor
+from .program import Entry, Program
 
 Arrays = dict[str, np.ndarray]
 Spans = list[tuple[int, int, str]]  # addresses of an array's first byte and of the one after the last, and its name

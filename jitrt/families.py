@@ -26,7 +26,7 @@ from .ops.kernels.sizes import opened
 from .ops.kernels.symbols import LEAST, Fixed, Symbols
 
 if TYPE_CHECKING:
-    from .engine import Entry
+    from .program import Entry
 
 OTHERS = 2  # values of a size, besides the first one
 MOST_PLANS = 16  # with open sizes, of one family

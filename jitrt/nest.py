@@ -7,12 +7,11 @@ own memory (a table of addresses, two buffers a state, an arena) belongs to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fusion.plan import HostStep, Numbers, Space, Step, Tensor
+from .fusion.plan import HostStep, Space, Step, Tensor
 from .memory import DATA_OFFSET, Arena
 from .ops.iteration import AT_ONCE
 from .ops.kernels import nest as words
@@ -20,7 +19,8 @@ from .ops.kernels import repeat
 from .ops.kernels.replay import FAULT
 from .ops.kernels.spec import handwritten
 from .pool import KERNEL, REPLAY
-from .repeat import REPEAT, Turn, Words
+from .repeat import REPEAT, Words
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .executor import Context, Executor, KernelFault
@@ -73,7 +73,7 @@ class Nested:
         written += [(data + 8 * slot, *self._source(name)) for slot, name in enumerate(turn.inputs) if slot != turn.counter]
         written += [(data + 8 * turn.count, 0, 0), (self.address + 8 * words.COUNT, *self._source(""))]
         names = [name for name, _ in self.step.nest.roles.states[1:]]
-        results = [(data + 8 * turn.inputs.index(name), *self._place(x), _nbytes(x)) for name, x in zip(names, self.step.outputs)]
+        results = [(data + 8 * turn.inputs.index(name), *self._place(x), x.nbytes) for name, x in zip(names, self.step.outputs)]
         self.tables = [np.array(table, np.int64) for table in (written, results)]
         for at, table in zip((words.WRITTEN, words.RESULTS), self.tables):
             block[at], block[at + 1] = table.ctypes.data, len(table)
@@ -91,7 +91,7 @@ class Nested:
     def run_with_rows(self, count: int) -> list[np.ndarray]:
         """Run so many iterations, or as many as the condition allows, and give their rows; nothing: it is left to Python."""
         made = self.turn.made
-        if not 0 < count <= self.words[words.MOST_COUNT] or count * sum(map(_nbytes, made)) > AT_ONCE:
+        if not 0 < count <= self.words[words.MOST_COUNT] or count * sum(x.nbytes for x in made) > AT_ONCE:
             return []
         rows = [np.empty((count, *x.shape), x.dtype) for x in made]
         for place, array in zip(self.turn.rows, rows):
@@ -149,10 +149,6 @@ class Chain:
         """Whether a loop was left to Python in the last run."""
         number = int(self.words[FAULT])
         return number > 0 and isinstance(self.parts[number - 1], Nested)
-
-
-def _nbytes(x: Tensor | Numbers) -> int:
-    return prod(x.shape) * x.dtype.itemsize
 
 
 def _most(turn: Turn) -> int:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 import jitrt as ort
-from jitrt import engine
+from jitrt import program
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 rng = np.random.default_rng(11)
@@ -72,8 +72,8 @@ def expected(text: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", BOTH)
 def test_one_plan_computes_both_branches_and_chooses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, made = branches(*BOTH[kind]), []
-    plan = engine.make_plan
-    monkeypatch.setattr(engine, "make_plan", lambda *args: made.append(args) or plan(*args))
+    plan = program.make_plan
+    monkeypatch.setattr(program, "make_plan", lambda *args: made.append(args) or plan(*args))
     ours = session(text)
     for x in (np.abs(X), -np.abs(X), np.full_like(X, np.nan)):
         feeds = {"x": x, "w": W, "i": np.array([0])}
@@ -117,8 +117,8 @@ FIRST = """
 
 def test_iterations_that_branch_are_run_natively(monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[int] = []
-    advance = engine.Program.advance
-    monkeypatch.setattr(engine.Program, "advance", lambda *args: entries.append(1) or advance(*args))
+    advance = program.Program.advance
+    monkeypatch.setattr(program.Program, "advance", lambda *args: entries.append(1) or advance(*args))
     ours = session(FIRST)
     for n in (1, 2, 30):
         feeds = {"n": np.array(n), "x": X, "w": W}

@@ -14,12 +14,13 @@ from reference import needs_new_onnxruntime
 import jitrt
 from benchmarks import zoo
 from jitrt import bound
-from jitrt.engine import Engine, Entry, Program
+from jitrt.engine import Engine
 from jitrt.fusion import bindings
 from jitrt.fusion.graph import Graph
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
 from jitrt.fusion.plan import Plan
+from jitrt.program import Entry, Program
 
 onnxruntime.set_default_logger_severity(4)
 SMALL = {

@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 
 import jitrt as ort
-from jitrt import engine
-from jitrt.engine import Program
+from jitrt import program
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
 from jitrt.ops.builder import OperatorError
+from jitrt.program import Program
 from jitrt.store import Store
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>'
@@ -163,8 +163,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "trace", counting("traces", engine.trace))
-        patch.setattr(engine, "make_plan", counting("plans", engine.make_plan))
+        patch.setattr(program, "trace", counting("traces", program.trace))
+        patch.setattr(program, "make_plan", counting("plans", program.make_plan))
         patch.setattr(Program, "advance", counting("entries", Program.advance))
         missing = Store._missing
         patch.setattr(Store, "prepare", counting("kernels", Store.prepare, lambda store, specs, *_: len(missing(store, specs))))

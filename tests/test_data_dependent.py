@@ -9,7 +9,7 @@ from onnx import parser
 
 import jitrt
 from benchmarks import hosts
-from jitrt import engine
+from jitrt import program
 from jitrt.fusion.graph import Graph
 
 FOLLOWED = """
@@ -126,8 +126,8 @@ def test_a_size_that_came_out_before_traces_nothing_and_a_new_one_what_follows(c
     session = jitrt.InferenceSession(model)
     peer = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     traced: list[Graph] = []
-    plain = engine.trace
-    monkeypatch.setattr(engine, "trace", lambda graph, *rest: traced.append(graph) or plain(graph, *rest))
+    plain = program.trace
+    monkeypatch.setattr(program, "trace", lambda graph, *rest: traced.append(graph) or plain(graph, *rest))
 
     def run(count: int) -> list[Graph]:
         """What is traced."""

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 import jitrt as ort
-from jitrt import engine
-from jitrt.engine import Program
+from jitrt import program
+from jitrt.program import Program
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 rng = np.random.default_rng(13)
@@ -100,7 +100,7 @@ def check(got: list, wanted: list) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """How often a body is traced, and entered from Python."""
     counts = {"traces": 0, "entries": 0}
-    trace, advance = engine.trace, Program.advance
+    trace, advance = program.trace, Program.advance
 
     def counting(name: str, function):
         def call(*args):
@@ -110,7 +110,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "trace", counting("traces", trace))
+        patch.setattr(program, "trace", counting("traces", trace))
         patch.setattr(Program, "advance", counting("entries", advance))
         yield counts
 

@@ -13,8 +13,8 @@ import pytest
 
 import jitrt as ort
 from jitrt import nest
-from jitrt.engine import Program
 from jitrt.ops.kernels import nest as words
+from jitrt.program import Program
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 rng = np.random.default_rng(17)

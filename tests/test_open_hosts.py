@@ -11,13 +11,14 @@ import onnxruntime
 import pytest
 
 from jitrt import families
-from jitrt.engine import Engine, Entry, Program
+from jitrt.engine import Engine
 from jitrt.fusion.importer import load
 from jitrt.fusion.plan import HostStep
 from jitrt.ops.held import fix_sizes_held_by_python
 from jitrt.ops.kernels.sizes import opened
 from jitrt.ops.kernels.symbols import Fixed, Symbols
 from jitrt.ops.primitives import Tensor
+from jitrt.program import Entry, Program
 
 THREADS = 2
 NUMBERS = """zero = Constant <value_ints = [0]> () one = Constant <value_ints = [1]> () two = Constant <value_ints = [2]> ()
@@ -142,8 +143,8 @@ def test_steps_in_python_are_right_at_every_size_and_need_few_plans(monkeypatch,
         assert_same(run(made, feeds), theirs.run(None, feeds))
     known = made_plans(made)
     assert any(entry.plan.is_open for entry in entries(made.program))
-    monkeypatch.setattr("jitrt.engine.trace", None)
-    monkeypatch.setattr("jitrt.engine.make_plan", None)
+    monkeypatch.setattr("jitrt.program.trace", None)
+    monkeypatch.setattr("jitrt.program.make_plan", None)
     for n, s in SIZES:
         feeds = feeds_of(proto, n + 3, s + 1)
         assert_same(run(made, feeds), theirs.run(None, feeds))
@@ -160,7 +161,7 @@ def test_random_numbers_of_a_seed_are_those_of_a_plan_for_the_size_alone(monkeyp
     count, cases = made_plans(made), [feeds_of(proto, n + 3, s + 1) for n, s in SIZES]
     assert count <= 4
     wanted = [run(engine(proto), feeds) for feeds in cases]
-    monkeypatch.setattr("jitrt.engine.trace", None)
+    monkeypatch.setattr("jitrt.program.trace", None)
     for feeds, expected in zip(cases, wanted):
         assert_same(run(made, feeds), expected)
 

@@ -15,7 +15,7 @@ from test_fusion import reference
 import jitrt as ort
 from benchmarks import zoo
 from jitrt import families
-from jitrt.engine import Engine, Entry
+from jitrt.engine import Engine
 from jitrt.families import Family, shapes_of
 from jitrt.fusion import attention
 from jitrt.fusion.attentionband import band_of
@@ -24,6 +24,7 @@ from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
 from jitrt.memory import Recycler
 from jitrt.ops.kernels.sizes import now
+from jitrt.program import Entry
 
 THREADS = 2
 ENCODER = {"layers": 1, "width": 32, "heads": 2, "inner": 48, "vocabulary": 50}
@@ -177,8 +178,8 @@ def test_a_known_size_is_neither_traced_nor_compiled(monkeypatch) -> None:
     for s in (6, 7):
         assert_right(made, feeds_of(made.graph, N=2, S=s))
     known = set(made.shared.store.addresses)
-    monkeypatch.setattr("jitrt.engine.trace", None)
-    monkeypatch.setattr("jitrt.engine.make_plan", None)
+    monkeypatch.setattr("jitrt.program.trace", None)
+    monkeypatch.setattr("jitrt.program.make_plan", None)
     for s in (2, 50, 6, 700):
         feeds = feeds_of(made.graph, N=2, S=s)
         assert made.run(feeds, ["y"])[0].tobytes() == feeds["x"].reshape(2, s, 3, 4).transpose(0, 2, 1, 3).tobytes()
