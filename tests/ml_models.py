@@ -12,6 +12,7 @@ from onnx import helper
 import jitrt
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+LOGISTIC_IS_LEFT_OUT = "leaves out LOGISTIC where two classes have one score (microsoft/onnxruntime#27533)"
 
 
 def element(array: np.ndarray) -> int:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from reference import needs_new_onnxruntime
 
 import jitrt
 from benchmarks import zoo
@@ -285,9 +284,10 @@ def test_a_buffer_that_is_past_and_present_is_as_with_onnxruntime(batch: int) ->
 
 # a packed past: keys and values in one array, as com.microsoft's Attention and early exports of GPT-2 have it
 PACKED = {
-    "an operator": "y, present = com.microsoft.Attention <num_heads = 2, unidirectional = 1> (x, w, , , past)",
-    "pieces": """qkv = MatMul (x, w) q, k, v = Split <axis = 2, num_outputs = 3> (qkv) qr = Reshape (q, wide) kr = Reshape (k, wide)
-        vr = Reshape (v, wide) qh = Transpose <perm = [0, 2, 1, 3]> (qr) kh = Transpose <perm = [0, 2, 1, 3]> (kr)
+    "an operator": "y, present = com.microsoft.Attention <num_heads = 2, unidirectional = 1> (x, w, b, , past)",
+    "pieces": """m = MatMul (x, w) qkv = Add (m, b) q, k, v = Split <axis = 2, num_outputs = 3> (qkv)
+        qr = Reshape (q, wide) kr = Reshape (k, wide) vr = Reshape (v, wide)
+        qh = Transpose <perm = [0, 2, 1, 3]> (qr) kh = Transpose <perm = [0, 2, 1, 3]> (kr)
         vh = Transpose <perm = [0, 2, 1, 3]> (vr) pk = Gather <axis = 0> (past, first) pv = Gather <axis = 0> (past, second)
         kk = Concat <axis = 2> (pk, kh) vv = Concat <axis = 2> (pv, vh) ku = Unsqueeze (kk, zero) vu = Unsqueeze (vv, zero)
         present = Concat <axis = 0> (ku, vu) kt = Transpose <perm = [0, 1, 3, 2]> (kk) s = MatMul (qh, kt)
@@ -295,27 +295,27 @@ PACKED = {
 }  # fmt: skip
 
 
-@needs_new_onnxruntime
 @pytest.mark.parametrize("name", PACKED)
 def test_a_packed_past_grows_where_it_is(name: str) -> None:
     rng = np.random.default_rng(0)
     text = f"""<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>
-        g (float[B,S,32] x, float[2,B,2,P,16] past, float[32,96] w) => (float[B,S,32] y, float[2,B,2,T,16] present) {{
+        g (float[B,S,32] x, float[2,B,2,P,16] past, float[32,96] w, float[96] b) => (float[B,S,32] y, float[2,B,2,T,16] present) {{
         wide = Constant <value_ints = [0, 0, 2, 16]> () flat = Constant <value_ints = [0, 0, 32]> ()
         first = Constant <value_int = 0> () second = Constant <value_int = 1> () zero = Constant <value_ints = [0]> ()
         {PACKED[name]} }}"""
     made = onnx.parser.parse_model(text).SerializeToString()
     ours, theirs = jitrt.InferenceSession(made), onnxruntime.InferenceSession(made)
-    past, w = rng.standard_normal((2, 2, 2, 3, 16), np.float32), rng.standard_normal((32, 96), np.float32)
+    past, w, b = (rng.standard_normal(shape, np.float32) for shape in ((2, 2, 2, 3, 16), (32, 96), (96,)))
     binding = ours.io_binding()
     cache = binding.bind_cache("past", "present", past, 40)
     binding.bind_cpu_input("w", w)
+    binding.bind_cpu_input("b", b)
     binding.bind_output("y")
     for count in (2, *[1] * 8):
         x = rng.standard_normal((2, count, 32), np.float32)
         binding.bind_cpu_input("x", x)
         binding.run()
-        y, past = theirs.run(["y", "present"], {"x": x, "past": past, "w": w})
+        y, past = theirs.run(["y", "present"], {"x": x, "past": past, "w": w, "b": b})
         np.testing.assert_allclose(cache.numpy(), past, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(binding.get_outputs()[0].numpy(), y, rtol=1e-3, atol=1e-4)
     assert in_place(ours) == [["present"]] * len(in_place(ours))

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from contrib_nodes import Array, assert_close, assert_same_node, bits, f32, i32, node_model, rng, run, run_both
+from reference import skip_where_old
 
 import jitrt
 
@@ -158,6 +159,8 @@ def weights_of(n: int, k: int, block: int, width: int, zeros: str) -> list[Array
 @pytest.mark.parametrize("width", [2, 4, 8])
 @pytest.mark.parametrize(("k", "block", "zeros"), [(64, 16, "none"), (70, 32, "packed"), (96, 32, "float")])
 def test_products_with_weights_of_few_bits_are_onnxruntimes(k: int, block: int, zeros: str, width: int) -> None:
+    if width == 2:
+        skip_where_old("multiplies by weights of 4 and 8 bits only")
     parts = weights_of(9, k, block, width, zeros)
     how = {"K": k, "N": 9, "block_size": block, "bits": width}
     given = tuple(i + 1 for i, x in enumerate(parts) if x is not None)
@@ -252,10 +255,20 @@ TABLES = {
     "float4": ([f32(6, 32).astype(ml_dtypes.float4_e2m1fn), INDICES, f32(6, 1)], {"block_size": 0}),
     "many rows": ([bits(np.uint8, 6000, 32), INDICES, f32(6000, 4), bits(np.uint8, 6000, 2)], {}),
 }  # fmt: skip
+NEW_TABLES = {  # and what an old onnxruntime does with them
+    "bytes of two with zero points": "packs zero points across rows (microsoft/onnxruntime#26506)",
+    "bytes of four": "gathers from no tables of 2 bits (microsoft/onnxruntime#28530)",
+    "outside": "refuses indices outside",
+    "float8": "gathers from no tables of float8",
+    "float8 with one scale": "gathers from no tables of float8",
+    "float4": "gathers from no tables of float4",
+}
 
 
 @pytest.mark.parametrize("case", TABLES)
 def test_gathering_from_a_quantised_table_is_onnxruntimes(case: str) -> None:
+    if case in NEW_TABLES:
+        skip_where_old(NEW_TABLES[case])
     inputs, how = TABLES[case]
     constant = tuple(i for i in (0, 2, 3) if i < len(inputs))
     assert_same_node("GatherBlockQuantized", inputs, constant=constant, **{"block_size": 16, **how})

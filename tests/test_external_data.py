@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from model_cases import FLOAT, model, node, outcome
 from onnx import TensorProto
-from reference import needs_new_onnxruntime
+from reference import IS_NEW
 
 import jitrt
 from jitrt.fusion import importer
@@ -43,12 +43,14 @@ def folder(tmp_path) -> pathlib.Path:
     return inside
 
 
-EXTERNAL = {
+READ = {
     "whole": ("in.bin",),
     "dotted": ("./in.bin",),
     "up and down": ("../model/in.bin",),
     "link inside": ("inner.bin",),
     "offset and length": ("in.bin", 4, 8, (2,)),
+}
+REFUSED = {
     "parent": ("../secret.bin",),
     "absolute": ("/etc/passwd",),
     "link to outside": ("link.bin",),
@@ -64,21 +66,24 @@ EXTERNAL = {
 }
 
 
-@needs_new_onnxruntime
-@pytest.mark.parametrize("case", EXTERNAL)
+@pytest.mark.parametrize("case", READ)
 @pytest.mark.filterwarnings("ignore")
-def test_external_data_is_read_or_refused_as_by_onnxruntime(case, folder, capsys):
+def test_external_data_is_read_as_by_onnxruntime(case, folder):
+    path, x = folder / "m.onnx", np.float32([1])
+    onnx.save(external(*READ[case]), path)
+    got, expected = (runtime.InferenceSession(path).run(None, {"x": x})[0] for runtime in (jitrt, onnxruntime))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.filterwarnings("ignore")
+def test_external_data_is_refused_as_by_onnxruntime(case, folder):
     path = folder / "m.onnx"
-    onnx.save(external(*EXTERNAL[case]), path)
-    x = np.float32([1])
-    expected = outcome(lambda: onnxruntime.InferenceSession(path).run(None, {"x": x}))
-    if expected == "ok":
-        np.testing.assert_array_equal(
-            jitrt.InferenceSession(path).run(None, {"x": x})[0], onnxruntime.InferenceSession(path).run(None, {"x": x})[0]
-        )
-        return
-    with pytest.raises(getattr(jitrt.capi.onnxruntime_pybind11_state, expected), match="'w'"):
+    onnx.save(external(*REFUSED[case]), path)
+    with pytest.raises(jitrt.Fail, match="'w'"):
         jitrt.InferenceSession(path)
+    if IS_NEW:  # an old one reads what lies outside the folder, and has another name for the other mistakes
+        assert outcome(lambda: onnxruntime.InferenceSession(path).run(None, {"x": np.float32([1])})) == "Fail"
 
 
 def test_external_data_beside_the_file_that_a_model_links_to_is_read(folder, tmp_path):

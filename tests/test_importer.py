@@ -19,6 +19,7 @@ from model_cases import (
     INT64,
     LENIENT,
     ODD,
+    RECENT,
     RELU,
     body,
     branch,
@@ -32,6 +33,7 @@ from model_cases import (
 )
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from reference import IS_NEW, skip_where_old
 
 import jitrt
 from jitrt import errors
@@ -48,7 +50,8 @@ onnxruntime.set_default_logger_severity(4)
 def test_a_bad_model_raises_what_onnxruntime_raises_and_says_what_is_wrong(case, capsys):
     made, said = BAD[case]
     data = made if isinstance(made, bytes) else made.SerializeToString()
-    expected = outcome(lambda: onnxruntime.InferenceSession(data))
+    known = case in RECENT and not IS_NEW
+    expected = RECENT[case] if known else outcome(lambda: onnxruntime.InferenceSession(data))
     assert expected != "ok"
     with pytest.raises(getattr(jitrt.capi.onnxruntime_pybind11_state, expected)) as caught:
         jitrt.InferenceSession(data)
@@ -113,7 +116,8 @@ def test_paths_that_are_no_model_raise_what_onnxruntime_raises(tmp_path, capsys)
     empty = tmp_path / "empty.onnx"
     empty.touch()
     for path in (tmp_path / "none.onnx", tmp_path, empty):
-        expected = outcome(lambda path=path: onnxruntime.InferenceSession(path))
+        known = path == empty and not IS_NEW
+        expected = "InvalidArgument" if known else outcome(lambda path=path: onnxruntime.InferenceSession(path))
         with pytest.raises(getattr(jitrt.capi.onnxruntime_pybind11_state, expected), match=path.name):
             jitrt.InferenceSession(path)
 
@@ -279,6 +283,8 @@ X = {"x": np.array([-2.0, -0.5, 0.0, 1.5], np.float32)}
 
 @pytest.mark.parametrize("case", FUNCTIONS)
 def test_functions_mean_what_onnxruntime_or_onnx_says(case):
+    if case == "overloads":
+        skip_where_old("takes all functions of one name for one (microsoft/onnxruntime#28275)")
     made = FUNCTIONS[case]
     found = jitrt.InferenceSession(made).run(None, X)
     if case in LENIENT:
