@@ -7,15 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-import onnx.parser
-import onnxruntime
 import pytest
+from loop_models import check, expected, session
 
-import jitrt as ort
 from jitrt import program
 from jitrt.program import Program
 
-HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 rng = np.random.default_rng(13)
 X = rng.standard_normal((3, 5)).astype(np.float32)
 NUMBERS = (
@@ -75,25 +72,6 @@ CASES = {
     ),
 }  # fmt: skip
 DOUBLED = loop({"s": "R, 5"}, "x", "p", "h = Tanh (s) p = Concat <axis = 0> (s, h) row = ReduceMean <keepdims = 0> (h)")
-
-
-def session(text: str, threads: int = 2) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    return ort.InferenceSession(onnx.parser.parse_model(HEAD + text), options)
-
-
-def expected(text: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    model = onnx.parser.parse_model(HEAD + text).SerializeToString()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, feeds)
-
-
-def check(got: list, wanted: list) -> None:
-    for one, other in zip(got, wanted, strict=True):
-        assert one.shape == other.shape
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @contextmanager

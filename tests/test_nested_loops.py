@@ -7,16 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-import onnx.parser
-import onnxruntime
 import pytest
+from loop_models import check, expected, session
 
-import jitrt as ort
 from jitrt import nest
 from jitrt.ops.kernels import nest as words
 from jitrt.program import Program
 
-HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 rng = np.random.default_rng(17)
 X = rng.standard_normal((2, 5)).astype(np.float32)
 W = (rng.standard_normal((5, 5)) / 3).astype(np.float32)
@@ -62,25 +59,6 @@ CASES = {
     "rows": (ROWS, [{"n": n} for n in (0, 1, 2, 5, 50)], {"x": X, "most": np.array(200, np.float32)}),
     "all kinds of states": (MIXED, [{"n": n} for n in (0, 1, 2, 3, 6, 9)], {"x": X, "most": np.array(40, np.float32)}),
 }
-
-
-def session(text: str, threads: int = 2) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    return ort.InferenceSession(onnx.parser.parse_model(HEAD + text), options)
-
-
-def expected(text: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    model = onnx.parser.parse_model(HEAD + text).SerializeToString()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, feeds)
-
-
-def check(got: list, wanted: list) -> None:
-    for one, other in zip(got, wanted, strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @contextmanager
