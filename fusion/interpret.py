@@ -72,6 +72,8 @@ def _checked(p: Primitive, out: Tensor | Opaque, result: object) -> object:
 class Interpreter:
     """A graph, run on numpy alone."""
 
+    is_repeated = False  # nothing is native
+
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
 

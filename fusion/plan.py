@@ -18,7 +18,7 @@ from ..ops.kernels.launch import Address, Block, Spare
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
-    from ..ops.iteration import Nest
+    from ..ops.iteration import Body, Nest
     from ..ops.kernels.sizes import Size
     from ..ops.kernels.spec import KernelSpec
     from ..ops.kernels.symbols import Symbols
@@ -146,7 +146,7 @@ class HostStep:
     `Tensor` is copied to its place, after its shape is checked; one that is a `Buffer` in HOST space is kept as the
     object it is (a sequence, strings, an array whose shape only the run knows). A step that `cuts` only takes the part
     of an array that a kernel has filled. One that `keeps` may keep arrays that it is given, or hand them on. One that is a loop
-    (`nest`) may be run by native code instead.
+    (`nest`) may be run by native code instead, and is `begun` there if its `body` allows it.
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -157,6 +157,18 @@ class HostStep:
     cuts: bool = False
     keeps: bool = True
     nest: Nest | None = None
+    body: Body | None = None
+    begun: bool = False
+
+    @property
+    def is_native(self) -> bool:
+        """Whether it is a loop in native code: one that is begun there, or whose last iterations so far were repeated there."""
+        return self.begun or (self.body is not None and self.body.is_repeated)
+
+    @property
+    def kind(self) -> str:
+        """What tables show in place of a kernel."""
+        return "(loop)" if self.is_native else "(host)"
 
     def __repr__(self) -> str:
         return f"<HostStep {_shorten(self.nodes)}: {self.reason}>"
@@ -202,15 +214,15 @@ class Plan:
 
     @property
     def host_nodes(self) -> tuple[str, ...]:
-        """The ONNX nodes that Python computes."""
-        return tuple(name for s in self.steps if isinstance(s, HostStep) and not s.cuts for name in s.nodes)
+        """The ONNX nodes that Python computes; a loop whose iterations are native code is none."""
+        return tuple(name for s in self.steps if isinstance(s, HostStep) and not (s.cuts or s.is_native) for name in s.nodes)
 
     def __str__(self) -> str:
         """A table: step, nodes it covers, kernel, shapes, tasks, bytes moved, FLOPs; the values that it is made for."""
         rows = [("#", "kernel", "shape", "tasks", "KB", "MFLOP", "nodes")]
         for i, s in enumerate(self.steps):
             if isinstance(s, HostStep):
-                rows.append((str(i), "(host)", s.reason, "", "", "", _shorten(s.nodes)))
+                rows.append((str(i), s.kind, s.reason, "", "", "", _shorten(s.nodes)))
             else:
                 size, work = f"{s.bytes / 1024:.1f}", f"{s.flops / 1e6:.2f}"
                 rows.append((str(i), s.kernel.name, s.shape, str(s.tasks), size, work, _shorten(s.nodes)))

@@ -166,7 +166,8 @@ class _Planner:
     def _host(self, host: Host) -> None:
         inputs = tuple(self.places.host_input(x, host.nodes) for x in host.inputs)
         outputs = tuple(self.places.host_output(x) for x in host.outputs)
-        self.drafts.host(HostStep(host.call, inputs, outputs, host.nodes, host.reason, host.cuts, host.keeps, host.nest))
+        step = HostStep(host.call, inputs, outputs, host.nodes, host.reason, host.cuts, host.keeps, host.nest, host.body)
+        self.drafts.host(step)
 
     # -- the end
     def _finish(self) -> Plan:

@@ -107,7 +107,7 @@ def plan_html(plan: Plan) -> str:
     for i, s in enumerate(plan.steps):
         nodes = ", ".join(s.nodes)
         if isinstance(s, HostStep):
-            rows.append((i, "(host)", s.reason, "", "", "", nodes))
+            rows.append((i, s.kind, s.reason, "", "", "", nodes))
         else:
             rows.append((i, s.kernel.name, s.shape, s.tasks, f"{s.bytes / 1024:,.1f}", f"{s.flops / 1e6:,.2f}", nodes))
     columns = (">#", "kernel", "shape", ">tasks", ">KB", ">MFLOP", "nodes")
@@ -128,7 +128,7 @@ def step_html(step: Step) -> str:
 def host_step_html(step: HostStep) -> str:
     """What the step is."""
     named = ((kind, ", ".join(map(str, values))) for kind, values in (("reads", step.inputs), ("makes", step.outputs)))
-    return table(("(host)", ""), [("nodes", ", ".join(step.nodes)), ("why", step.reason), *named])
+    return table((step.kind, ""), [("nodes", ", ".join(step.nodes)), ("why", step.reason), *named])
 
 
 # -- charts

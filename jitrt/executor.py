@@ -170,7 +170,7 @@ class Executor:
         self.binder = binder or Binder(plan)
         self.binding = None if plan.is_open else self.binder.bind()
         self.arenas = arenas or Arenas()
-        self.turns = nested_turns(self)
+        self.turns = nested_turns(plan)
         self.free: list[Context] = []
         self.recycler = Recycler()
 
@@ -210,8 +210,12 @@ class Executor:
             for segment in self.segments:
                 if segment.host is None:
                     self._native(context, segment, timeline)
-                elif host_seconds is not None or not self._nested(context, segment, inputs, outputs):
-                    self._host(context, segment, inputs, outputs, host_seconds)
+                    continue
+                started = time.perf_counter()
+                if not self._nested(context, segment, inputs, outputs):
+                    self._host(context, segment, inputs, outputs)
+                if host_seconds is not None:
+                    host_seconds[segment.first] = time.perf_counter() - started
             if any(out is None for out in outputs):
                 self._copy_out(context, inputs, outputs)
         finally:
@@ -271,10 +275,8 @@ class Executor:
             context.hosts[place.index] = array
         return bool(stacked)
 
-    def _host(
-        self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object], seconds: dict[int, float] | None
-    ) -> None:
-        started, step = time.perf_counter(), context.binding.hosts[segment.first]
+    def _host(self, context: Context, segment: Segment, inputs: Sequence[object], outputs: list[object]) -> None:
+        step = context.binding.hosts[segment.first]
         values = [None if x is None else self._value(context, x, inputs, outputs) for x in step.inputs]
         if step.keeps and any(isinstance(place, Buffer) for place in step.outputs):
             # a sequence may keep what it is given, the arena does not
@@ -288,8 +290,6 @@ class Executor:
             if array.shape != place.shape:
                 raise RuntimeError(f"{', '.join(step.nodes)}: result has shape {array.shape}, expected {place.shape}")
             self._value(context, place, inputs, outputs)[...] = array
-        if seconds is not None:
-            seconds[segment.first] = time.perf_counter() - started
 
     def _value(
         self, context: Context, x: Tensor | Numbers | Buffer, inputs: Sequence[object], outputs: Sequence[object]

@@ -7,11 +7,12 @@ own memory (a table of addresses, two buffers a state, an arena) belongs to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fusion.plan import HostStep, Space, Step, Tensor
+from .fusion.plan import HostStep, Plan, Space, Step, Tensor
 from .memory import DATA_OFFSET, Arena
 from .ops.iteration import AT_ONCE
 from .ops.kernels import nest as words
@@ -23,19 +24,36 @@ from .repeat import REPEAT, Words
 from .turn import Turn
 
 if TYPE_CHECKING:
-    from .executor import Context, Executor, KernelFault
+    from .executor import Context, KernelFault
 
 NEST = handwritten("nest", "nest:make_nest")
 _WORK = 1 << 28  # arithmetic and bytes of a loop that is not left to Python: some hundredths of a second
 _LOOPS = 64  # iterations of one whose body has loops, which are as long again
 
 
-def nested_turns(executor: Executor) -> Mapping[int, Turn]:
-    """The loops among a plan's steps that native code can run, by the step's number."""
-    steps = enumerate(executor.plan.steps if not executor.plan.is_open else ())
-    loops = {i: step for i, step in steps if isinstance(step, HostStep) and step.nest is not None}
-    turns = {i: step.nest.body.turn(step.nest.roles, step.nest.kinds) for i, step in loops.items() if _is_placed(step)}
-    return {i: turn for i, turn in turns.items() if isinstance(turn, Turn) and turn.is_alone}
+def with_native_loops(plan: Plan) -> Plan:
+    """The plan with those of its loops marked that native code can run."""
+    if plan.is_open or not any(isinstance(step, HostStep) and step.nest is not None for step in plan.steps):
+        return plan
+    return replace(plan, steps=tuple(replace(s, begun=_can_begin(s)) if isinstance(s, HostStep) else s for s in plan.steps))
+
+
+def nested_turns(plan: Plan) -> Mapping[int, Turn]:
+    """The turns of these loops, by the step's number."""
+    loops = {i: step for i, step in enumerate(plan.steps) if isinstance(step, HostStep) and step.begun}
+    return {i: turn for i, step in loops.items() if (turn := _turn(step)) is not None}
+
+
+def _can_begin(step: HostStep) -> bool:
+    if step.nest is None or not _is_placed(step):
+        return False
+    turn = _turn(step)
+    return turn is not None and turn.is_alone
+
+
+def _turn(step: HostStep) -> Turn | None:
+    turn = step.nest.body.turn(step.nest.roles, step.nest.kinds)
+    return turn if isinstance(turn, Turn) else None
 
 
 def _is_placed(step: HostStep) -> bool:

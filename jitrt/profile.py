@@ -135,7 +135,7 @@ def profile(executor: Executor, inputs: Sequence[object], repeat: int = 10, bind
 def _step(plan: Plan, i: int, seconds: float, total: float) -> StepTime:
     step = plan.steps[i]
     if isinstance(step, HostStep):
-        return StepTime(i, "(host)", step.nodes, step.reason, seconds, seconds / total, 0.0, 0.0)
+        return StepTime(i, step.kind, step.nodes, step.reason, seconds, seconds / total, 0.0, 0.0)
     per = 1e9 * max(seconds, 1e-9)
     return StepTime(i, step.kernel.name, step.nodes, step.shape, seconds, seconds / total, step.flops / per, step.bytes / per)
 

@@ -36,6 +36,7 @@ from .growth import Growth
 from .log import log
 from .measure import Measured
 from .memory import Arenas, Slabs
+from .nest import with_native_loops
 from .ops.builder import OperatorError
 from .ops.convchoice import Choose, expected
 from .ops.iteration import Iteration, Kind, Roles
@@ -119,6 +120,7 @@ class Program:
     Attributes:
         in_place: outputs that runs would like to be in the array of an input, by name.
         growing: how plans of it as a body are repeated whose states grow.
+        is_repeated: whether native code has repeated it as a body when it was last run as one.
     """
 
     def __init__(self, graph: Graph, shared: Shared, in_place: Mapping[str, str] | None = None) -> None:
@@ -127,6 +129,7 @@ class Program:
         self.entries: OrderedDict[object, Entry] = OrderedDict()
         self.families: OrderedDict[object, Family] = OrderedDict()
         self.growing: list[Turn] = []
+        self.is_repeated = False
         self.lock = threading.Lock()
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
@@ -160,7 +163,8 @@ class Program:
         turn = entry.turn(roles, bool(asked)) if asked <= {roles.counter} else None
         if turn is not None and turn.growth is not None and turn not in self.growing:
             self._serve_earlier(entry, turn)
-        if turn is None or not turn.run(iteration, feeds, entry.binding):
+        self.is_repeated = turn is not None and turn.run(iteration, feeds, entry.binding)
+        if not self.is_repeated:
             if turn is not None or not iteration.owns:
                 iteration.own()
                 feeds = iteration.feeds()
@@ -285,14 +289,14 @@ class Program:
             plan, traced, where = self._plan(feeds, outputs, opened)
         shapes, opening = shapes_of(feeds, self.read), [] if sizes is None else sizes.guards(symbols)
         family = self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes))
-        plan = replace(plan, guards=Guards((*plan.guards, *opening, *family.closed_sizes(shapes))))
+        plan = with_native_loops(replace(plan, guards=Guards((*plan.guards, *opening, *family.closed_sizes(shapes)))))
         binder = Binder(plan)
         binding = binder.bind(() if sizes is None else sizes.values(sizes.shapes))
         log("plan", lambda: str(binding.concrete()))
         kernels = [s.kernel for s in plan.steps if isinstance(s, Step)]
         log("source", lambda: "\n".join(dict.fromkeys(k.source for k in kernels)))
         for step in plan.steps:
-            if isinstance(step, HostStep):
+            if isinstance(step, HostStep) and not step.is_native:
                 log("plan", lambda step=step: f"host step: {', '.join(step.nodes)}: {step.reason}")
         executor = Executor(plan, self.shared.store, self.shared.pool, ProgressLine(), binder, self.shared.arenas)
         self.shared.weights.complete(self.shared.threads)  # only now, as the memory that compiling took is free again

@@ -39,7 +39,7 @@ from .primitives import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from .iteration import Nest
+    from .iteration import Body, Nest
 
 Made = TypeVar("Made")
 _TABLE = 4096  # numbers that a table of them has at least
@@ -286,11 +286,13 @@ class Builder:
         fold: bool = True,
         keeps: bool = True,
         nest: Nest | None = None,
+        body: Body | None = None,
     ) -> tuple[Tensor | Opaque, ...]:
         """A Python function; an output of None is opaque (shape or kind known only at run time).
 
         If every input is constant it is called at once, unless `fold` is False (random numbers). Open sizes are open for it only
-        in its inputs (`held`). `keeps`: it may keep arrays that it is given, or hand them on. `nest`: the loop that it is.
+        in its inputs (`held`). `keeps`: it may keep arrays that it is given, or hand them on. `nest`: the loop that it is. `body`:
+        what it runs.
         """
         if fold and all(x is None or (isinstance(x, Tensor) and x.is_constant and not x.is_open) for x in inputs):
             values = call([None if x is None else x.constant for x in inputs])
@@ -299,7 +301,7 @@ class Builder:
         if self.symbols.parts:
             fix_sizes_held_by_python(call)
         made = tuple(Opaque() if kind is None else Tensor(*kind) for kind in outputs)
-        step = Host(call, tuple(inputs), made, reason, (self.node_name,), keeps=keeps, nest=nest)
+        step = Host(call, tuple(inputs), made, reason, (self.node_name,), keeps=keeps, nest=nest, body=body)
         for value in made:
             value.source = step
         self.primitives.append(step)

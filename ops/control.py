@@ -50,7 +50,7 @@ def _run_body(
     kept = [] if nest is None else [nest.kinds[name] for name, _ in roles.states[1:]]
     kinds = [*kept, *[None] * (len(t.output_names) - len(kept))]
     known = nest if _is_one_number(inputs[0]) else None
-    return t.host(call, [*inputs, *outer], kinds, "a loop runs its body", not draws_random(body), keeps, known)
+    return t.host(call, [*inputs, *outer], kinds, "a loop runs its body", not draws_random(body), keeps, known, runner)
 
 
 def _is_one_number(x: Tensor | Opaque | None) -> bool:

@@ -26,7 +26,13 @@ _FIRST = 16  # rows that there is room for at first, otherwise
 
 
 class Body(Protocol):
-    """How a host step runs a body."""
+    """How a host step runs a body.
+
+    Attributes:
+        is_repeated: whether the last iterations that it was moved on by were repeated in native code.
+    """
+
+    is_repeated: bool
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
         """The named values; feeds include the values that the body captures."""

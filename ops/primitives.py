@@ -20,7 +20,7 @@ from .kernels.sizes import cached, whole
 if TYPE_CHECKING:
     from .builder import Builder
     from .convchoice import ConvLayer
-    from .iteration import Nest
+    from .iteration import Body, Nest
     from .kernels.image import Opaque as Address
     from .kernels.launch import Launch
     from .kernels.packing import Packing
@@ -392,7 +392,7 @@ class Host:
     """A Python function of numpy arrays (None for an absent input); gives one value an output.
 
     `cuts`: it only takes the part of an array that a kernel has filled. `keeps`: it may keep arrays that it is given, or hand
-    them on. `nest`: the loop that it is.
+    them on. `nest`: the loop that it is. `body`: what it runs.
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -403,6 +403,7 @@ class Host:
     cuts: bool = False
     keeps: bool = True
     nest: Nest | None = None
+    body: Body | None = None
 
 
 Primitive = Map | Reduce | Move | Join | Kernel | Host

@@ -11,6 +11,8 @@ import pytest
 from loop_models import check, expected, session
 
 from jitrt import nest
+from jitrt.display import plan_html
+from jitrt.fusion.plan import Plan
 from jitrt.ops.kernels import nest as words
 from jitrt.program import Program
 
@@ -152,3 +154,49 @@ def test_a_batch_that_varies_changes_nothing() -> None:
     for rows in (2, 3, 4, 9, 1, 30, 2):
         feeds = {"n": np.array(4), "x": rng.standard_normal((rows, 5)).astype(np.float32), "w": W}
         check(ours.run(None, feeds), expected(text, feeds))
+
+
+def shown(plan: Plan) -> list[str]:
+    """What a plan's table says of its steps that have no kernel."""
+    table = str(plan).splitlines()[1 : 1 + len(plan.steps)]
+    return [word for line in table for word in ("(host)", "(loop)") if word in line]
+
+
+def test_a_loop_that_native_code_begins_is_no_step_of_pythons() -> None:
+    ours, feeds = session(BETWEEN), {**FEEDS, "n": np.array(3)}
+    for _ in range(2):
+        plan = ours.get_plan(feeds)
+        assert shown(plan) == ["(loop)"] * 2
+        assert plan.host_nodes == ()
+        assert "(host)" not in plan_html(plan)
+        check(ours.run(None, feeds), expected(BETWEEN, feeds))
+    times = {step.name: step.seconds for step in ours.profile(feeds, repeat=2).steps}
+    assert times["(loop)"] > 0
+    assert "(host)" not in times
+
+
+# a body that takes slices, one whose state grows, and one that is Python's
+SCANNED = """
+    g (float[9, 3] x) => (float[3] y, float[9, 3] z)
+    { zero = Constant <value = float[3] {0, 0, 0}> ()
+      y, z = Scan <num_scan_inputs = 1, body = b (float[3] s, float[3] e) => (float[3] n, float[3] r)
+      { n = Add (s, e) r = Neg (n) }> (zero, x) }"""
+GROWN = """
+    g (float[9, 3] x) => (float[K, 3] y)
+    { n = Constant <value = int64 {9}> () y = Loop (n, , x) <body = b (int64 i, bool c, float[M, 3] s) => (bool d, float[N, 3] t)
+      { d = Identity (c) t = Concat <axis = 0> (s, x) }> }"""
+LISTED = """
+    g (float[9, 3] x) => (float[K, 3] y)
+    { n = Constant <value = int64 {9}> () e = SequenceEmpty ()
+      q = Loop (n, , e) <body = b (int64 i, bool c, seq(float[9, 3]) s) => (bool d, seq(float[9, 3]) t)
+      { d = Identity (c) t = SequenceInsert (s, x) }> y = ConcatFromSequence <axis = 0> (q) }"""
+
+
+@pytest.mark.parametrize(("text", "node", "native"), [(SCANNED, "y", True), (GROWN, "y", True), (LISTED, "q", False)])
+def test_a_loop_that_python_begins_is_native_once_its_iterations_were(text: str, node: str, native: bool) -> None:
+    ours, feeds = session(text), {"x": np.arange(27, dtype=np.float32).reshape(9, 3)}
+    assert node in ours.get_plan(feeds).host_nodes
+    check(ours.run(None, feeds), expected(text, feeds))
+    plan = ours.get_plan(feeds)
+    assert (node not in plan.host_nodes) == native
+    assert ("(loop)" in shown(plan)) == native
