@@ -8,13 +8,14 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 RESULTS_ARGS ?=
 PEERS_ARGS ?=
+AGREEMENT_ARGS ?=
 
 RAPIDOCR := rapidocr-onnxruntime==1.4.4
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench results peers docs lint types format wheel clean
+.PHONY: help demo test bench results peers agreement docs lint types format wheel clean
 
 help:
 	@echo "make demo    read a picture, classify files, compare two models with onnxruntime"
@@ -22,6 +23,7 @@ help:
 	@echo "make bench   run the benchmarks"
 	@echo "make results measure everything beside onnxruntime and write benchmarks/RESULTS.md"
 	@echo "make peers   measure networks beside onnxruntime, OpenVINO and MNN and write benchmarks/PEERS.md"
+	@echo "make agreement count what agrees with ONNX's own tests and with onnxruntime and write benchmarks/AGREEMENT.md"
 	@echo "make docs    write docs/operators.md anew"
 	@echo "make lint    check style and types"
 	@echo "make format  put the code into the house style"
@@ -43,6 +45,9 @@ results: $(VENV)/.bench
 
 peers: $(VENV)/.peers
 	$(PY) -m benchmarks.peers $(PEERS_ARGS)
+
+agreement: $(VENV)/.test
+	$(PY) -m benchmarks.agreement $(AGREEMENT_ARGS)
 
 docs: $(VENV)/.test
 	PYTHONPATH=tests:. $(PY) -m operator_table > docs/operators.md

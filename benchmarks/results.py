@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cases, machine, processes, quantised
+from . import agreement, cases, machine, processes, quantised
 from .compare import ATOL, RTOL, Comparison, compare, in_new_process
 from .console import progress
 from .report import Circumstances, Table, geometric_mean, page, seconds, verdict
@@ -45,6 +45,7 @@ def main() -> int:
     selected = cases.chosen(arguments.k)
     rows = [_row(case, f"[{i}/{len(selected)}] {case}", arguments) for i, case in enumerate(selected, 1)]
     figures, failures = _processes(arguments)
+    figures += _backend(arguments)
     narrow = _quantised(arguments, failures)
     tables = [*_promises(rows, [*figures, *map(_kept, narrow)]), *_groups(rows), *([quantised.table(narrow)] if narrow else [])]
     for each in tables:
@@ -111,6 +112,16 @@ def _processes(arguments: argparse.Namespace) -> tuple[list[processes.Figure], l
             print(f"    {figure.what}: {figure.ours}, onnxruntime {figure.theirs}", flush=True)
         figures += found
     return figures, failures
+
+
+def _backend(arguments: argparse.Namespace) -> list[processes.Figure]:
+    """How many of ONNX's backend tests pass."""
+    if not all(word in "backend tests" for word in arguments.k.lower().split()):
+        return []
+    with progress("backend tests"):
+        found = agreement.backend()
+    print(f"    {found.ours}", flush=True)
+    return [found]
 
 
 def _quantised(arguments: argparse.Namespace, failures: list[str]) -> list[quantised.Found]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..ops import evaluate
-from ..ops.kernels.image import Image
+from ..ops.kernels.image import SIZES, Image
 from ..ops.kernels.launch import Launch
 from ..ops.kernels.padcopy import pad_copy
 from ..ops.kernels.sizes import alike, now
@@ -25,8 +25,8 @@ def copy_launches(
     The two levels that are innermost in the target and in the source are an image's pixels of a row and its channels,
     the others its rows, its depth and the images.
     """
-    levels = _levels(shape, read.strides, written.strides)
-    size = dtype.itemsize
+    element, levels = _widened(evaluate.memory_name(dtype), _levels(shape, read.strides, written.strides))
+    size = SIZES[element]
     # which level is which part of the image matters for speed only
     run = min(range(len(levels)), key=lambda i: abs(now(levels[i][1][1])))
     if levels[run][1][0] == 0 or len(levels) > 5:
@@ -43,8 +43,16 @@ def copy_launches(
         whole[1], whole[4] = none, levels[run]
     sizes = tuple(n for n, _ in whole)
     a, b = (Image(at, sizes, tuple(strides[i] for _, strides in whole)) for i, at in enumerate((source, target)))
-    element = evaluate.memory_name(dtype)
     return pad_copy(element, a, element, b, threads=threads, label=f"copy {'x'.join(map(str, shape))}")
+
+
+def _widened(element: str, levels: list[Level]) -> tuple[str, list[Level]]:
+    """Elements that are always beside each other, in the source and in the target, as one element of up to 8 bytes."""
+    size = SIZES[element]
+    for i, (n, strides) in enumerate(levels):
+        if type(n) is int and strides == (size, size) and n * size in (2, 4, 8):
+            return f"u{8 * n * size}", levels[:i] + levels[i + 1 :] or [(1, (0, 0))]
+    return element, levels
 
 
 def _levels(shape: Sequence[int], read: Sequence[int], written: Sequence[int]) -> list[Level]:

@@ -180,17 +180,19 @@ def _copy_rows(source: str, destination: str) -> Callable:
     from .subroutine import subroutine
 
     xsize, ysize, lanes = SIZES[source], SIZES[destination], _lanes(source, destination)
-    load, load_first, load_one = simd.load(source, lanes), simd.load_first(source, lanes), simd.load(source, 0)
-    store, store_first = simd.store(destination), simd.store_first(destination)
+    load, load_one, store = simd.load(source, lanes), simd.load(source, 0), simd.store(destination)
     across = _copy_across(source, destination, lanes)
 
     @subroutine
     def run(x, y, count):
-        full = count - count % lanes
-        for i in range(0, full, lanes):
-            store(y + i * ysize, load(x + i * xsize))
-        if full < count:
-            store_first(y + full * ysize, load_first(x + full * xsize, count - full), count - full)
+        # a vector that would overhang starts earlier: what is copied twice is the same
+        if count < lanes:
+            for i in range(count):
+                store(y + i * ysize, load_one(x + i * xsize))
+            return
+        for i in range(0, count, lanes):
+            first = min(i, count - lanes)
+            store(y + first * ysize, load(x + first * xsize))
 
     @subroutine
     def copy(x, n0, n1, xs0, xs1, y, ys0, ys1):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 from . import target
@@ -22,6 +22,8 @@ from .winogradforms import Matrix, divisor, matrices
 
 if TYPE_CHECKING:
     from .emit import E
+
+_LINE = 64  # bytes
 
 
 def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
@@ -33,9 +35,15 @@ def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
 
     dtype = "i16" if whole else "f32"
     size, lanes = SIZES[dtype], target.current().lanes * 4 // SIZES[dtype]
+    vector = lanes * size
+    # a patch's pixels lie too far apart for the core to foresee those of the next one: the vectors of a cache line ask for them
+    turns = max(1, _LINE // vector)
+    asked = -(-(points - 2) // turns)
     load, store, zero = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
 
-    def body(code, block, x, row, pixel, v, plane):
+    def body(code, block, x, row, pixel, v, plane, ahead):
+        for i, j in product(range(points if square else 1), range(asked)):
+            code.prefetch(ahead + row * i + pixel * j)
         lines = [[code.load(x + row * i + pixel * j) for j in range(points)] for i in range(points if square else 1)]
         lines = [_patch(line, whole) for line in lines]
         if square:
@@ -43,8 +51,7 @@ def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
         for i, value in enumerate(value for line in lines for value in line):
             code.store(v + plane * i, value)
 
-    transform = window.leaf("x row pixel v plane", dtype, lanes, body)
-    vector = lanes * size
+    transform = window.leaf("x row pixel v plane ahead", dtype, lanes, body)
 
     def kernel(args, task, scratch):
         c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
@@ -70,7 +77,8 @@ def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
                     at, at_row, at_pixel = patch, wide * vector, vector
                 if not square and high > 1:
                     at_pixel = at_row
-                transform(args, at, at_row, at_pixel, v + first * size, args[5])
+                ahead = at + at_pixel * (points + first // lanes % turns * asked)
+                transform(args, at, at_row, at_pixel, v + first * size, args[5], ahead)
             turn, left = turn + 1, left + 1
             if turn == right:
                 turn, left = 0, left + right * across - right

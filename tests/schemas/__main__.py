@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from .catalogue import Case, draw_case, named, signatures
 from .compare import Verdict, compare
@@ -38,11 +40,15 @@ def main() -> int:
     )
     parser.add_argument("--count", type=int, default=10_000, help="cases that both runtimes run")
     parser.add_argument("--skip", type=int, default=0, help="cases that are drawn first and left out: an earlier run had them")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="of the cases only each N-th, from the I-th on")
     parser.add_argument("--quiet", action="store_true", help="no table by operator")
+    parser.add_argument("--json", type=Path, help="a file for the counts too")
     arguments = parser.parse_args()
     faulthandler.enable()
     single = [name for name in arguments.operators if "#" in name]
-    source = map(named, single) if single else islice(cases(arguments.operators), arguments.skip, None)
+    part, parts = map(int, arguments.part.split("/"))
+    drawn = islice(cases(arguments.operators), arguments.skip + part - 1, None, parts)
+    source = map(named, single) if single else drawn
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     needed: Counter[Explanation] = Counter()
     counted = 0
@@ -63,7 +69,10 @@ def main() -> int:
             break
         if counted % 500 == 0:
             print(f"{counted} cases", file=sys.stderr, flush=True)
-    print(f"{arguments.skip + sum(v.total() for v in verdicts.values())} were drawn (--skip goes on after them)")
+    print(f"{arguments.skip + parts * sum(v.total() for v in verdicts.values())} were drawn (--skip goes on after them)")
+    if arguments.json:
+        reasons = {f"{reason.operators}: {reason.why}": count for reason, count in needed.items()}
+        arguments.json.write_text(json.dumps({"ran": counted, "verdicts": verdicts, "explained": reasons}))
     return _report(verdicts, needed, arguments.quiet)
 
 
