@@ -11,6 +11,7 @@ import onnx.helper as oh
 import onnxruntime
 import pytest
 from kernel_problems import Memory, empty, image, native, relative_error, run
+from reference import skip_where_old
 
 from jitrt.ops.kernels.pool import Window, global_window, pool
 
@@ -66,8 +67,16 @@ def compare(
 def test_pooling_agrees_with_onnxruntime(window, channels):
     for ceil in (0, 1):
         compare("max", channels, window, ceil_mode=ceil)
-        compare("average", channels, window, ceil_mode=ceil, count_include_pad=ceil, last=channels != 7)
         compare("lp", channels, window, ceil_mode=ceil, p=1 + ceil + channels % 2)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("channels", [1, 7, 64, 150])
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_averages_agree_with_onnxruntime(window, channels, ceil):
+    if ceil and len(set(window[3])) > 1:
+        skip_where_old("counts another dimension's padding (microsoft/onnxruntime#27375)")
+    compare("average", channels, window, ceil_mode=ceil, count_include_pad=ceil, last=channels != 7)
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
