@@ -12,23 +12,39 @@ import jitrt
 
 Array = np.ndarray
 MICROSOFT = "com.microsoft"
-rng = np.random.default_rng(0)
 
 
-def f32(*shape: int) -> Array:
-    """Normally distributed numbers."""
-    return rng.standard_normal(shape).astype(np.float32)
+class Numbers:
+    """Arrays of random numbers.
+
+    Tests share one generator, which begins anew with each. What a module draws as it is imported comes from one of its own:
+    else it would depend on what was imported before.
+    """
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def f32(self, *shape: int) -> Array:
+        """Normally distributed numbers."""
+        return self.rng.standard_normal(shape).astype(np.float32)
+
+    def bits(self, dtype: type, *shape: int) -> Array:
+        """Integers over the whole range of a type; of int8 half of it, so that sums of pairs do not saturate on any CPU."""
+        low, high = (-64, 64) if dtype is np.int8 else (0, np.iinfo(dtype).max + 1)
+        return self.rng.integers(low, high, shape).astype(dtype)
+
+    def kept(self, *shape: int) -> Array:
+        """A mask of zeros and ones."""
+        return self.rng.integers(0, 2, shape).astype(np.int32)
+
+
+_shared = Numbers()
+rng, f32, bits, kept = _shared.rng, _shared.f32, _shared.bits, _shared.kept
 
 
 def i32(*values: int) -> Array:
     """A vector."""
     return np.array(values, np.int32)
-
-
-def bits(dtype: type, *shape: int) -> Array:
-    """Integers over the whole range of a type; of int8 half of it, so that sums of pairs do not saturate on any CPU."""
-    low, high = (-64, 64) if dtype is np.int8 else (0, np.iinfo(dtype).max + 1)
-    return rng.integers(low, high, shape).astype(dtype)
 
 
 def node_model(

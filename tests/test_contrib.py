@@ -8,15 +8,16 @@ from math import erf
 import ml_dtypes
 import numpy as np
 import pytest
-from contrib_nodes import MICROSOFT, assert_close, assert_same_node, bits, f32, i32, node_model, rng, run, run_both
+from contrib_nodes import MICROSOFT, Numbers, assert_close, assert_same_node, bits, f32, i32, node_model, rng, run, run_both
 from onnx import helper
 from reference import skip_where_old
 
 import jitrt
 from jitrt.ops import registry
 
-X = f32(2, 3, 5, 17)
-BIAS = f32(17)
+own = Numbers()
+X = own.f32(2, 3, 5, 17)
+BIAS = own.f32(17)
 ACTIVATIONS = [
     ("Relu", []), ("Tanh", []), ("Sigmoid", []), ("LeakyRelu", [0.2]), ("Clip", [-0.5, 0.7]), ("HardSigmoid", [0.3, 0.4]),
 ]  # fmt: skip
@@ -32,7 +33,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
     ("name", "inputs", "attributes"),
     [
         ("Gelu", [X], {}), ("BiasGelu", [X, BIAS], {}), ("FastGelu", [X], {}), ("FastGelu", [X, BIAS], {}), ("QuickGelu", [X], {}),
-        ("QuickGelu", [X], {"alpha": 0.7}), ("TransposeMatMul", [f32(3, 4), f32(4, 5)], {}),
+        ("QuickGelu", [X], {"alpha": 0.7}), ("TransposeMatMul", [own.f32(3, 4), own.f32(4, 5)], {}),
     ],
 )  # fmt: skip
 def test_an_activation_is_onnxruntimes(name: str, inputs: list, attributes: dict) -> None:
@@ -165,21 +166,22 @@ def test_a_product_with_a_softmax_is_its_definition() -> None:
 
 
 # -- tensors
-IMAGES = f32(2, 3, 7, 9)
+IMAGES = own.f32(2, 3, 7, 9)
 BOXES = np.array([[0.1, 0.2, 0.9, 0.8], [-0.2, 0, 1.3, 0.5], [1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5]], np.float32)
 
 
 @pytest.mark.parametrize(
     ("name", "inputs", "attributes"),
     [
-        ("Trilu", [f32(2, 4, 5), np.array(1)], {"upper": 0}), ("Trilu", [f32(4, 5)], {}),
-        ("ExpandDims", [f32(3, 4), np.array(-1, np.int32)], {}), ("ExpandDims", [f32(3, 4), np.array(1, np.int32)], {}),
-        ("Pad", [f32(3, 4), np.array([1, 0, 2, -1]), np.array([2.0], np.float32)], {}),
-        ("Pad", [f32(3, 4), np.array([[1, 0, 2, 3]])], {"mode": "reflect"}),
-        ("Pad", [f32(3, 4), np.array([[1, 0, 2, 3]])], {"mode": "edge"}),
-        ("Inverse", [f32(2, 3, 5, 5) + 4 * np.eye(5, dtype=np.float32)], {}),
-        ("ConvTransposeWithDynamicPads", [f32(1, 3, 5, 6), f32(3, 4, 3, 2), np.array([1, 0, 1, 1]), f32(4)], {"strides": [2, 1]}),
-        ("GridSample", [IMAGES, f32(2, 4, 5, 2)], {"mode": "bicubic", "align_corners": 1, "padding_mode": "reflection"}),
+        ("Trilu", [own.f32(2, 4, 5), np.array(1)], {"upper": 0}), ("Trilu", [own.f32(4, 5)], {}),
+        ("ExpandDims", [own.f32(3, 4), np.array(-1, np.int32)], {}), ("ExpandDims", [own.f32(3, 4), np.array(1, np.int32)], {}),
+        ("Pad", [own.f32(3, 4), np.array([1, 0, 2, -1]), np.array([2.0], np.float32)], {}),
+        ("Pad", [own.f32(3, 4), np.array([[1, 0, 2, 3]])], {"mode": "reflect"}),
+        ("Pad", [own.f32(3, 4), np.array([[1, 0, 2, 3]])], {"mode": "edge"}),
+        ("Inverse", [own.f32(2, 3, 5, 5) + 4 * np.eye(5, dtype=np.float32)], {}),
+        ("ConvTransposeWithDynamicPads", [own.f32(1, 3, 5, 6), own.f32(3, 4, 3, 2), np.array([1, 0, 1, 1]), own.f32(4)],
+         {"strides": [2, 1]}),
+        ("GridSample", [IMAGES, own.f32(2, 4, 5, 2)], {"mode": "bicubic", "align_corners": 1, "padding_mode": "reflection"}),
         ("GatherND", [IMAGES, np.array([[0, 1], [1, 2]], np.int32)], {}),
         ("Range", [np.array(1, np.float32), np.array(9, np.float32)], {}),
     ],
@@ -195,7 +197,7 @@ def test_crops_are_resized_as_onnxruntime_does(mode: str, size: tuple[int, int])
     assert_same_node("CropAndResize", inputs, mode=mode, extrapolation_value=0.7)
 
 
-@pytest.mark.parametrize("values", [[], [2, 1, 1, 3, 4, 3], list(rng.integers(0, 9, 50))])
+@pytest.mark.parametrize("values", [[], [2, 1, 1, 3, 4, 3], list(own.rng.integers(0, 9, 50))])
 def test_unique_values_keep_their_order(values: list[int]) -> None:
     assert_same_node("Unique", [np.array(values, np.float32)], [np.float32, np.int64, np.int64])
 
@@ -208,13 +210,13 @@ def test_repeated_ngrams_are_blocked_as_in_onnxruntime(length: int, size: int) -
 
 # -- types that onnxruntime's CPU kernels do not have
 HALF = [
-    ("Gelu", [f32(3, 9)], {}), ("BiasGelu", [f32(3, 9), f32(9)], {}), ("FastGelu", [f32(3, 9), f32(9)], {}),
-    ("BiasSplitGelu", [f32(2, 3, 8), f32(8)], {}), ("FusedMatMul", [f32(3, 4), f32(4, 5)], {"alpha": 0.5}),
-    ("FusedConv", [f32(1, 2, 5, 5), f32(3, 2, 3, 3), f32(3)], {"activation": "Relu"}),
-    ("GroupNorm", [f32(2, 3, 4, 6), f32(6), f32(6)], {"groups": 2, "activation": 1}),
-    ("Attention", [f32(2, 5, 12), f32(12, 36), f32(36), i32(3, 5)], {"num_heads": 3}),
-    ("MultiHeadAttention", [f32(2, 5, 12)] * 3, {"num_heads": 3}),
-    ("MatMulNBits", [f32(3, 32), bits(np.uint8, 4, 2, 8), f32(4, 2)], {"K": 32, "N": 4, "block_size": 16}),
+    ("Gelu", [own.f32(3, 9)], {}), ("BiasGelu", [own.f32(3, 9), own.f32(9)], {}), ("FastGelu", [own.f32(3, 9), own.f32(9)], {}),
+    ("BiasSplitGelu", [own.f32(2, 3, 8), own.f32(8)], {}), ("FusedMatMul", [own.f32(3, 4), own.f32(4, 5)], {"alpha": 0.5}),
+    ("FusedConv", [own.f32(1, 2, 5, 5), own.f32(3, 2, 3, 3), own.f32(3)], {"activation": "Relu"}),
+    ("GroupNorm", [own.f32(2, 3, 4, 6), own.f32(6), own.f32(6)], {"groups": 2, "activation": 1}),
+    ("Attention", [own.f32(2, 5, 12), own.f32(12, 36), own.f32(36), i32(3, 5)], {"num_heads": 3}),
+    ("MultiHeadAttention", [own.f32(2, 5, 12)] * 3, {"num_heads": 3}),
+    ("MatMulNBits", [own.f32(3, 32), own.bits(np.uint8, 4, 2, 8), own.f32(4, 2)], {"K": 32, "N": 4, "block_size": 16}),
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from contrib_nodes import assert_close, assert_same_node, f32, i32, node_model, rng, run, run_both
+from contrib_nodes import Numbers, assert_close, assert_same_node, f32, i32, kept, node_model, rng, run, run_both
 from reference import skip_where_old
 
 import jitrt
@@ -14,11 +14,7 @@ Array = np.ndarray
 B, S, T, N, H = 2, 5, 7, 3, 4
 D = N * H
 FLOAT = np.float32
-
-
-def kept(*shape: int) -> Array:
-    """A mask of zeros and ones."""
-    return rng.integers(0, 2, shape).astype(np.int32)
+own = Numbers()
 
 
 def attended(q: Array, k: Array, v: Array, scale: float | None = None, seen: Array | None = None) -> Array:
@@ -38,8 +34,8 @@ def first(x: Array, heads: int = N) -> Array:
 
 # -- Attention
 MASKS = {
-    "none": None, "ends": i32(3, 5), "an empty sequence": i32(0, 5), "ends and starts": i32(4, 5, 1, 0), "raw": kept(B, S),
-    "offsets": i32(3, 5, 0, 3, 8, 0, 3, 8), "raw per query": kept(B, S, S),
+    "none": None, "ends": i32(3, 5), "an empty sequence": i32(0, 5), "ends and starts": i32(4, 5, 1, 0), "raw": own.kept(B, S),
+    "offsets": i32(3, 5, 0, 3, 8, 0, 3, 8), "raw per query": own.kept(B, S, S),
 }  # fmt: skip
 
 
@@ -165,7 +161,7 @@ def test_rotary_embedding_is_onnxruntimes(interleaved: int, dtype: type) -> None
 
 # -- grouped queries
 Q, G, SIZE = 4, 2, 16
-COS, SIN = f32(24, SIZE // 2), f32(24, SIZE // 2)
+COS, SIN = own.f32(24, SIZE // 2), own.f32(24, SIZE // 2)
 # batch, new tokens, length of the past (None: no past), the largest total, totals - 1, attributes and what else
 GROUPED = {
     "a prompt without a cache": (1, 5, None, 5, [4], {}),

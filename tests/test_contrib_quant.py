@@ -5,13 +5,14 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from contrib_nodes import Array, assert_close, assert_same_node, bits, f32, i32, node_model, rng, run, run_both
+from contrib_nodes import Array, Numbers, assert_close, assert_same_node, bits, f32, i32, node_model, rng, run, run_both
 from reference import skip_where_old
 
 import jitrt
 
 BYTES = [np.uint8, np.int8]
 FLOAT = np.float32
+own = Numbers()
 
 
 def scalar(value: float) -> Array:
@@ -235,25 +236,27 @@ INDICES = np.array([[1, 4, 0], [2, 2, -1]])
 def narrow(name: str, *shape: int) -> Array:
     """Integers of 4 bits."""
     low = -8 if name == "int4" else 0
-    return rng.integers(low, low + 16, shape).astype(getattr(ml_dtypes, name))
+    return own.rng.integers(low, low + 16, shape).astype(getattr(ml_dtypes, name))
 
 
 TABLES = {
-    "int4": ([narrow("int4", 6, 40), INDICES, f32(6, 3)], {}),
-    "uint4 with zero points": ([narrow("uint4", 6, 40), INDICES.astype(np.int32), f32(6, 3), narrow("uint4", 6, 3)], {}),
-    "the second axis": ([narrow("int4", 40, 6), INDICES, f32(3, 6), narrow("int4", 3, 6)], {"quantize_axis": 0, "gather_axis": 1}),
-    "the same axis": ([narrow("int4", 40, 6), INDICES, f32(3, 6), narrow("int4", 3, 6)], {"quantize_axis": 0}),
-    "three dimensions": ([narrow("int4", 6, 3, 40), INDICES, f32(6, 3, 3)], {"quantize_axis": 2}),
-    "bytes of two": ([bits(np.uint8, 6, 32), INDICES, f32(6, 4)], {}),
-    "bytes of two with zero points": ([bits(np.uint8, 6, 24), INDICES, f32(6, 3), bits(np.uint8, 6, 2)], {}),
-    "bytes": ([bits(np.uint8, 6, 32), INDICES, f32(6, 2), bits(np.uint8, 6, 2)], {"bits": 8}),
-    "bytes of four": ([bits(np.uint8, 6, 8), INDICES, f32(6, 2), bits(np.uint8, 6, 1)], {"bits": 2}),
-    "outside": ([bits(np.uint8, 6, 32), np.array([1, 6, -7]), f32(6, 4)], {}),
-    "a scalar": ([bits(np.uint8, 6, 32), np.array(3), f32(6, 4)], {}),
-    "float8": ([f32(6, 32).astype(ml_dtypes.float8_e4m3fn), INDICES, f32(6, 2)], {}),
-    "float8 with one scale": ([f32(6, 32).astype(ml_dtypes.float8_e4m3fn), INDICES, f32(1, 1)], {"block_size": 0}),
-    "float4": ([f32(6, 32).astype(ml_dtypes.float4_e2m1fn), INDICES, f32(6, 1)], {"block_size": 0}),
-    "many rows": ([bits(np.uint8, 6000, 32), INDICES, f32(6000, 4), bits(np.uint8, 6000, 2)], {}),
+    "int4": ([narrow("int4", 6, 40), INDICES, own.f32(6, 3)], {}),
+    "uint4 with zero points": ([narrow("uint4", 6, 40), INDICES.astype(np.int32), own.f32(6, 3), narrow("uint4", 6, 3)], {}),
+    "the second axis": (
+        [narrow("int4", 40, 6), INDICES, own.f32(3, 6), narrow("int4", 3, 6)], {"quantize_axis": 0, "gather_axis": 1}
+    ),
+    "the same axis": ([narrow("int4", 40, 6), INDICES, own.f32(3, 6), narrow("int4", 3, 6)], {"quantize_axis": 0}),
+    "three dimensions": ([narrow("int4", 6, 3, 40), INDICES, own.f32(6, 3, 3)], {"quantize_axis": 2}),
+    "bytes of two": ([own.bits(np.uint8, 6, 32), INDICES, own.f32(6, 4)], {}),
+    "bytes of two with zero points": ([own.bits(np.uint8, 6, 24), INDICES, own.f32(6, 3), own.bits(np.uint8, 6, 2)], {}),
+    "bytes": ([own.bits(np.uint8, 6, 32), INDICES, own.f32(6, 2), own.bits(np.uint8, 6, 2)], {"bits": 8}),
+    "bytes of four": ([own.bits(np.uint8, 6, 8), INDICES, own.f32(6, 2), own.bits(np.uint8, 6, 1)], {"bits": 2}),
+    "outside": ([own.bits(np.uint8, 6, 32), np.array([1, 6, -7]), own.f32(6, 4)], {}),
+    "a scalar": ([own.bits(np.uint8, 6, 32), np.array(3), own.f32(6, 4)], {}),
+    "float8": ([own.f32(6, 32).astype(ml_dtypes.float8_e4m3fn), INDICES, own.f32(6, 2)], {}),
+    "float8 with one scale": ([own.f32(6, 32).astype(ml_dtypes.float8_e4m3fn), INDICES, own.f32(1, 1)], {"block_size": 0}),
+    "float4": ([own.f32(6, 32).astype(ml_dtypes.float4_e2m1fn), INDICES, own.f32(6, 1)], {"block_size": 0}),
+    "many rows": ([own.bits(np.uint8, 6000, 32), INDICES, own.f32(6000, 4), own.bits(np.uint8, 6000, 2)], {}),
 }  # fmt: skip
 NEW_TABLES = {  # and what an old onnxruntime does with them
     "bytes of two with zero points": "packs zero points across rows (microsoft/onnxruntime#26506)",
