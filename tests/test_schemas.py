@@ -21,7 +21,7 @@ FAULTS = {  # what it does with the drawn case of an operator
     "Col2Im": "reads past the columns of Col2Im",
     "ExpandDims": "crashes at ExpandDims of a scalar",
     "LayerNormalization": "refuses LayerNormalization of one element",
-    "LinearClassifier": "crashes at the LinearClassifier that is drawn",
+    "LinearClassifier": "crashes at LinearClassifier without intercepts",
     "PRelu": "has NaN where PRelu has infinity",
     "Resize": "refuses Resize along axes counted from the end",
 }
@@ -55,7 +55,10 @@ def test_any_operator_of_any_version_agrees_with_onnxruntime(data: st.DataObject
 
 @pytest.mark.parametrize("reason", explained.EXPLANATIONS, ids=lambda e: e.operators.split()[0])
 def test_an_explanation_is_needed(reason: explained.Explanation) -> None:
-    skip_where_old("differs for other reasons than a later one")
+    if reason.operators == "LinearClassifier":
+        skip_where_old(FAULTS[reason.operators])
+    if reason.operators == "MultiHeadAttention":
+        skip_where_old("rounds the scores of masked keys as jitrt does")
     mine = [s for s in catalogue.signatures() if s.op in reason.operators.split()]
     cases = (case for number in range(TRIES) for s in mine if (case := catalogue.draw_case(s, number)) is not None)
     about = islice((case for case in cases if explained.explanation(case) is reason), 60)
