@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=machine.cpu_count(), help="that run the drawn cases")
     parser.add_argument("--output", type=Path, default=FILE, help=f"default: {FILE.name} beside this program")
     arguments = parser.parse_args()
-    load, start = machine.load(), time.perf_counter()
+    start = time.perf_counter()
     with progress("backend tests"):
         figures = [backend()]
     with tempfile.TemporaryDirectory(prefix="jitrt-cases-") as folder:
@@ -81,7 +81,7 @@ def main() -> int:
     for each in tables:
         each.show()
     minutes = (time.perf_counter() - start) / 60
-    how = Circumstances(["python", "-m", "benchmarks.agreement", *sys.argv[1:]], load, minutes, machine.versions(), 1)
+    how = Circumstances(["python", "-m", "benchmarks.agreement", *sys.argv[1:]], None, minutes, machine.versions())
     arguments.output.write_text(page("What agrees", how, TEXT, tables))
     print(f"\n{minutes:.1f} minutes; written to {arguments.output}")
     return 0 if all(figure.kept for figure in figures) else 1

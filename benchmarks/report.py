@@ -41,25 +41,26 @@ def _line(cells: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What figures depend on besides the code: the command, the load before it, what was measured and for how long."""
+    """What figures depend on besides the code: the command, the load before it and threads (of times), versions, how long."""
 
     command: Sequence[str]
     load: float | None
     minutes: float
     versions: str
-    threads: int
+    threads: int | None = None
 
     def lines(self) -> list[str]:
         """A list in Markdown."""
         busy = ""
         if self.load is not None:
             busy = f", load before the start {self.load:.2f}{' (BUSY: doubtful)' if self.load > BUSY else ''}"
+        numbers = [] if self.threads is None else [f"- {self.threads} threads each, float32"]
         today = datetime.datetime.now(datetime.timezone.utc)
         return [
             f"- {today:%Y-%m-%d}, `{shlex.join(self.command)}`, {self.minutes:.0f} minutes",
             f"- {machine.processor()}; {machine.cpu_count()} CPUs{busy}",
             f"- {self.versions}",
-            f"- {self.threads} threads each, float32",
+            *numbers,
         ]
 
 
