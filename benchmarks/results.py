@@ -45,7 +45,7 @@ def main() -> int:
     selected = cases.chosen(arguments.k)
     rows = [_row(case, f"[{i}/{len(selected)}] {case}", arguments) for i, case in enumerate(selected, 1)]
     figures, failures = _processes(arguments)
-    figures += _backend(arguments)
+    figures += _backend(arguments, failures)
     narrow = _quantised(arguments, failures)
     tables = [*_promises(rows, [*figures, *map(_kept, narrow)]), *_groups(rows), *([quantised.table(narrow)] if narrow else [])]
     for each in tables:
@@ -114,12 +114,16 @@ def _processes(arguments: argparse.Namespace) -> tuple[list[processes.Figure], l
     return figures, failures
 
 
-def _backend(arguments: argparse.Namespace) -> list[processes.Figure]:
-    """How many of ONNX's backend tests pass."""
+def _backend(arguments: argparse.Namespace, failures: list[str]) -> list[processes.Figure]:
+    """How many of ONNX's backend tests pass; if they do not run, `failures` says so."""
     if not all(word in "backend tests" for word in arguments.k.lower().split()):
         return []
-    with progress("backend tests"):
-        found = agreement.backend()
+    try:
+        with progress("backend tests"):
+            found = agreement.backend()
+    except RuntimeError as error:
+        failures.append(f"backend tests: {error}")
+        return []
     print(f"    {found.ours}", flush=True)
     return [found]
 
