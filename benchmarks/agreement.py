@@ -1,6 +1,6 @@
 """`python -m benchmarks.agreement`: count what agrees with ONNX's own tests and with onnxruntime, and write AGREEMENT.md.
 
-1. The backend tests of the installed onnx, as `tests/test_backend.py` runs them.
+1. The backend tests of the installed onnx (`backend.py`).
 2. Models of one node, drawn from the operators' schemas (`tests/schemas`), on both runtimes: an hour with an empty store.
 3. Nodes that Python computes in real and exported models (`hosts.py`).
 
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,16 +18,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
 
-from . import hosts, machine
+from . import backend, hosts, machine
 from .console import progress
-from .processes import ROOT, Figure
+from .processes import Figure
 from .report import Circumstances, Table, page, verdict
 
 FILE = Path(__file__).resolve().parent / "AGREEMENT.md"
-BACKEND = ROOT / "tests" / "test_backend.py"
-LEAST_PASSED = 2027  # of 2,033; the others expect numbers drawn without a seed
 LEAST_CASES = 10_000
 TEXT = (
     "A backend test passes if every output has the expected type, shape and, within the tolerances of onnx's own runner, values;",
@@ -73,7 +68,7 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.perf_counter()
     with progress("backend tests"):
-        figures = [backend()]
+        figures = [backend.figure()]
     with tempfile.TemporaryDirectory(prefix="jitrt-cases-") as folder:
         found = drawn(arguments.cases, arguments.processes, Path(folder))
     figures += [_cases(found), *_hosts()]
@@ -87,24 +82,6 @@ def main() -> int:
     return 0 if all(figure.kept for figure in figures) else 1
 
 
-def backend() -> Figure:
-    """The backend tests that pass, in a process of their own.
-
-    Raises:
-        RuntimeError: the tests did not run.
-    """
-    with tempfile.TemporaryDirectory(prefix="jitrt-backend-") as folder:
-        report = Path(folder) / "report.xml"
-        ran = _start(["-m", "pytest", "-q", f"--junitxml={report}", BACKEND], stdout=subprocess.PIPE)
-        said, _ = ran.communicate()
-        if not report.exists():
-            raise RuntimeError(f"the backend tests did not run: {said.strip().splitlines()[-1:]}")
-        tests = [test for test in ElementTree.parse(report).iter("testcase") if test.get("name", "").startswith("test_backend[")]
-    passed = sum(not any(child.tag in ("skipped", "failure", "error") for child in test) for test in tests)
-    text = f"{passed:,} of {len(tests):,} pass"
-    return Figure("ONNX's backend tests", text, "", f"{LEAST_PASSED:,}", passed >= LEAST_PASSED)
-
-
 def drawn(count: int, processes: int, folder: Path) -> Drawn:
     """Run `count` drawn cases in that many processes, each of which writes a file into the folder; progress is printed.
 
@@ -114,7 +91,7 @@ def drawn(count: int, processes: int, folder: Path) -> Drawn:
     files = [folder / f"{i}.json" for i in range(1, processes + 1)]
     each = -(-count // processes)
     running = [
-        _start(["-m", "tests.schemas", "--quiet", f"--count={each}", f"--part={i}/{processes}", f"--json={file}"])
+        backend.start(["-m", "tests.schemas", "--quiet", f"--count={each}", f"--part={i}/{processes}", f"--json={file}"])
         for i, file in enumerate(files, 1)
     ]
     for process in running:
@@ -125,11 +102,6 @@ def drawn(count: int, processes: int, folder: Path) -> Drawn:
             raise RuntimeError(f"a process of drawn cases broke off with {process.returncode}")
         found.add(json.loads(file.read_text()))
     return found
-
-
-def _start(arguments: list[object], **how: object) -> subprocess.Popen:
-    environment = os.environ | {"JITRT_WORKERS": "0", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, text=True, **how)
 
 
 def _cases(found: Drawn) -> Figure:

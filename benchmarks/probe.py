@@ -1,7 +1,7 @@
 """One runtime in a process of its own: `python -m benchmarks.probe RUNTIME MODEL THREADS FEEDS [FEEDS ...]`.
 
 Prints a line of JSON (see `main`). Only the standard library is imported before the clock starts. FEEDS are .npz files;
-the first is what the process starts with, the others are inputs of sizes that it has not seen.
+the first is what the process starts with; the others, of sizes that it has not seen, run once and again in their order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmark of whole processes: whose memory it counts, and how it says so."""
+"""The benchmark of whole processes: whose memory it counts, what it says, and how it counts tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from benchmarks import memory, processes
+from benchmarks import backend, memory, processes
 
 MEMORY = 60_000_000
 HOLDS = f"block = b'x' * {MEMORY}; del block; print('ready', flush=True); input()"
@@ -42,3 +42,28 @@ def test_the_table_tells_the_memory_of_the_program_from_that_of_all_processes(to
     figures = list(processes._costs(processes.SUBJECTS[0], ours, (ours,), (theirs,), together))
     assert [f.ours for f in figures if "program's process" in f.what] == ["210 MB (1.05)"]
     assert [(f.ours, f.theirs, f.kept) for f in figures if "beside it" in f.what] == expected
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0.1, [True, False, False]), (None, [None, None, None])])
+def test_a_new_size_has_a_verdict_if_its_model_has_a_limit(limit, kept):
+    subject = processes.Subject("mlp", "MLP", new={"batch 2": {}, "batch 3 after it": {}, "batch 4": {}}, new_limit=limit)
+    ours = [{"first": 0.2, "extra": extra, "compiled": compiled} for extra, compiled in ((0.05, 0), (0.15, 0), (0.05, 1))]
+    figures = list(processes._sizes(subject, ours, [{"first": 0.3}] * 3))
+    assert [f.kept for f in figures] == kept
+    assert all(bool(f.promised) == (limit is not None) for f in figures)
+    assert figures[1].what == "MLP: first run of batch 3 after it"
+    assert figures[1].ours == "200 ms (150 ms more than later), 0 compiled"
+
+
+def test_backend_tests_are_counted_by_name_and_outcome(tmp_path):
+    report = tmp_path / "report.xml"
+    cases = '<testcase name="test_backend[a]"/><testcase name="test_backend[b]"><failure/></testcase>'
+    cases += '<testcase name="test_backend[c]"><skipped/></testcase><testcase name="test_other"/>'
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    assert backend.count_passed(report) == (1, 3)
+
+
+def test_results_need_neither_runtime_to_be_imported():
+    """So that neither has taken a thread, a page or a core when processes are measured."""
+    code = "import sys, benchmarks.results; assert not {'jitrt', 'onnxruntime', 'numba'} & set(sys.modules), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=processes.ROOT)
