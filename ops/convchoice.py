@@ -91,7 +91,7 @@ def _cheapest(
 
     def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
         """Of `sets` products with a filter of `depth` channels."""
-        steps = pixels * (depth * step + beginning) / (2 * target.current().lanes)
+        steps = pixels * (depth * step + beginning) / (target.current().units * target.current().lanes)
         return sets * channels * max(steps, depth * itemsize / _MEMORY)
 
     best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)

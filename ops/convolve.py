@@ -18,7 +18,7 @@ from .kernels import conv as dense
 from .kernels import convweights
 from .kernels import depthwise as light
 from .kernels import winograd as fast
-from .kernels.blocking import panel_width
+from .kernels.blocking import crosses_rows, panel_width
 from .kernels.image import Alloc, Image, Opaque
 from .kernels.packing import Packing
 from .kernels.sizes import cached, most
@@ -109,8 +109,10 @@ def _possible(
     if X.dtype != np.int16 and _is_depthwise(W, layer.groups):
         return ["depthwise"]
     filters = (W.shape[0], convweights.counted(W.shape[1], W.dtype), *(W.shape[2 + i] for i in order))
-    names = ["direct, rows folded"] if convweights.foldable(filters, layer.groups) and W.is_constant else []
-    names.append("direct")
+    names = ["direct"]
+    if convweights.foldable(filters, layer.groups) and W.is_constant:
+        # saves tiles what they spend on each row of the window, of which high ones have many pixels to each
+        names.insert(0 if crosses_rows() else 1, "direct, rows folded")
     if X.dtype in (np.float32, np.int16) and W.is_constant and _may_be_winograd(X, W, layer, order):
         forms = winograd_forms(layer)
         bits = sum_bits() if forms else 0

@@ -26,3 +26,20 @@ def test_rows_of_any_width_are_cut_at_the_least_cost_of_two_heights(monkeypatch,
             assert count * cost[first] + (tiles - count) * cost.get(second, 0) == pytest.approx(least)
     finally:
         blocking.split_row.cache_clear()
+
+
+def test_rows_that_fall_into_the_same_set_of_a_cache_are_few(monkeypatch) -> None:
+    """Of a set's 8 lines one is left; rows apart by a multiple of 4096 bytes share it, by half of that every second one."""
+    monkeypatch.setattr(blocking, "heights", lambda: HEIGHTS["32 registers"])
+    apart = {64: 14, 2048: 14, 3072: 14, 4096: 7, 12288: 7, 4096 + 64: 14, 6144: 14, 0: 7}
+    assert {stride: blocking.most_rows(stride) for stride in apart} == apart
+    blocking.split_row.cache_clear()
+    try:
+        assert blocking.split_row(196, 7) == (7, 28, 0, 28)
+        assert blocking.split_row(196) == (14, 14, 0, 14)
+        for width in (0, 1, 5, 49, 197):
+            first, count, second, tiles = blocking.split_row(width, 7)
+            assert first * count + second * (tiles - count) == width
+            assert max(first, second) <= 7
+    finally:
+        blocking.split_row.cache_clear()

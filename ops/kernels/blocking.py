@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -23,7 +23,9 @@ _B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays 
 _PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
 _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
-_SEARCHED = 8  # rows of up to so many tiles are cut in the best of all ways
+_SET_SPAN = 4096  # bytes after which addresses fall into the same set of L1, which is indexed by what pages leave alone
+_WAYS = 7  # lines of a set that a tile's rows may take: of 8, one is left for what passes by
+_SEARCHED = 10  # rows of up to so many tiles are cut in the best of all ways
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
@@ -73,21 +75,28 @@ def crosses_rows() -> bool:
     return heights()[0] <= 6
 
 
+def most_rows(stride: int) -> int:
+    """The tallest tile whose rows, as many bytes apart, find room in L1 side by side."""
+    sets = _SET_SPAN // gcd(stride, _SET_SPAN)  # that the rows are spread over, at most
+    return max(h for h in heights() if h <= _WAYS * sets)
+
+
 @lru_cache(maxsize=4096)
-def split_row(width: int) -> tuple[int, int, int, int]:
-    """(first, count, second, tiles): heights that cover `width` pixels exactly at the least cost.
+def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
+    """(first, count, second, tiles): heights, of `tallest` at the most, that cover `width` pixels exactly at the least cost.
 
     A wide row begins with tiles of the height that costs the least for a pixel; what they leave is looked up.
     """
-    tallest = heights()[0]
+    possible = [h for h in heights() if h <= (tallest or heights()[0])]
+    tallest = possible[0]
     spare = (width - _SEARCHED * tallest) // tallest
     if spare > 0:
-        first, count, second, tiles = split_row(width - spare * tallest)
+        first, count, second, tiles = split_row(width - spare * tallest, tallest)
         if first == tallest:
             return first, count + spare, second, tiles + spare
     best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
-    for first in heights():
-        for second in (0, *heights()):
+    for first in possible:
+        for second in (0, *possible):
             count = width // first
             while count >= 0:
                 rest = width - count * first
@@ -102,22 +111,23 @@ def split_row(width: int) -> tuple[int, int, int, int]:
 
 
 def _tile_cost(height: int) -> float:
-    """Cycles of one K step of a tile: two FMAs and two loads a cycle, FMA latency 4, and a share of what surrounds it."""
-    return max(height, (height + 2) / 2, 4) + 0.5
+    """Cycles of one K step of a tile: two loads a cycle, FMA latency 4, and a share of what surrounds it."""
+    return max(2 * height / target.current().units, (height + 2) / 2, 4) + 0.5
 
 
 @deferred()
 def blocking(
     work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
-    images: int, threads: int,
+    images: int, threads: int, stride: int,
 ) -> Blocking:  # fmt: skip
     """The cut of a product of `tile_rows` rows of `width` pixels with `groups` times `each` output channels.
 
     Args:
         segments: of K: depth, rows, columns, elements.
         flops: of the whole.
+        stride: bytes from one pixel to the next.
     """
-    first, count, second, per_row = split_row(width)
+    first, count, second, per_row = split_row(width, most_rows(stride))
     size = SIZES[work]
     panel = panel_width(size)
     limit = K_STEPS

@@ -125,7 +125,7 @@ def product(
     if kernel[2] == 1 or (dils[2] == 1 and x.strides[4] == c * size):
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
     n, _, od, oh, ow = y.shape
-    b = blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads)
+    b = blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads, seen.strides[4])
     per_group, panel = -(-o // groups // panel_width(size)), panel_width(size) * c * prod(kernel) * size
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],

@@ -13,6 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 
+_HALVES = ("AuthenticAMD-25-", "znver4")  # CPUs that compute vectors of 512 bits as two halves
+
+
 @dataclass(frozen=True)
 class Target:
     """Name, LLVM feature string and vector geometry of one CPU.
@@ -21,6 +24,7 @@ class Target:
         lanes: float32 values in one vector register.
         registers: number of vector registers.
         fma: whether a fused multiply-add is one instruction.
+        units: vectors that are multiplied and added in a cycle.
         half: whether float16 converts in hardware (F16C).
     """
 
@@ -30,6 +34,7 @@ class Target:
     registers: int
     fma: bool
     half: bool
+    units: int = 2
 
     def has(self, feature: str) -> bool:
         """Whether an LLVM feature such as ``avx2`` is switched on."""
@@ -64,7 +69,8 @@ def current() -> Target:
     if _is_x86():
         wide, medium = "+avx512f" in on and "+avx512vl" in on, "+avx" in on
         lanes = 16 if wide else 8 if medium else 4
-        return Target(name, features, lanes, 32 if wide else 16, "+fma" in on or wide, "+f16c" in on or wide)
+        units = 1 if wide and name.startswith(_HALVES) else 2
+        return Target(name, features, lanes, 32 if wide else 16, "+fma" in on or wide, "+f16c" in on or wide, units)
     return Target(name, features, 4, 32, True, True)
 
 

@@ -5,9 +5,10 @@ transformed, V[products, tiles, C]; as many matrix products M[i] = V[i] U[i] wit
 kernel as a batch; every M[:, tile] is transformed back to a tile of outputs. All are vectorised over channels
 (`winogradtransform`).
 
-For stride 1, constant filters, float32, whole vectors of channels, one or two dimensions; with a whole form for int16 that are
-differences of bytes, exactly: products are those of pairs, results int32. Groups are the matrix product's own. Of dilated
-filters the tiles of the interleaved images take turns. `ops/convchoice.py` says when which form wins.
+For stride 1, constant filters, float32, one or two dimensions, and channels that fill vectors of at least 4, be they shorter
+than the target's; with a whole form for int16 that are differences of bytes, exactly: products are those of pairs, results
+int32. Groups are the matrix product's own. Of dilated filters the tiles of the interleaved images take turns.
+`ops/convchoice.py` says when which form wins.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .winogradforms import Form, Matrix
 _STRIP_BYTES = 2 << 20  # transforms of a strip: V and M together, in the caches of the cores
 _ROW_BYTES = 8 << 20  # those of a row of tiles that is not cut: of a long sequence a strip is a piece
 _PACKED_CHANNELS = 64  # whose filters of a panel are transformed, there or back, at once: in float64, in L2
+_LEAST_LANES = 4  # of a vector of 4-byte numbers
 _TASK_BYTES = 32 << 10  # a task costs the executor about a microsecond
 
 
@@ -55,10 +57,11 @@ class WinogradWeights:
 
     @property
     def product(self) -> PackedWeights:
-        """The filters of the matrix products."""
+        """The filters of the matrix products; those of a single group fill whole vectors, as panels have zeros behind them."""
         o, c = self.shape[0], counted(self.shape[1], self.form.dtype)
         each = self.groups * padded_columns(o // self.groups, 4) * c * 4
-        return PackedWeights((o, c, 1, 1, 1), self.groups, self.address, each)
+        lanes = target.current().lanes
+        return PackedWeights((o if self.groups > 1 else -(-o // lanes) * lanes, c, 1, 1, 1), self.groups, self.address, each)
 
 
 def pack_winograd(w: np.ndarray, form: Form, groups: int = 1) -> np.ndarray:
@@ -111,9 +114,19 @@ def _numbers(matrix: Matrix) -> np.ndarray:
 
 
 def fits(channels: int, outputs: int, groups: int, dtype: np.dtype) -> bool:
-    """Whether these are whole vectors of channels; of int16 whole pairs in each group, too."""
-    lanes, pair = target.current().lanes, 4 // dtype.itemsize
-    return not (channels % (lanes * pair) or outputs % lanes or channels // groups % pair) and channels > 0 and outputs > 0
+    """Whether these fill vectors; of int16 whole pairs in each group, too."""
+    pair = 4 // dtype.itemsize
+    return (
+        not (channels % (_LEAST_LANES * pair) or outputs % _LEAST_LANES or channels // groups % pair) and min(channels, outputs) > 0
+    )
+
+
+def _lanes(channels: int, itemsize: int) -> int:
+    """Of the longest vectors that so many channels fill, of those that the target has and shorter ones."""
+    lanes = target.current().lanes * 4 // itemsize
+    while channels % lanes:
+        lanes //= 2
+    return lanes
 
 
 def winograd(
@@ -142,8 +155,7 @@ def winograd(
     (o, c), groups, form = weights.shape, weights.groups, weights.form
     inputs = counted(c, form.dtype) * groups
     if not fits(c * groups, o, groups, form.dtype) or o % groups or x.shape[:2] != (y.shape[0], inputs) or y.shape[1] != o:
-        lanes = target.current().lanes
-        raise ValueError(f"{label}: input {x.shape}, output {y.shape}, weights {weights.shape} x {groups}, vectors of {lanes}")
+        raise ValueError(f"{label}: input {x.shape}, output {y.shape}, weights {weights.shape} x {groups}")
     if 0 in y.shape:
         return []
     launches: list[Launch] = []
@@ -157,7 +169,7 @@ def winograd(
     grid = _Grid(form, rows, cols, (down, right))
     strips = _strips(weights, n, grid)
     most = n * strips[0].rows * strips[0].cols
-    v, m = (_products(alloc, form.products, most, channels) for channels in (inputs, o))
+    v, m = (_products(alloc, form.products, most, channels) for channels in (inputs, weights.product.shape[0]))
     finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
     for strip in strips:
         tiles = n * strip.rows * strip.cols
@@ -272,7 +284,10 @@ def _input_launch(x: Image, v: Image, strip: _Grid, pads: Sequence[int], threads
             whole(pads[0]), whole(pads[1]), strip.rows, strip.cols, chunk, chunks, strip.top, strip.left,
             *form.outputs, *strip.dilations, *form.patch)  # fmt: skip
     square = min(form.patch) > 1
-    kernel = handwritten("winograd_input", "winogradtransform:input_factory", points=form.points, square=square, whole=form.whole)
+    kernel = handwritten(
+        "winograd_input", "winogradtransform:input_factory",
+        points=form.points, square=square, whole=form.whole, lanes=_lanes(numbers, form.dtype.itemsize),
+    )  # fmt: skip
     scratch = 64 + form.products * 64
     return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: patches", 0, strip.moved(x, 1))
 
@@ -286,7 +301,8 @@ def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Grid, fin
             strip.top, strip.left, *form.outputs, *strip.dilations)  # fmt: skip
     rows, cols = form.outputs if min(form.patch) > 1 else (0, max(form.outputs))
     kernel = handwritten(
-        "winograd_output", "winogradtransform:output_factory", points=form.points, rows=rows, cols=cols, whole=form.whole
-    )
+        "winograd_output", "winogradtransform:output_factory",
+        points=form.points, rows=rows, cols=cols, whole=form.whole, lanes=_lanes(o, 4),
+    )  # fmt: skip
     scratch = 64 + prod(form.outputs) * 64
     return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: outputs", 0, strip.moved(y, 0))

@@ -16,7 +16,6 @@ from fractions import Fraction
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from . import target
 from .image import SIZES
 from .winogradforms import Matrix, divisor, matrices
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _LINE = 64  # bytes
 
 
-def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
+def input_factory(points: int, square: bool, whole: bool, lanes: int) -> Callable:
     """The kernel that transforms patches, for all forms of as many points. Task = (image, row of tiles, chunk of its columns).
 
     Scratch: 64 bytes, and a patch that hangs over the border, put together.
@@ -34,7 +33,7 @@ def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
     from . import simd, window
 
     dtype = "i16" if whole else "f32"
-    size, lanes = SIZES[dtype], target.current().lanes * 4 // SIZES[dtype]
+    size = SIZES[dtype]
     vector = lanes * size
     # a patch's pixels lie too far apart for the core to foresee those of the next one: the vectors of a cache line ask for them
     turns = max(1, _LINE // vector)
@@ -86,14 +85,14 @@ def input_factory(points: int, square: bool, whole: bool = False) -> Callable:
     return kernel
 
 
-def output_factory(points: int, rows: int, cols: int, whole: bool = False) -> Callable:
+def output_factory(points: int, rows: int, cols: int, whole: bool, lanes: int) -> Callable:
     """The kernel that makes tiles of rows x cols outputs, or of `cols` in a line either way (`rows` = 0).
 
     Task = (image, row of tiles, chunk of its columns). Scratch: 64 bytes for the epilogue's block, and a tile.
     """
     from . import simd, window
 
-    dtype, lanes = "i32" if whole else "f32", target.current().lanes
+    dtype = "i32" if whole else "f32"
     load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     at_least, at_most, number = simd.at_least, simd.at_most, simd.float_argument
     words, call_kernel, clips = simd.block, simd.call_kernel, not whole
