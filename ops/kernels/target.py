@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-
 _HALVES = ("AuthenticAMD-25-", "znver4")  # CPUs that compute vectors of 512 bits as two halves
 
 
