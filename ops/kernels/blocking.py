@@ -25,6 +25,7 @@ _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for eac
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
 _SET_SPAN = 4096  # bytes after which addresses fall into the same set of L1, which is indexed by what pages leave alone
 _WAYS = 7  # lines of a set that a tile's rows may take: of 8, one is left for what passes by
+_L2_BYTES = 20  # that come from L2 in a cycle
 _SEARCHED = 10  # rows of up to so many tiles are cut in the best of all ways
 # of one core, for weighing work against traffic from L3
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
@@ -111,8 +112,9 @@ def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
 
 
 def _tile_cost(height: int) -> float:
-    """Cycles of one K step of a tile: two loads a cycle, FMA latency 4, and a share of what surrounds it."""
-    return max(2 * height / target.current().units, (height + 2) / 2, 4) + 0.5
+    """Cycles of one K step of a tile: two loads a cycle, two vectors from L2, FMA latency 4, and a share of what surrounds it."""
+    of = target.current()
+    return max(2 * height / of.units, (height + 2) / 2, 2 * of.lanes * 4 / _L2_BYTES, 4) + 0.5
 
 
 @deferred()

@@ -23,6 +23,7 @@ def factory(dtype: str) -> Callable:
 
     lanes = target.current().lanes * 4 // SIZES[dtype]
     size, width = SIZES[dtype], 2 * lanes
+    vector = lanes * size
     row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
     h0, h1, h2, h3, h4, _ = singles
@@ -30,7 +31,7 @@ def factory(dtype: str) -> Callable:
     cut, lay_out = _tables(size)
     finish = _finishing()
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
-    crossing, highest, longest, piece_bytes, fetched = crosses_rows(), heights()[0], word.PART, word.PIECE, word.FETCHED
+    crossing, highest, longest, piece_bytes = crosses_rows(), heights()[0], word.PART, word.PIECE
     store, zero = simd.store(raw), simd.splat(raw, lanes)
 
     def kernel(args, task, scratch):
@@ -148,7 +149,7 @@ def factory(dtype: str) -> Callable:
                                 place, done = place + rows * 8, done + rows
                                 if not crossing:
                                     x += rows * args[word.X_PIXEL]
-                            following += run * steps * fetched
+                            following += run * steps * vector
                             if cols < vectors * lanes:
                                 scatter(block, y, y_col, height, cols)
                             at += run

@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from . import emit, window
 from .blocking import crosses_rows
-from .convwords import FETCHED, HIGH, LOW, PIECE, X_PIXEL
+from .convwords import HIGH, LOW, PIECE, X_PIXEL
 from .emit import E
 from .window import WORD, Code, Variable
 
@@ -40,8 +40,8 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
     holds, counted on from tile to tile; at x and i times args[X_PIXEL] if tiles are too high for so many addresses in registers
     (see `crosses_rows`). `table` is the address of the pieces: where each begins, counted from there, and twice its elements,
     plus 1 if the sum so far is to be put aside before. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`:
-    what to bring to L2 meanwhile, FETCHED bytes a K step, up to `end`. `blank` and `aside`: as many vectors as the highest
-    tile has, zeros and room.
+    what to bring to L2 meanwhile, half as fast as the panel's own two vectors are read, up to `end`. `blank` and `aside`: as
+    many vectors as the highest tile has, zeros and room.
     """
 
     def body(code, block, vectors, height, *values):
@@ -162,9 +162,9 @@ def _sums(
                 step(one, at, here)
             if number > 1:
                 with code.when(far.get() < end):
-                    for line in range(0, number * FETCHED, _LINE):
+                    for line in range(0, number * vector, _LINE):
                         code.prefetch(far.get() + line, soon=False)
-                    far.set(far.get() + number * FETCHED)
+                    far.set(far.get() + number * vector)
 
     unroll = _UNROLL if rows * wide >= 6 else 1
     parts = _Parts(code, sums, blank, aside) if emit.is_float(code.kind) else None

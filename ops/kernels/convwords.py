@@ -30,4 +30,3 @@ WORDS = 65
 # a piece of K: its two words are where it begins in the image, and twice its elements, plus 1 if a part of the sum ends before
 PIECE = 16  # bytes of both
 PART = 128  # K steps of a piece at the most, and of one part of a sum
-FETCHED = 32  # bytes of the next panel that a tile brings to L2 in a K step, of which it reads 64 of its own
