@@ -97,23 +97,24 @@ def test_only_large_results_are_streamed(rows, far):
 
 
 @pytest.mark.parametrize(
-    ("caches", "expected"),
+    ("caches", "last", "second"),
     [
-        ([(1, "32K"), (1, "48K"), (2, "512K"), (3, "32768K")], 32 << 20),
-        ([(1, "48K"), (1, "64K"), (2, "1024K")], 1 << 20),
-        ([(1, "32K"), (1, "32K")], 0),
-        ([(1, "32K"), (3, "unknown")], 0),
-        ([], 0),
+        ([(1, "32K"), (1, "48K"), (2, "512K"), (3, "32768K")], 32 << 20, 512 << 10),
+        ([(1, "48K"), (1, "64K"), (2, "1024K")], 1 << 20, 1 << 20),
+        ([(1, "32K"), (1, "32K")], 0, 0),
+        ([(1, "32K"), (3, "unknown")], 0, 0),
+        ([], 0, 0),
     ],
 )
-def test_the_last_cache_is_the_highest_that_the_system_names_behind_the_first_level(caches, expected, tmp_path: Path):
+def test_the_last_cache_is_the_highest_that_the_system_names_behind_the_first_level(caches, last, second, tmp_path: Path):
     cpu = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     for i, (level, size) in enumerate(caches):
         place = tmp_path / f"cpu{cpu}" / "cache" / f"index{i}"
         place.mkdir(parents=True)
         (place / "level").write_text(f"{level}\n")
         (place / "size").write_text(f"{size}\n")
-    assert target.last_cache.__wrapped__(tmp_path) == expected
+    assert target.last_cache.__wrapped__(tmp_path) == last
+    assert target.second_cache.__wrapped__(tmp_path) == second
 
 
 def test_half_of_the_last_cache_decides_what_is_far():

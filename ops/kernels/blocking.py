@@ -16,10 +16,11 @@ from . import target
 from .image import SIZES
 from .sizes import deferred
 
-# Half of L2 and less: neighbours may share it, and what comes next needs room
 K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
-_A_BYTES = 240 << 10  # image rows of one task and K block, if they are what stays in L2
-_B_BYTES = 160 << 10  # weights of one task and K block, if they are what stays in L2
+# Half of L2 and less: neighbours may share it, and what comes next needs room
+_L2 = target.second_cache() or 512 << 10
+_A_BYTES = _L2 * 15 // 32  # image rows of one task and K block, if they are what stays in L2
+_B_BYTES = _L2 * 5 // 16  # weights of one task and K block, if they are what stays in L2
 _PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
 _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16

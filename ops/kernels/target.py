@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+_SYSTEM = Path("/sys/devices/system/cpu")
 _HALVES = ("AuthenticAMD-25-", "znver4")  # CPUs that compute vectors of 512 bits as two halves
 
 
@@ -88,17 +89,27 @@ def machine():
 
 
 @lru_cache(maxsize=1)
-def last_cache(system: Path = Path("/sys/devices/system/cpu")) -> int:
+def last_cache(system: Path = _SYSTEM) -> int:
     """Bytes of the last cache before memory of a CPU that this process may use, as Linux says; 0: it names none behind L1."""
+    sizes = _caches(system)
+    return sizes[max(sizes)] if sizes and max(sizes) > 1 else 0
+
+
+@lru_cache(maxsize=1)
+def second_cache(system: Path = _SYSTEM) -> int:
+    """Bytes of the second cache (L2) of such a CPU; 0: Linux names none."""
+    return _caches(system).get(2, 0)
+
+
+def _caches(system: Path) -> dict[int, int]:
+    """Bytes of caches by level; of the first one, which are two, those of either."""
     try:
         mine = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-        last = max((system / f"cpu{mine}" / "cache").glob("index*"))  # they are in the order of their levels
-        if int((last / "level").read_text()) < 2:
-            return 0
-        size = (last / "size").read_text().strip()
-        return int(size.removesuffix("K")) << 10
+        places = list((system / f"cpu{mine}" / "cache").glob("index*"))
+        sizes = {int((place / "level").read_text()): (place / "size").read_text().strip() for place in places}
+        return {level: int(size.removesuffix("K")) << 10 for level, size in sizes.items()}
     except (OSError, ValueError):
-        return 0
+        return {}
 
 
 def _asked_for() -> tuple[str, str] | None:
