@@ -18,9 +18,10 @@ from ..ops.builder import Builder
 from ..ops.kernels.sizes import about, deferred, most
 from ..ops.primitives import Join, Kernel, Map, Primitive, Slice, Tensor, Trace
 from .edit import readers_of, view
+from .loops import FAR
 
-LARGE = 16 << 20  # bytes that a primitive reads and writes; about what a core finds again in a shared third-level cache
-PART = 8 << 20  # bytes of a part
+LARGE = FAR  # bytes that a primitive reads and writes
+PART = LARGE // 2  # bytes of a part
 INTENSE = 16  # FLOPs per byte; memory gives a byte in the time of about ten FLOPs
 MOST = 32  # parts
 AGAIN = 0.1  # of a run's work

@@ -146,7 +146,7 @@ class HostStep:
     `Tensor` is copied to its place, after its shape is checked; one that is a `Buffer` in HOST space is kept as the
     object it is (a sequence, strings, an array whose shape only the run knows). A step that `cuts` only takes the part
     of an array that a kernel has filled. One that `keeps` may keep arrays that it is given, or hand them on. One that is a loop
-    (`nest`) may be run by native code instead, and is `begun` there if its `body` allows it.
+    (`nest`) may be run by native code instead, and is begun there if its `body` has a `turn` for it (a `jitrt.turn.Turn`).
     """
 
     call: Callable[[list[object]], Sequence[object]]
@@ -158,12 +158,12 @@ class HostStep:
     keeps: bool = True
     nest: Nest | None = None
     body: Body | None = None
-    begun: bool = False
+    turn: object | None = None
 
     @property
     def is_native(self) -> bool:
         """Whether it is a loop in native code: one that is begun there, or whose last iterations so far were repeated there."""
-        return self.begun or (self.body is not None and self.body.is_repeated)
+        return self.turn is not None or (self.body is not None and self.body.is_repeated)
 
     @property
     def kind(self) -> str:

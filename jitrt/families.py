@@ -3,9 +3,8 @@
 What tracing had to read of inputs (`Program.read`) counts as sizes too: the number of tokens in a buffer, say, or a shape.
 
 1. The first signature of a family has a plan of its own, the best for its sizes.
-2. A size that has had `OTHERS` values besides the first signature's varies; until then each signature has a plan of its own,
-   as one with open sizes takes longer to make. A later signature leaves all open that have ever differed, but for 0 and 1, which
-   are structure (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
+2. A later signature leaves all sizes open that have ever differed from the first one's, but for 0 and 1, which are structure
+   (nothing to do, a broadcast). Sizes that the model names alike, or that are equal now and were at first, are one.
 3. What a plan with open sizes takes for granted is checked for each new signature; one that no plan serves makes another.
 4. A size that cannot stay open, as something reads its value, is closed: for that value, as it may be one that happens to equal
    another size, and for good when that happens with a second value. A family that needs too many plans is closed too.
@@ -28,7 +27,6 @@ from .ops.kernels.symbols import LEAST, Fixed, Symbols
 if TYPE_CHECKING:
     from .program import Entry
 
-OTHERS = 2  # values of a size, besides the first one
 MOST_PLANS = 16  # with open sizes, of one family
 _CONTENT = " (content)"  # follows an input's name where `Shapes` has its elements
 Shapes = dict[str, tuple[int, ...]]
@@ -92,13 +90,13 @@ class Family:
 
     Attributes:
         first: the shapes of the first one.
-        can_open: whether any size may still be open. others: values that sizes have had in later ones, where they differ.
+        can_open: whether any size may still be open. varying: the sizes that have differed in later ones.
         fixed: values that sizes could have alone. reasons: what asked for them.
         plans: made so far with open sizes.
     """
 
     first: Shapes
-    others: dict[Place, set[int]] = field(default_factory=dict)
+    varying: set[Place] = field(default_factory=set)
     fixed: dict[Place, set[int]] = field(default_factory=dict)
     reasons: dict[Place, str] = field(default_factory=dict)
     can_open: bool = True
@@ -109,16 +107,14 @@ class Family:
         for name, shape in shapes.items():
             for d, n in enumerate(shape):
                 if n != self.first[name][d]:
-                    self.others.setdefault((name, d), set()).add(n)
+                    self.varying.add((name, d))
 
     def open_sizes(self, graph: Graph, shapes: Shapes) -> OpenSizes | None:
         """What a plan for these shapes leaves open; None: nothing."""
         groups: dict[tuple[str, int, int], list[Place]] = {}
         if not self.can_open or len(self.plans) >= MOST_PLANS:
             return None
-        if not any(len(values) >= OTHERS for values in self.others.values()):
-            return None
-        for name, d in sorted(self.others):
+        for name, d in sorted(self.varying):
             n = shapes[name][d]
             if n >= LEAST and not self.closed(name, d, n):
                 groups.setdefault((_called(graph, name, d, shapes[name]), self.first[name][d], n), []).append((name, d))

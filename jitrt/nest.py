@@ -32,28 +32,23 @@ _LOOPS = 64  # iterations of one whose body has loops, which are as long again
 
 
 def with_native_loops(plan: Plan) -> Plan:
-    """The plan with those of its loops marked that native code can run."""
+    """The plan in which those of its loops have turns that native code can begin."""
     if plan.is_open or not any(isinstance(step, HostStep) and step.nest is not None for step in plan.steps):
         return plan
-    return replace(plan, steps=tuple(replace(s, begun=_can_begin(s)) if isinstance(s, HostStep) else s for s in plan.steps))
+    return replace(plan, steps=tuple(replace(s, turn=_turn(s)) if isinstance(s, HostStep) else s for s in plan.steps))
 
 
 def nested_turns(plan: Plan) -> Mapping[int, Turn]:
     """The turns of these loops, by the step's number."""
-    loops = {i: step for i, step in enumerate(plan.steps) if isinstance(step, HostStep) and step.begun}
-    return {i: turn for i, step in loops.items() if (turn := _turn(step)) is not None}
-
-
-def _can_begin(step: HostStep) -> bool:
-    if step.nest is None or not _is_placed(step):
-        return False
-    turn = _turn(step)
-    return turn is not None and turn.is_alone
+    return {i: step.turn for i, step in enumerate(plan.steps) if isinstance(step, HostStep) and isinstance(step.turn, Turn)}
 
 
 def _turn(step: HostStep) -> Turn | None:
-    turn = step.nest.body.turn(step.nest.roles, step.nest.kinds)
-    return turn if isinstance(turn, Turn) else None
+    """The turn of a loop that native code can begin; None: it is another step."""
+    if step.nest is None or step.body is None or not _is_placed(step):
+        return None
+    turn = step.body.turn(step.nest.roles, step.nest.kinds)
+    return turn if isinstance(turn, Turn) and turn.is_alone else None
 
 
 def _is_placed(step: HostStep) -> bool:

@@ -70,7 +70,7 @@ def _nest(
     kinds: dict[str, Kind] = {name: (x.dtype, x.shape) for name, x in given.items()}
     if runner.kinds(kinds)[: len(names)] != [kinds[name] for name in names]:
         return None
-    return Nest(runner, roles, ("", *names, *outer), kinds)
+    return Nest(roles, ("", *names, *outer), kinds)
 
 
 def _counter_shape(body: Graph) -> tuple[int, ...]:

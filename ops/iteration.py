@@ -74,14 +74,13 @@ class Roles:
 
 @dataclass(frozen=True)
 class Nest:
-    """A loop that is a host step: what native code needs to know to run it. The step's outputs are states, then rows.
+    """A loop that is a host step: what native code needs to know to run its body. The step's outputs are states, then rows.
 
     Attributes:
         inputs: what the step's inputs are to the body; the first one is the trip count, and has no name.
         kinds: what the body's inputs are, in the order of feeds.
     """
 
-    body: Body
     roles: Roles
     inputs: tuple[str, ...]
     kinds: Mapping[str, Kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -12,8 +12,10 @@ from .builder import Builder, Declined, OperatorError, broadcast
 from .integers import centred, kernel_type, paired, single, sum_type
 from .kernels import gemm, gemv
 from .kernels.gemm import Matrix
+from .kernels.image import Alloc, Opaque
 from .kernels.packing import Packing
 from .kernels.sizes import alike
+from .kernels.templates import launches
 from .primitives import Expand, LaunchContext, Move, Operand, Permute, Reshape, Tail, Tensor
 from .registry import op
 from .weights import Weight
@@ -186,13 +188,48 @@ def _shared_launches(x: LaunchContext, b: Tensor, rows: int, k: int, n: int) -> 
     size = c.dtype.itemsize
     a, out = _matrix(x.inputs[0], 2), Matrix(c.address, (1, rows, n), (0, _row_stride(c), size))
     residual = x.residual and Matrix(x.residual.address, (1, rows, n), (0, _row_stride(x.residual), x.residual.strides[-1] or size))
-    tail = {"bias": x.bias.address if x.bias else 0, "residual": residual, "low": x.low, "high": x.high, "epilogue": x.epilogue}
-    own = {"threads": x.threads, "label": f"{rows}x{k}x{n}"}
+    label = lambda: f"{rows}x{k}x{n}"  # noqa: E731
     if not b.is_constant:
-        return gemm.matmul(kernel_type(b.dtype), a, _matrix(x.inputs[1], 1), out, alloc=x.alloc, **tail, **own)
+        return _launches(x, gemm.matmul, kernel_type(b.dtype), a, _matrix(x.inputs[1], 1), out, residual, label)
     kind, packing = _held(b, x.narrow)
     product = gemv.product if kind in ("f32", "bf16") else gemm.matmul
-    return product(kind, a, x.packed(b, kind, packing), out, alloc=x.alloc, **tail, **own)
+    return _launches(x, product, kind, a, x.packed(b, kind, packing), out, residual, label)
+
+
+def _launches(
+    x: LaunchContext, product: Callable[..., list], kind: str, a: Matrix, b: Matrix | gemm.Panels | Opaque, c: Matrix,
+    residual: Matrix | None, label: Callable[[], str],
+) -> list:  # fmt: skip
+    """A product's, with the tail that the context has; `label` is asked if they are made."""
+    tail = [x.bias.address] if x.bias else []
+    tail += x.epilogue or ()
+
+    def make(at: Sequence[Opaque], alloc: Alloc) -> list:
+        rest = list(at)
+        first, second, result, *others = (_placed(one, rest.pop(0)) for one in operands)
+        return product(
+            kind, first, second, result, residual=others[0] if others else None, bias=rest.pop(0) if x.bias else 0,
+            epilogue=tuple(rest) if rest else None, low=x.low, high=x.high, alloc=alloc, threads=x.threads, label=label(),
+        )  # fmt: skip
+
+    operands = [a, b, c, *([residual] if residual else [])]
+    key = (product, kind, bool(x.bias), bool(x.epilogue), x.low, x.high, x.threads, *map(_geometry, operands))
+    return launches(make, key, [*map(_address, operands), *tail], x.alloc)
+
+
+def _address(x: Matrix | gemm.Panels | Opaque) -> Opaque:
+    return x.address if isinstance(x, Matrix | gemm.Panels) else x
+
+
+def _placed(x: Matrix | gemm.Panels | Opaque, address: Opaque) -> Matrix | gemm.Panels | Opaque:
+    return replace(x, address=address) if isinstance(x, Matrix | gemm.Panels) else address
+
+
+def _geometry(x: Matrix | gemm.Panels | Opaque) -> object:
+    """What there is besides the address."""
+    if isinstance(x, Matrix):
+        return x.shape, x.strides
+    return x.stride if isinstance(x, gemm.Panels) else None
 
 
 def _held(b: Tensor | Weight, narrow: bool) -> tuple[str, Packing]:
@@ -228,11 +265,8 @@ def _batched(t: Builder, a: Tensor, b: Tensor, repeated: bool) -> Tensor:
             factor = _matrix(x.inputs[1], 1)
         else:
             factor = gemm.Panels(x.packed(b, kind, packing), prod(packing.shape[1:]) * packing.dtype.itemsize)
-        return gemm.matmul(
-            kind, _matrix(x.inputs[0], 2), factor, Matrix(c.address, c.shape, c.strides),
-            bias=x.bias.address if x.bias else 0, residual=residual, low=x.low, high=x.high, epilogue=x.epilogue,
-            alloc=x.alloc, threads=x.threads, label=f"{batch}x({m}x{k}x{n})",
-        )  # fmt: skip
+        out, label = Matrix(c.address, c.shape, c.strides), lambda: f"{batch}x({m}x{k}x{n})"
+        return _launches(x, gemm.matmul, kind, _matrix(x.inputs[0], 2), factor, out, residual, label)
 
     result = sum_type(a.dtype)
 

@@ -9,6 +9,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import jitrt
+from jitrt.ops.kernels import gemv
 
 SIZES = [(0, 5), (1, 1), (1, 16), (2, 17), (7, 15), (31, 33), (64, 16), (130, 47), (257, 100)]
 TAILS = {
@@ -80,3 +81,17 @@ def test_narrow_weights_are_held_once_and_are_rounded_when_asked_for():
     assert (weight.array() == weight.array().astype(ml_dtypes.bfloat16).astype(np.float32)).all()
     packed = [place for _, place in ours._engine.shared.weights._places.values()]
     assert [place.dtype for place in packed] == [np.dtype(ml_dtypes.bfloat16)]
+
+
+def test_products_that_differ_in_places_only_are_laid_out_once(monkeypatch):
+    laid_out, product = [], gemv.product
+    monkeypatch.setattr(gemv, "product", lambda *operands, **how: laid_out.append(operands) or product(*operands, **how))
+    text = "p = MatMul (x, u) q = MatMul (p, v) r = MatMul (q, w) y = Add (r, b)"
+    model = parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> g (float[7,24] x) => (float[7,24] y) {{ {text} }}')
+    rng = np.random.default_rng(0)
+    u, v, w, x, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((24, 24), (24, 24), (24, 24), (7, 24), (24,)))
+    for name, value in (("u", u), ("v", v), ("w", w), ("b", b)):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    (y,) = jitrt.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(y, x @ u @ v @ w + b, rtol=1e-4, atol=1e-3)
+    assert len(laid_out) == 2  # one without a bias, one with

@@ -10,7 +10,6 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from jitrt import families
 from jitrt.engine import Engine
 from jitrt.fusion.importer import load
 from jitrt.fusion.plan import HostStep
@@ -63,14 +62,6 @@ SIZES = [(n, s) for n in (2, 3, 5) for s in (2, 3, 7, 8, 17, 33)]
 MORE = (
     "minus = Constant <value_ints = [-1]> () zero0 = Constant <value_int = 0> () q = Constant <value = float[2,2] {1, 2, 3, 5}> ()"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def early():
-    """A second value is enough here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(families, "OTHERS", 1)
-        yield
 
 
 def model(text: str) -> onnx.ModelProto:

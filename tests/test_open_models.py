@@ -8,7 +8,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import zoo
-from jitrt import families
 from jitrt.engine import Engine
 from jitrt.fusion.importer import load
 from jitrt.fusion.plan import Plan
@@ -20,12 +19,6 @@ VISION = {
     "swin_tiny": {"image": 56, "depths": (2,), "width": 24, "classes": 10},
     "segformer_b0": {"image": 64, "depth": 1, "hidden": 16, "classes": 5},
 }
-
-
-@pytest.fixture(autouse=True)
-def early(monkeypatch):
-    """A second value is enough here."""
-    monkeypatch.setattr(families, "OTHERS", 1)
 
 
 def open_plans(made: Engine) -> list[Plan]:

@@ -191,8 +191,14 @@ def test_sizes_are_in_no_dictionary_and_no_source() -> None:
     assert twice((3,)) == twice((3,)) == 6
     assert len(calls) == 1
     assert twice((n,)) == 2 * n
-    assert twice((n,)) == 2 * n
-    assert len(calls) == 3
+    assert twice((n * 1 + 0,)) == 2 * n
+    assert len(calls) == 2
+    assert twice((n + 1,)) == 2 * n + 2
+    _, (other,) = sizes(now(n))
+    assert twice((other,)) == 2 * other
+    assert len(calls) == 4  # an expression of sizes has its result in each plan
+    assert twice([3]) == twice([3]) == 6
+    assert len(calls) == 6  # a list has no hash for another reason
 
 
 def test_after_a_plan_is_made_its_sizes_answer_no_new_question() -> None:

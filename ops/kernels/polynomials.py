@@ -20,7 +20,11 @@ def total(a: Terms, b: Terms, sign: int) -> Terms:
     """a + sign b."""
     made = dict(a)
     for monomial, factor in b.items():
-        add(made, monomial, sign * factor)
+        factor = made.get(monomial, 0) + sign * factor
+        if factor:
+            made[monomial] = factor
+        else:
+            made.pop(monomial, None)
     return made
 
 
@@ -55,4 +59,9 @@ def frozen(terms: Terms) -> Frozen:
 
 def code(terms: Terms) -> str:
     """As a Python expression of s<i>."""
-    return "+".join("*".join([str(f), *(f"s{part}" for part in m)]) for m, f in sorted(terms.items())) or "0"
+    return "+".join(map(_product, sorted(terms.items()))) or "0"
+
+
+def _product(item: tuple[Monomial, int]) -> str:
+    monomial, factor = item
+    return "*".join([*([str(factor)] if factor != 1 or not monomial else []), *(f"s{part}" for part in monomial)])

@@ -16,7 +16,7 @@ is right for every value that meets its guards, whatever the code that made it l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache, wraps
 from typing import TypeVar
@@ -246,6 +246,8 @@ def alike(a: Sequence[int], b: Sequence[int]) -> bool:
 
 
 def _clearly_equal(m: int, n: int) -> bool:
+    if m is n:
+        return True
     if type(m) is not Size and type(n) is not Size:
         return m == n
     if now(m) != now(n):
@@ -272,7 +274,7 @@ def key(*values: object) -> object:
     try:
         hash(values)
     except TypeError:
-        return tuple(_key(v) for v in values)
+        return tuple(map(_key, values))
     return values
 
 
@@ -283,10 +285,15 @@ def _key(value: object) -> object:
     if kind is int or kind is str:
         return value
     if kind is tuple or kind is list:
-        return tuple(_key(v) for v in value)
-    if is_dataclass(value) and kind is not type and kind.__hash__ is not None:
-        return kind, *(_key(getattr(value, f.name)) for f in fields(value) if f.compare)
-    return value
+        return tuple(map(_key, value))
+    names = _compared(kind)
+    return value if names is None or kind.__hash__ is None else (kind, *(_key(getattr(value, name)) for name in names))
+
+
+@lru_cache(maxsize=1024)
+def _compared(kind: type) -> tuple[str, ...] | None:
+    """The fields by which values of a dataclass are compared; None: it is none."""
+    return tuple(f.name for f in fields(kind) if f.compare) if is_dataclass(kind) else None
 
 
 def memo(*values: object) -> dict[object, object]:
@@ -294,22 +301,28 @@ def memo(*values: object) -> dict[object, object]:
 
     What is made again of the same expressions asks no other questions.
     """
-    return next(_symbols_in(values)).memo
+    symbols = _symbols_in(values)
+    assert symbols is not None
+    return symbols.memo
 
 
-def _symbols_in(value: object) -> Iterator[Symbols]:
-    if isinstance(value, Size):
-        yield value.symbols
-    elif type(value) in (tuple, list):
-        for one in value:
-            yield from _symbols_in(one)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            yield from _symbols_in(getattr(value, one.name))
+def _symbols_in(values: Iterable[object]) -> Symbols | None:
+    """Those of the first size among values; None: there is no size."""
+    for value in values:
+        kind, found = type(value), None
+        if kind is Size:
+            return value.symbols
+        if kind is tuple or kind is list:
+            found = _symbols_in(value)
+        elif kind is not int and kind is not str and (names := _compared(kind)) is not None:
+            found = _symbols_in(getattr(value, name) for name in names)
+        if found is not None:
+            return found
+    return None
 
 
 def cached(maxsize: int) -> Callable[[Callable], Callable]:
-    """`lru_cache` of a function that is simply called where a size is among the arguments."""
+    """`lru_cache` of a function; what it gives for sizes is kept for their plan."""
 
     def decorate(function: Callable) -> Callable:
         fast = lru_cache(maxsize)(function)
@@ -319,11 +332,22 @@ def cached(maxsize: int) -> Callable[[Callable], Callable]:
             try:
                 return fast(*arguments)
             except TypeError:  # no hash
-                return function(*arguments)
+                return _of_plan(function, arguments)
 
         return call
 
     return decorate
+
+
+def _of_plan(function: Callable, arguments: tuple[object, ...]) -> object:
+    """What a function gives for arguments that have no hash, kept if that is due to sizes."""
+    symbols = _symbols_in(arguments)
+    if symbols is None:
+        return function(*arguments)
+    known = function, key(*arguments)
+    if known not in symbols.memo:
+        symbols.memo[known] = function(*arguments)
+    return symbols.memo[known]
 
 
 def deferred(least: int | None = 0) -> Callable[[Callable], Callable]:
@@ -333,9 +357,12 @@ def deferred(least: int | None = 0) -> Callable[[Callable], Callable]:
     """
 
     def decorate(function: Callable) -> Callable:
+        def of_sizes(*arguments: object) -> object:
+            return _called(function, arguments, least)
+
         @wraps(function)
         def call(*arguments: object) -> object:
-            return _called(function, arguments, least) if _has_size(arguments) else function(*arguments)
+            return _of_plan(of_sizes, arguments) if _has_size(arguments) else function(*arguments)
 
         return call
 

@@ -39,14 +39,20 @@ def _lines(symbols: Symbols, used: _Used, conditions: bool) -> Iterator[str]:
             condition = symbols.conditions[i]
             yield f" if not {code(dict(condition.terms))} {SIGNS[condition.kind]} 0: return None"
         elif (kind, i) in used and kind == "call":
-            given = enumerate(symbols.calls[i].arguments)
-            arguments = ", ".join(code(dict(a.terms)) if isinstance(a, Given) else f"c{i}[{n}]" for n, a in given)
+            arguments = ", ".join(_argument(a, f"c{i}[{n}]") for n, a in enumerate(symbols.calls[i].arguments))
             yield f" r{i} = f{i}({arguments})"
         elif (kind, i) in used and symbols.parts[i].kind == "floor":
             above, below = (code(dict(one)) for one in symbols.parts[i].terms)
             yield f" s{i} = ({above}) // ({below})"
         elif (kind, i) in used and symbols.parts[i].kind == "item":
             yield f" s{i} = r{symbols.parts[i].call}{symbols.parts[i].item}"
+
+
+def _argument(given: object, place: str) -> str:
+    """An argument of a function; what is no number is taken from its place."""
+    if isinstance(given, Given):
+        return code(dict(given.terms))
+    return str(given) if type(given) is int else place
 
 
 def _used(symbols: Symbols, polynomials: Iterable[Frozen]) -> _Used:

@@ -112,7 +112,7 @@ class Symbols:
         self._same: dict[int, Terms] = {}  # a symbol -> what it equals
         self.memo: dict[object, object] = {}
         self._answers: dict[tuple[bool, _Items], bool] = {}  # to questions about polynomials, which stay as they are
-        self._bounds: dict[_Items, Bounds] = {}  # of polynomials, until something more is known
+        self._lowest: dict[_Items, int | None] = {}  # of polynomials, until something more is known
 
     # -- making
     def symbol(self, name: str, value: int) -> Terms:
@@ -181,7 +181,7 @@ class Symbols:
         low, high = self.bounds(rest)
         least, most = self.bounds(below)
         if least is not None and least > 0 and low is not None and low >= 0:
-            _, difference = self.bounds(total(rest, below, -1))
+            difference = self.highest(total(rest, below, -1))
             if difference is not None and difference < 0:
                 return whole
             low, high = 0 if most is None else low // most, None if high is None else high // least
@@ -225,20 +225,21 @@ class Symbols:
     # -- asking
     def bounds(self, terms: Terms) -> Bounds:
         """Between what a polynomial lies for all values that meet the guards so far; None: not known."""
-        items = tuple(terms.items())
-        found = self._bounds.get(items)
-        if found is None:
-            found = self._bounds[items] = self._bounded(terms)
-        return found
+        return self.lowest(terms), self.highest(terms)
 
-    def _bounded(self, terms: Terms) -> Bounds:
-        constant = terms.get((), 0)
-        plain = {m: f for m, f in terms.items() if m}
-        if not plain:
-            return constant, constant
-        low = self._lower(plain)
-        high = self._lower({m: -f for m, f in plain.items()})
-        return None if low is None else low + constant, None if high is None else constant - high
+    def lowest(self, terms: Terms) -> int | None:
+        """The lower of a polynomial's bounds."""
+        items = tuple(terms.items())
+        if items not in self._lowest:
+            plain, constant = split(terms)
+            low = self._lower(plain) if plain else 0
+            self._lowest[items] = None if low is None else low + constant
+        return self._lowest[items]
+
+    def highest(self, terms: Terms) -> int | None:
+        """The upper of a polynomial's bounds."""
+        low = self.lowest({m: -f for m, f in terms.items()})
+        return None if low is None else -low
 
     def _lower(self, plain: Terms) -> int | None:
         known = self._least.get(frozenset(plain.items()))
@@ -250,7 +251,7 @@ class Symbols:
         first, *others = plain
         for part in first if others else ():
             if self.low[part] is not None and self.low[part] >= 0 and all(part in m for m in others):
-                least = self.bounds({without(m, (part,)): f for m, f in plain.items()})[0]
+                least = self.lowest({without(m, (part,)): f for m, f in plain.items()})
                 return None if least is None or least < 0 else least * self.low[part]
         return None
 
@@ -287,7 +288,7 @@ class Symbols:
             rest = total(plain, {monomial: factor}, -1)
             if factor > 0:
                 above = total(above, {(): divisor - 1}, -1)
-            return self.bounds(total(rest, above, factor // divisor))[0]
+            return self.lowest(total(rest, above, factor // divisor))
         return None
 
     def _interval(self, plain: Terms) -> int | None:
@@ -326,8 +327,12 @@ class Symbols:
 
     def clearly_nonnegative(self, terms: Terms) -> bool | None:
         """Whether a polynomial is at least 0 for all values that meet the guards; None: not known."""
-        low, high = self.bounds(self._substituted(terms))
-        return True if low is not None and low >= 0 else False if high is not None and high < 0 else None
+        terms = self._substituted(terms)
+        low = self.lowest(terms)
+        if low is not None and low >= 0:
+            return True
+        high = self.highest(terms)
+        return False if high is not None and high < 0 else None
 
     def clearly_zero(self, terms: Terms) -> bool:
         """Whether a polynomial is 0 for all values that meet the guards."""
@@ -381,7 +386,7 @@ class Symbols:
             if sum(part in m for m in terms) == 1:
                 rest = {m: f for m, f in terms.items() if m != (part,)}
                 equal = self._same[part] = total({}, rest, -terms[(part,)])
-                self._bounds.clear()
+                self._lowest.clear()
                 plain, constant = split(equal)  # what is known of the symbol holds for what stands for it from now on
                 self._at_least(plain, self.low[part] - constant)
                 self._at_least({m: -f for m, f in plain.items()}, constant - self.high[part])
@@ -399,7 +404,7 @@ class Symbols:
         return terms
 
     def _at_least(self, plain: Terms, least: int) -> None:
-        self._bounds.clear()
+        self._lowest.clear()
         known = frozenset(plain.items())
         self._least[known] = max(least, self._least.get(known, least))
         if len(plain) == 1:
