@@ -108,11 +108,12 @@ def test_depthwise_convolution_agrees_with_float64(window, channels, multiplier)
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f16"])
-@pytest.mark.parametrize("groups", [1, 3, 12])
-def test_other_element_types(dtype, groups):
-    x, w = problem(12, 24 if groups < 12 else 12, groups, WINDOWS[0])
-    got, expected = convolve(x, w, WINDOWS[0], groups, dtype)
-    assert relative_error(got, expected) < TOLERANCE[dtype]
+@pytest.mark.parametrize(("outputs", "groups"), [(24, 1), (20, 1), (13, 1), (5, 1), (24, 3), (12, 12)])
+def test_other_element_types(dtype, outputs, groups):
+    for window in (WINDOWS[0], WINDOWS[2]):
+        x, w = problem(12, outputs, groups, window)
+        got, expected = convolve(x, w, window, groups, dtype)
+        assert relative_error(got, expected) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("groups", [1, 6])
@@ -163,6 +164,29 @@ def test_residual_may_be_the_output_itself_when_k_is_split():
     assert relative_error(y, expected) < 5e-6
 
 
+@pytest.mark.parametrize("window", [WINDOWS[0], WINDOWS[2]], ids=str)
+@pytest.mark.parametrize("outputs", [*range(1, 33), 40, 58, 60, 72, 116])
+def test_any_number_of_outputs_is_written_and_nothing_beside_them(outputs, window):
+    """Part of a vector or half a one, with sums that are added up in parts, and with neighbours on both sides."""
+    for channels, groups, low in ((140, 1, 0.0), (14, 2, -np.inf)):
+        memory = Memory()
+        x, w = problem(channels, outputs * groups, groups, window)
+        source, w = native(x.astype(np.float32)), w.astype(np.float32)
+        shape = output_shape(x.shape, w.shape, *window[1:])
+        wide = np.full((shape[0], *shape[2:], shape[1] + 40), 7, np.float32)
+        y = np.moveaxis(wide[..., 20 : 20 + shape[1]], -1, 1)
+        vector, other = RNG.standard_normal(shape[1]).astype(np.float32), native(RNG.standard_normal(shape).astype(np.float32))
+        launches = dense.conv(
+            "f32", image(source), pack(w, groups, memory), image(y), *window[1:4], bias=memory.keep(vector), residual=image(other),
+            low=low, alloc=memory.alloc, threads=2,
+        )  # fmt: skip
+        run(launches)
+        expected = convolution(source, w, *window[1:], groups) + vector.reshape(1, -1, 1, 1) + other
+        assert relative_error(y, np.maximum(expected, low)) < TOLERANCE["f32"]
+        assert (wide[..., :20] == 7).all()
+        assert (wide[..., 20 + shape[1] :] == 7).all()
+
+
 def test_nan_passes_the_clip():
     x, w = problem(16, 32, 1, WINDOWS[2])
     x[0, 0, 0, 0] = np.nan
@@ -187,7 +211,14 @@ def test_output_may_be_part_of_a_wider_buffer():
 
 @pytest.mark.parametrize(
     ("channels", "outputs", "groups", "window"),
-    [(8, 40, 1, WINDOWS[0]), (1300, 70, 1, WINDOWS[2]), (8, 24, 2, WINDOWS[1]), (40, 40, 40, WINDOWS[0])],
+    [
+        (8, 40, 1, WINDOWS[0]),
+        (1300, 70, 1, WINDOWS[2]),
+        (8, 24, 2, WINDOWS[1]),
+        (40, 40, 40, WINDOWS[0]),
+        (30, 24, 1, WINDOWS[2]),
+        (30, 116, 2, WINDOWS[2]),
+    ],
 )
 def test_epilogue_sees_every_element_once(channels, outputs, groups, window):
     memory = Memory()
@@ -300,6 +331,9 @@ def check_target() -> None:
         for channels, outputs, groups in ((3, 40, 1), (37, 70, 1), (8, 12, 4), (23, 23, 23)):
             got, expected = convolve(*problem(channels, outputs, groups, window), window, groups, low=0.0)
             assert relative_error(got, expected) < TOLERANCE["f32"]
+    for outputs in (1, 6, 12, 20, 24, 31):
+        got, expected = convolve(*problem(20, outputs, 1, WINDOWS[2]), WINDOWS[2], 1, low=0.0)
+        assert relative_error(got, expected) < TOLERANCE["f32"]
     got, expected = convolve(*problem(6, 18, 1, WINDOWS[0]), WINDOWS[0], 1, x_last=False, y_last=False)
     assert relative_error(got, expected) < TOLERANCE["f32"]
 

@@ -117,7 +117,16 @@ def fenced(values: np.ndarray) -> np.ndarray:
 def check_reads() -> None:
     """Convolutions of channels-last images in fenced memory, for a process that may crash."""
     rng = np.random.default_rng(0)
-    for channels, outputs, groups in ((21, 21, 21), (3, 9, 1), (10, 14, 2), (11, 13, 1)):
+    for channels, outputs, groups in (
+        (21, 21, 21),
+        (3, 9, 1),
+        (10, 14, 2),
+        (11, 13, 1),
+        (8, 24, 1),
+        (8, 23, 1),
+        (8, 40, 1),
+        (5, 5, 1),
+    ):
         model = parser.parse_model(f"""
             <ir_version: 9, opset_import: ["": 20]>
             picture (float[1, 9, 20, {channels}] x, float[{outputs}] b, float[1, 9, 20, {outputs}] r) => (float y) {{

@@ -217,7 +217,7 @@ def test_batches_and_vectors_of_bytes(left: tuple[int, ...], right: tuple[int, .
 
 @pytest.mark.parametrize(("window", "constant"), [*((w, (1, 3)) for w in WINDOWS), *((w, ()) for w in WINDOWS[:2])], ids=str)
 @pytest.mark.parametrize(
-    ("channels", "outputs", "groups"), [(3, 5, 1), (8, 17, 1), (13, 9, 1), (18, 4, 2), (12, 24, 12), (300, 3, 1)]
+    ("channels", "outputs", "groups"), [(3, 5, 1), (8, 17, 1), (13, 9, 1), (18, 4, 2), (12, 24, 12), (300, 3, 1), (30, 24, 1)]
 )
 def test_convolutions_of_bytes_are_exact(
     channels: int, outputs: int, groups: int, window: tuple, constant: tuple[int, ...]

@@ -16,8 +16,8 @@ from .image import SIZES
 def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
-    Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full), sums put
-    aside, the pieces of a K block, offsets of the task's pixels, fetched rows of a group.
+    Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full, without masks),
+    sums put aside, the pieces of a K block, offsets of the task's pixels, fetched rows of a group.
     """
     from . import convtile, simd
 
@@ -27,6 +27,7 @@ def factory(dtype: str) -> Callable:
     row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
     h0, h1, h2, h3, h4, _ = singles
+    stored = 1 if target.current().masks else lanes  # channels that tiles store themselves come in so many
     gather, scatter = _part_of_a_panel(raw, lanes)
     cut, lay_out = _tables(size)
     finish = _finishing()
@@ -97,7 +98,6 @@ def factory(dtype: str) -> Callable:
                                 first_line = images + n * args[word.FETCH_IMAGE] + line * row_step
                                 fold_rows(first_line, copy, rows, row_step, pixel_step, high, wide, args[word.FETCH_WIDTH])
                         cols, c0 = min(width, each - column), group * each + column
-                        vectors = 1 if cols <= lanes else 2
                         weights = filters + p * args[word.PANEL_BYTES] + (s * length + k) * row_bytes
                         base = zeros
                         if begins and args[word.BIAS] != 0:
@@ -131,26 +131,25 @@ def factory(dtype: str) -> Callable:
                                 start, start_row = 0, 0
                                 if args[word.RESIDUAL] != 0:
                                     start, start_row = r_line + col * args[word.R_PIXEL], args[word.R_PIXEL]
-                            if cols < vectors * lanes:
+                            if cols % stored != 0:
                                 run = 1
                                 gather(start if start != 0 else zeros, start_row, base, block, height, cols)
                                 start, start_row, common, out, out_row = block, row_bytes, zeros, block, row_bytes
-                            done = 0
-                            while done < height:
-                                rows = height
-                                if vectors == 1:
-                                    rest = height - done
+                            pixels, done = run * height, 0
+                            while done < pixels:
+                                rows, alike, rest = height, run, pixels - done
+                                if cols <= lanes:
                                     rows = h0 if rest >= h0 else h1 if rest >= h1 else h2 if rest >= h2 else h3
                                     rows = rows if rest >= rows else h4 if rest >= h4 else 1
-                                    run = run if rows == height else 1
-                                tiles_of(args, vectors, rows, run, x, place, weights, following, fetch_end,
+                                    alike = rest // rows
+                                tiles_of(args, cols, rows, alike, x, place, weights, following, fetch_end,
                                      start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
                                      clip, zeros, aside)  # fmt: skip
-                                place, done = place + rows * 8, done + rows
+                                following += alike * steps * vector
+                                place, done = place + alike * rows * 8, done + alike * rows
                                 if not crossing:
-                                    x += rows * args[word.X_PIXEL]
-                            following += run * steps * vector
-                            if cols < vectors * lanes:
+                                    x += alike * rows * args[word.X_PIXEL]
+                            if cols % stored != 0:
                                 scatter(block, y, y_col, height, cols)
                             at += run
                             left -= run
@@ -174,7 +173,7 @@ def factory(dtype: str) -> Callable:
 
 
 def _part_of_a_panel(dtype: str, lanes: int) -> tuple[Callable, Callable]:
-    """Subroutines for panels that are not full, whose tiles are computed in scratch, in rows of two vectors.
+    """Subroutines for panels that are not full, whose tiles are computed in scratch without masks, in rows of two vectors.
 
     ``gather(x, x_row, base, y, rows, cols)``: y[i, :] = x[i, :cols] + base[:cols], the vectors of a row that hold columns.
     ``scatter(x, y, y_row, rows, cols)``: y[i, :cols] = x[i, :cols].
@@ -195,7 +194,7 @@ def _part_of_a_panel(dtype: str, lanes: int) -> tuple[Callable, Callable]:
 
     @subroutine
     def scatter(x, y, y_row, rows, cols):
-        # the rest one by one: masked stores take AMD's CPUs tens of cycles
+        # the rest one by one: masked stores of AVX2 take AMD's CPUs 12 cycles
         whole = cols // lanes * lanes
         for i in range(rows):
             for v in range(0, whole, lanes):

@@ -41,6 +41,11 @@ class Target:
         return f"+{feature}" in self.features.split(",")
 
     @property
+    def masks(self) -> bool:
+        """Whether loads and stores of some lanes cost what whole ones do: AVX-512's; AVX2's stores take AMD's CPUs 12 cycles."""
+        return _is_x86() and self.lanes == 16
+
+    @property
     def pair_sums(self) -> int:
         """How many sums of two int16 products one instruction makes (x86's pmaddwd); 0: there is no such instruction."""
         if not _is_x86():

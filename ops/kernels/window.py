@@ -44,12 +44,16 @@ class Code:
         one = E(self.builder, self.builder.bitcast(word.v, ir.DoubleType()), "f64", 0)
         return emit.splat(one.cast(self.kind), self.lanes)
 
+    def of_lanes(self, lanes: int) -> Code:
+        """The same builder with vectors of another width."""
+        return Code(self.builder, self.dtype, lanes)
+
     def first(self, count: E) -> E:
-        """b1: the first lanes of a vector."""
-        return simd._tail_mask(self.builder, count.v, self.lanes)
+        """b1: the first lanes of a vector; `count` may be such a mask."""
+        return count if count.t == "b1" else simd._tail_mask(self.builder, count.v, self.lanes)
 
     def load(self, address: E, count: E | None = None, dtype: str | None = None) -> E:
-        """A vector; with `count`, zeros from that lane on."""
+        """A vector; with `count`, or the mask of it, zeros from that lane on."""
         dtype = dtype or self.dtype
         kind = emit.stored(dtype, self.lanes)
         where = emit.pointer(self.builder, address.v, kind)
@@ -60,7 +64,7 @@ class Code:
         return emit.from_memory(self.builder, raw, dtype, self.lanes)
 
     def store(self, address: E, value: E, count: E | None = None, dtype: str | None = None) -> None:
-        """A vector; with `count`, only its first lanes."""
+        """A vector; with `count`, or the mask of it, only its first lanes."""
         dtype = dtype or self.dtype
         kind, raw = emit.stored(dtype, self.lanes), emit.to_memory(value, dtype)
         where = emit.pointer(self.builder, address.v, kind)
