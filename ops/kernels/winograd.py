@@ -57,11 +57,11 @@ class WinogradWeights:
 
     @property
     def product(self) -> PackedWeights:
-        """The filters of the matrix products; those of a single group fill whole vectors, as panels have zeros behind them."""
+        """The filters of the matrix products; where vectors have no masks, a single group's fill them with a panel's zeros."""
         o, c = self.shape[0], counted(self.shape[1], self.form.dtype)
         each = self.groups * padded_columns(o // self.groups, 4) * c * 4
-        lanes = target.current().lanes
-        return PackedWeights((o if self.groups > 1 else -(-o // lanes) * lanes, c, 1, 1, 1), self.groups, self.address, each)
+        lanes = 1 if target.current().masks or self.groups > 1 else target.current().lanes
+        return PackedWeights((-(-o // lanes) * lanes, c, 1, 1, 1), self.groups, self.address, each)
 
 
 def pack_winograd(w: np.ndarray, form: Form, groups: int = 1) -> np.ndarray:
