@@ -1,6 +1,6 @@
 """`python -m benchmarks.agreement`: count what agrees with ONNX's own tests and with onnxruntime, and write AGREEMENT.md.
 
-1. The backend tests of the installed onnx (`backend.py`).
+1. The backend tests of the installed onnx (`conformance.py`).
 2. Models of one node, drawn from the operators' schemas (`tests/schemas`), on both runtimes: an hour with an empty store.
 3. Nodes that Python computes in real and exported models (`hosts.py`).
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import backend, hosts, machine
+from . import conformance, hosts, machine
 from .console import progress
 from .processes import Figure
 from .report import Circumstances, Table, page, verdict
@@ -68,7 +68,7 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.perf_counter()
     with progress("backend tests"):
-        figures = [backend.figure()]
+        figures = [conformance.figure()]
     with tempfile.TemporaryDirectory(prefix="jitrt-cases-") as folder:
         found = drawn(arguments.cases, arguments.processes, Path(folder))
     figures += [_cases(found), *_hosts()]
@@ -91,7 +91,7 @@ def drawn(count: int, processes: int, folder: Path) -> Drawn:
     files = [folder / f"{i}.json" for i in range(1, processes + 1)]
     each = -(-count // processes)
     running = [
-        backend.start(["-m", "tests.schemas", "--quiet", f"--count={each}", f"--part={i}/{processes}", f"--json={file}"])
+        conformance.start(["-m", "tests.schemas", "--quiet", f"--count={each}", f"--part={i}/{processes}", f"--json={file}"])
         for i, file in enumerate(files, 1)
     ]
     for process in running:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import backend, cases, machine, processes, quantised
+from . import cases, conformance, machine, processes, quantised
 from .compare import ATOL, RTOL, Comparison, compare, in_new_process
 from .console import progress
 from .report import Circumstances, Table, geometric_mean, page, seconds, verdict
@@ -120,7 +120,7 @@ def _backend(arguments: argparse.Namespace, failures: list[str]) -> list[process
         return []
     try:
         with progress("backend tests"):
-            found = backend.figure()
+            found = conformance.figure()
     except RuntimeError as error:
         failures.append(f"backend tests: {error}")
         return []

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from benchmarks import backend, memory, processes
+from benchmarks import conformance, memory, processes
 
 MEMORY = 60_000_000
 HOLDS = f"block = b'x' * {MEMORY}; del block; print('ready', flush=True); input()"
@@ -60,7 +60,7 @@ def test_backend_tests_are_counted_by_name_and_outcome(tmp_path):
     cases = '<testcase name="test_backend[a]"/><testcase name="test_backend[b]"><failure/></testcase>'
     cases += '<testcase name="test_backend[c]"><skipped/></testcase><testcase name="test_other"/>'
     report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-    assert backend.count_passed(report) == (1, 3)
+    assert conformance.count_passed(report) == (1, 3)
 
 
 def test_results_need_neither_runtime_to_be_imported():
