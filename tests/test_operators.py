@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 from reference import ABSENT
 
+import jitrt
 from jitrt.fusion.graph import Graph, Node
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter, NoReference
@@ -86,6 +87,7 @@ def _run_case(case) -> None:
 @pytest.mark.parametrize("name", sorted(_cases()))
 def test_node_case(name: str) -> None:
     """The operator's primitives give what onnx states; a listed failure that passes is an error."""
+    jitrt.set_seed(0)  # what depends on unseeded draws fails in every run, or in none
     if name not in EXPECTED_FAILURES:
         try:
             _run_case(_cases()[name])
