@@ -3,9 +3,10 @@
 1. `by_images`: a run of primitives that treat the images of a batch alike is done for a few images after the other.
 2. `by_rows`: a run of primitives on one large image is done for bands of its rows. A band computes all rows that its
    windows reach, so neighbours compute some rows twice; a run ends where that would be more than `AGAIN` of its work.
-3. Only runs with two kernels or more that move more than a part (`PART`; for bands `LARGE`, as they cost work): what one
-   writes, the next does not find in the cache, and memory that is used for the first time is slow. Bands only of kernels
-   that compute less than `INTENSE` for each byte: the others wait little for memory.
+3. Only runs with two kernels or more that move more than a part (`PART`; for bands `LARGE`, as they cost work; `OPEN` of an
+   open number of images, as parts double what planning takes): what one writes, the next does not find in the cache, and
+   memory that is used for the first time is slow. Bands only of kernels that compute less than `INTENSE` for each byte: the
+   others wait little for memory.
 4. What is needed outside a run is joined in the end: its parts are written where they belong.
 """
 
@@ -15,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ops.builder import Builder
-from ..ops.kernels.sizes import about, deferred, most
+from ..ops.kernels.sizes import about, deferred, is_open, most
 from ..ops.primitives import Join, Kernel, Map, Primitive, Slice, Tensor, Trace
 from .edit import readers_of, view
 from .loops import FAR
 
 LARGE = FAR  # bytes that a primitive reads and writes
 PART = LARGE // 2  # bytes of a part
+OPEN = 3 * LARGE  # bytes that a primitive moves for an open number of images
 INTENSE = 16  # FLOPs per byte; memory gives a byte in the time of about ten FLOPs
 MOST = 32  # parts
 AGAIN = 0.1  # of a run's work
@@ -88,7 +90,10 @@ def _continues(members: Sequence[Primitive], p: Primitive, dim: int) -> bool:
 
 
 def _is_large(p: Primitive, dim: int) -> bool:
-    return isinstance(p, Kernel) and _moved(p) > (PART if dim == IMAGES else LARGE)
+    if not isinstance(p, Kernel):
+        return False
+    limit = LARGE if dim != IMAGES else OPEN if is_open(p.outputs[0].shape[IMAGES]) else PART
+    return _moved(p) > limit
 
 
 def _is_intense(p: Kernel) -> bool:

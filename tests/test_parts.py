@@ -147,3 +147,22 @@ def test_bands_that_would_be_computed_twice_for_the_most_part_are_not_made():
         patch.setattr(parts, "PART", 4 * x[0, :, :3].nbytes)
         again = jitrt.InferenceSession(Network(layers, 8, 0).model())._engine.plan({"x": x})
     assert len(again.steps) == len(trace.steps)
+
+
+def test_an_open_number_of_images_is_cut_where_it_moves_more() -> None:
+    model = Network(CHAIN, 4, 2).model(middle=False)
+    x = np.random.default_rng(3).standard_normal((6, 4, 33, 6)).astype(np.float32)
+    steps = {}
+    for limit in (1, NOTHING):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts, "PART", 1)
+            patch.setattr(parts, "OPEN", limit)
+            session = jitrt.InferenceSession(model)
+            first = session.run(None, {"x": x[:1]})[0]
+            found = session.run(None, {"x": x})[0]
+            (family,) = session._engine.program.families.values()
+            ((_, entry),) = family.plans
+        np.testing.assert_allclose(found[:1], first, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, run(model, x, NOTHING, NOTHING)[0][0], rtol=1e-5, atol=1e-6)
+        steps[limit] = len(entry.plan.steps)
+    assert steps[1] > steps[NOTHING]
