@@ -24,8 +24,8 @@ class Target:
         lanes: float32 values in one vector register.
         registers: number of vector registers.
         fma: whether a fused multiply-add is one instruction.
-        units: vectors that are multiplied and added in a cycle.
         half: whether float16 converts in hardware (F16C).
+        units: vectors that are multiplied and added in a cycle.
     """
 
     name: str

@@ -116,9 +116,8 @@ def _numbers(matrix: Matrix) -> np.ndarray:
 def fits(channels: int, outputs: int, groups: int, dtype: np.dtype) -> bool:
     """Whether these fill vectors; of int16 whole pairs in each group, too."""
     pair = 4 // dtype.itemsize
-    return (
-        not (channels % (_LEAST_LANES * pair) or outputs % _LEAST_LANES or channels // groups % pair) and min(channels, outputs) > 0
-    )
+    rest = channels % (_LEAST_LANES * pair), outputs % _LEAST_LANES, channels // groups % pair
+    return not any(rest) and min(channels, outputs) > 0
 
 
 def _lanes(channels: int, itemsize: int) -> int:
