@@ -11,17 +11,16 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from . import collector
 from .drift import Drift
 from .executor import Executor
 from .families import Family, OpenSizes, Shapes, is_counted, shapes_of
@@ -209,7 +208,7 @@ class Program:
         key = self.signature(feeds, outputs)
         found = self.entries.get(key)
         if found is None:
-            with self.lock:
+            with self.lock, collector.paused():
                 found = self.entries.get(key) or self._known(feeds, outputs) or self._make(feeds, outputs)
                 self.entries[key if read is self.read else self.signature(feeds, outputs)] = found
                 while len(self.entries) > MAX_PLANS:
@@ -285,8 +284,7 @@ class Program:
         started = time.perf_counter()
         symbols = None if sizes is None else Symbols()
         opened = None if sizes is None else sizes.opened(symbols)
-        with _collector_paused():
-            plan, traced, where = self._plan(feeds, outputs, opened)
+        plan, traced, where = self._plan(feeds, outputs, opened)
         shapes, opening = shapes_of(feeds, self.read), [] if sizes is None else sizes.guards(symbols)
         family = self.families.setdefault(self.signature(feeds, outputs, ranks=True), Family(shapes))
         plan = with_native_loops(replace(plan, guards=Guards((*plan.guards, *opening, *family.closed_sizes(shapes)))))
@@ -354,16 +352,3 @@ def _fixed_contents(feeds: Mapping[str, object], opened: Opened) -> dict[str, ob
         if all(map(is_open, content)):
             del shown[name]
     return shown
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Planning makes many objects at once: Python's collector would look through them, and all others, again and again."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.collect(0)  # the new ones alone
-            gc.enable()

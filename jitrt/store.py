@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from . import collector
 from .compiling import MOST_WORKERS, Compiling, Progress
 from .log import log
 from .ops.kernels import loader
@@ -92,7 +93,8 @@ class Store:
     def _compile(self, spec: KernelSpec) -> bytes:
         from .ops.kernels.compiler import compile_kernel
 
-        return compile_kernel(spec.function()).code
+        with collector.running():
+            return compile_kernel(spec.function()).code
 
     # -- disk
     def _path(self, spec: KernelSpec) -> pathlib.Path:
