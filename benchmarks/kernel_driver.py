@@ -1,7 +1,7 @@
 """Running launches of kernels without the executor: for tests and micro-benchmarks of `jitrt.ops.kernels`.
 
 Two or more Python threads replay a list of launches inside one compiled loop (the GIL is released), with a barrier
-after every launch; tasks are divided in equal contiguous shares.
+after every launch; tasks are divided in equal contiguous shares. At first they ask kernels for what their tasks begin with.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from jitrt.ops.kernels import compiler, loader
+from jitrt.ops.kernels.ahead import ASKED
 from jitrt.ops.kernels.launch import Address, Block, Spare
 from jitrt.ops.kernels.spec import KernelSpec
 
@@ -76,8 +77,9 @@ class Replay:
         self.threads = threads
         self._nested: list[np.ndarray] = []
         self._blocks = [block(launch.args, self._nested) for launch in launches]
-        table = [[address_of(launch.kernel), words.ctypes.data, launch.tasks] for launch, words in zip(launches, self._blocks)]
-        self._table = np.array(table or [[0, 0, 0]], np.int64)
+        steps = zip(launches, self._blocks)
+        table = [[address_of(one.kernel), words.ctypes.data, one.tasks, one.kernel.ahead] for one, words in steps]
+        self._table = np.array(table or [[0, 0, 0, 0]], np.int64)
         self._count = len(table)
         self._scratch = np.zeros((threads, max([_SCRATCH, *(launch.scratch + 4096 for launch in launches)])), np.uint8)
         self._loop = _ABI(_replay_address())
@@ -132,11 +134,14 @@ def _replay_address() -> int:
         arrived += threads
         while add(counter, 0) < arrived:
             pass
+        for i in range(count):
+            for piece in range(table[4 * i + 3]):
+                call_kernel(table[4 * i], table[4 * i + 1], -1 - (table[4 * i + 2] * me // threads) - piece * ASKED, scratch)
         for _ in range(repeat):
             for i in range(count):
-                tasks = table[3 * i + 2]
+                tasks = table[4 * i + 2]
                 for t in range(tasks * me // threads, tasks * (me + 1) // threads):
-                    call_kernel(table[3 * i], table[3 * i + 1], t, scratch)
+                    call_kernel(table[4 * i], table[4 * i + 1], t, scratch)
                 arrived += threads
                 add(counter, 1)
                 while add(counter, 0) < arrived:

@@ -78,7 +78,7 @@ class Job:
         """Take over the context's words and scratch."""
         context, table, words = self.context, self.table, self.words
         ends = table.steps, table.steps + replay.STEP_WORDS * table.step_count
-        tasks = context.words[slice(*ends)][replay.STEP_WORDS - 1 :: replay.STEP_WORDS]
+        tasks = context.words[slice(*ends)][replay.TASKS :: replay.STEP_WORDS]
         self.width = min(context.executor.pool.threads, int(tasks.max()))
         words[replay.WIDTH] = self.width
         words[replay.SCRATCH], words[replay.SCRATCH_SIZE] = context.scratch.ctypes.data, context.scratch_size

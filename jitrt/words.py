@@ -92,6 +92,7 @@ class Words:
             self._number(self.store.address(step.kernel))
             self._address(block)
             self._number(step.tasks)
+            self._number(step.kernel.ahead)
         patches, taken = len(self._numbers), self._patches
         for block, slot, offset in taken:
             self._address(block)

@@ -19,7 +19,7 @@ from math import prod
 
 import numpy as np
 
-from . import convfetch
+from . import ahead, convfetch
 from .blocking import blocking, crosses_rows, heights, panel_width
 from .convweights import PackedWeights
 from .convwords import PART, PIECE, WORDS
@@ -133,7 +133,7 @@ def product(
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
     assert len(args) == WORDS
-    spec = handwritten("conv", "convkernel:factory", dtype=work)
+    spec = handwritten("conv", "convkernel:factory", ahead.PIECES, dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
     scratch += -(-8 * pixels // 64) * 64

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from . import convfetch, target
 from . import convwords as word
+from .ahead import ASKED, bringing
 from .blocking import crosses_rows, heights, single_heights
 from .image import SIZES
 
@@ -34,8 +35,18 @@ def factory(dtype: str) -> Callable:
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
     crossing, highest, longest, piece_bytes = crosses_rows(), heights()[0], word.PART, word.PIECE
     store, zero = simd.store(raw), simd.splat(raw, lanes)
+    bring = bringing()
 
     def kernel(args, task, scratch):
+        row_blocks, panels, panel_blocks = args[word.ROW_BLOCKS], args[word.PANELS], args[word.PANEL_BLOCKS]
+        if task < 0:
+            asked = (-1 - task) % ASKED
+            begins, at = asked // panel_blocks // row_blocks, asked % panel_blocks * panels
+            left = args[word.GROUPS] * args[word.GROUP_PANELS] - at
+            weights = args[word.FILTERS] + args[word.FILTERS_OFFSET] + begins * args[word.FILTERS_IMAGE]
+            each = args[word.PANEL_BYTES]
+            bring(weights + at * each, min(panels, left) * each, (-1 - task) // ASKED)
+            return
         oh, ow = args[word.ROWS], args[word.PIXELS]
         nd, nh, nw = args[word.SEGMENT_PLANES], args[word.SEGMENT_ROWS], args[word.SEGMENT_PIXELS]
         length = args[word.SEGMENT_LENGTH]
@@ -44,8 +55,7 @@ def factory(dtype: str) -> Callable:
         y_col, infinity = args[word.Y_PIXEL], 0x7FF << 52
         clips = args[word.LOW] != infinity - (1 << 63) or args[word.HIGH] != infinity
         per_group, each = args[word.GROUP_PANELS], args[word.GROUP_CHANNELS]
-        tiles, row_blocks = args[word.TILES], args[word.ROW_BLOCKS]
-        panels, panel_blocks = args[word.PANELS], args[word.PANEL_BLOCKS]
+        tiles = args[word.TILES]
         p0, outer = task % panel_blocks * panels, task // panel_blocks
         p1 = min(args[word.GROUPS] * per_group, p0 + panels)
         t0, n = outer % row_blocks * tiles, outer // row_blocks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import target
+from . import ahead, target
 from .blocking import panel_width
 from .gemm import Matrix, matmul
 from .gemm import packing as gemm_packing
@@ -56,7 +56,7 @@ def product(
 
 
 def _kernel(dtype: str) -> KernelSpec:
-    return handwritten("gemv", "gemv:factory", dtype=dtype)
+    return handwritten("gemv", "gemv:factory", ahead.PIECES, dtype=dtype)
 
 
 def narrow_packing(shape: tuple[int, ...]) -> Packing:
@@ -132,10 +132,14 @@ def factory(dtype: str) -> Callable:
 
     width, step = panel_width(4), panel_width(4) * SIZES[dtype]
     many, two, one = (_dot(dtype, rows) for rows in (_TILE, 2, 1))
-    words, call_kernel = simd.block, simd.call_kernel
+    words, call_kernel, bring, asked = simd.block, simd.call_kernel, ahead.bringing(), ahead.ASKED
 
     def kernel(args, task, scratch):
         rows, k, n, per_task = args[13], args[14], args[15], args[16]
+        if task < 0:
+            p, each = (-1 - task) % asked * per_task, k * step
+            bring(args[1] + p * each, min(per_task, (n + width - 1) // width - p) * each, (-1 - task) // asked)
+            return
         p = task * per_task
         end = min(p + per_task, (n + width - 1) // width)
         while p < end:

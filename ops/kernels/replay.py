@@ -11,8 +11,10 @@ in the segment. Two kinds of counters follow from that, and neither is ever rese
 A helper that wakes up late, in a run that is over, finds every ticket of that run taken: it can neither take a task
 of a later run nor wait for anything. The caller (thread 0) can finish alone. It runs the steps of one task itself.
 
-A job is one segment of one context. Its steps have three words each: kernel, arguments, tasks. A patch (destination,
-buffer, offset) writes an array's data address plus an offset into an argument block; buffers are array objects.
+A thread that waits for a step asks its kernel for what the thread's first task will read, if it can be asked (`ahead`).
+
+A job is one segment of one context. Its steps have four words each: kernel, arguments, tasks, pieces that the kernel may be
+asked for ahead. A patch (destination, buffer, offset) writes an array's data address plus an offset into an argument block; buffers are array objects.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from .ahead import ASKED
+
 # int64 words of a job; WIDTH: the largest number of threads that a step can use; PLACES: spans of a step in a timeline;
 # SELF: its own address
 STEPS, STEP_COUNT, PATCHES, PATCH_COUNT, STATUSES, STATUS_COUNT, FAULT, BUFFERS = range(8)
 DATA_OFFSET, SCRATCH, SCRATCH_SIZE, WIDTH, PLACES, SELF = range(8, 14)
 JOB_WORDS = 14
-STEP_WORDS = 3
+KERNEL, ARGUMENTS, TASKS, PIECES = range(4)
+STEP_WORDS = 4
 
 # words of a pool (SELF as in a job); what different threads write lies on different cache lines
 DONE, BASE, JOB, TIMELINE, OWNER = 0, 8, 9, 10, 16
@@ -168,15 +173,18 @@ def _record() -> Callable:
 @lru_cache(maxsize=1)
 def _wait() -> Callable:
     from .atomics import call_c, load, pause
-    from .simd import block
+    from .simd import block, call_kernel
     from .subroutine import subroutine
 
     @subroutine
-    def wait(pool, base, number):
-        """Return when `number` tasks are done, or the run with this base is over."""
-        spins = 0
+    def wait(pool, base, number, step_address, pieces, task, scratch):
+        """Return when `number` tasks are done, or the run with this base is over; meanwhile bring what `task` will read."""
+        spins, piece, step = 0, 0, block(step_address)
         while load(pool + 8 * DONE) < number and load(pool + 8 * BASE) == base:
-            if spins < SPINS:
+            if piece < pieces:
+                call_kernel(step[KERNEL], step[ARGUMENTS], -1 - task - piece * ASKED, scratch)
+                piece += 1
+            elif spins < SPINS:
                 pause()
                 spins += 1
             else:
@@ -201,8 +209,8 @@ def _alone() -> Callable:
             started = 0
             if timeline != 0:
                 started = cycles()
-            for task in range(step[2]):
-                call_kernel(step[0], step[1], task, scratch)
+            for task in range(step[TASKS]):
+                call_kernel(step[KERNEL], step[ARGUMENTS], task, scratch)
             if timeline != 0:
                 record(timeline, s * job[PLACES], started)
 
@@ -225,17 +233,19 @@ def _walk() -> Callable:
         end = base
         untold = 0  # tasks that the caller has finished and not yet added to `done`
         for s in range(job[STEP_COUNT]):
-            step = block(job[STEPS] + 8 * STEP_WORDS * s)
-            tasks = step[2]
+            step_address = job[STEPS] + 8 * STEP_WORDS * s
+            step = block(step_address)
+            tasks = step[TASKS]
             first, end = end, end + tasks
             parts = min(block(pool)[THREADS], tasks)
             if thread >= max(parts, 1):
                 continue
-            if tasks > 1:
-                if untold > 0:
-                    add(pool + 8 * DONE, untold)
-                    untold = 0
-                wait(pool, base, first)
+            if tasks > 1 and untold > 0:
+                add(pool + 8 * DONE, untold)
+                untold = 0
+            if tasks > 1 or thread == 0:
+                begin = thread * tasks // max(parts, 1)
+                wait(pool, base, first - untold, step_address, step[PIECES], begin, scratch)
                 if load(pool + 8 * BASE) != base:
                     return
             started = 0
@@ -244,7 +254,7 @@ def _walk() -> Callable:
             taken = tasks
             if tasks <= 1:
                 for task in range(tasks):
-                    call_kernel(step[0], step[1], task, scratch)
+                    call_kernel(step[KERNEL], step[ARGUMENTS], task, scratch)
                 untold += tasks
             else:
                 taken = 0
@@ -261,15 +271,15 @@ def _walk() -> Callable:
                         if number >= high:
                             break
                         if compare_and_swap(counter, ticket, number + 1):
-                            call_kernel(step[0], step[1], number - first, scratch)
+                            call_kernel(step[KERNEL], step[ARGUMENTS], number - first, scratch)
                             taken += 1
                     if taken > before and add(pool + 8 * DONE, taken - before) + taken - before == end:
                         break
             if timeline != 0 and taken > 0:
                 record(timeline, s * job[PLACES] + thread, started)
-            if thread == 0 and tasks > 1:
-                wait(pool, base, end)
         if untold > 0:
             add(pool + 8 * DONE, untold)
+        if thread == 0:
+            wait(pool, base, end, job[STEPS], 0, 0, scratch)
 
     return walk
