@@ -14,7 +14,8 @@ of a later run nor wait for anything. The caller (thread 0) can finish alone. It
 A thread that waits for a step asks its kernel for what the thread's first task will read, if it can be asked (`ahead`).
 
 A job is one segment of one context. Its steps have four words each: kernel, arguments, tasks, pieces that the kernel may be
-asked for ahead. A patch (destination, buffer, offset) writes an array's data address plus an offset into an argument block; buffers are array objects.
+asked for ahead. A patch (destination, buffer, offset) writes an array's data address plus an offset into an argument block;
+buffers are array objects.
 """
 
 from __future__ import annotations
