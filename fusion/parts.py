@@ -16,14 +16,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ops.builder import Builder
+from ..ops.kernels import target
 from ..ops.kernels.sizes import about, deferred, is_open, most
 from ..ops.primitives import Join, Kernel, Map, Primitive, Slice, Tensor, Trace
 from .edit import readers_of, view
 from .loops import FAR
 
-LARGE = FAR  # bytes that a primitive reads and writes
-PART = LARGE // 2  # bytes of a part
-OPEN = 3 * LARGE  # bytes that a primitive moves for an open number of images
+PART = FAR // 2  # bytes that a primitive reads and writes of some images
+LARGE = max(4 << 20, 4 * target.second_cache())  # bytes that it reads and writes if rows are cut
+BAND = LARGE // 2  # bytes of some rows
+OPEN = 3 * FAR  # bytes that a primitive moves for an open number of images
 INTENSE = 16  # FLOPs per byte; memory gives a byte in the time of about ten FLOPs
 MOST = 32  # parts
 AGAIN = 0.1  # of a run's work
@@ -106,9 +108,9 @@ def _moved(p: Primitive) -> int:
 
 
 @deferred()
-def _pieces(size: int, moved: int) -> int:
-    """How many parts something of that size is done in, none of them empty, if a kernel moves so many bytes."""
-    count = min(size, MOST, -(-moved // PART))
+def _pieces(size: int, moved: int, part: int) -> int:
+    """How many parts something of that size is done in, none of them empty, if a kernel moves so many bytes, in each `part`."""
+    count = min(size, MOST, -(-moved // part))
     return -(-size // -(-size // count))
 
 
@@ -125,7 +127,8 @@ class _Run:
         self.inner = {id(x) for x in made}
         self.visible = [x for x in made if any(id(r) not in inside for r in readers.get(id(x), ()))]
         size = members[-1].outputs[0].shape[dim]
-        count = about(_pieces(size, most(*(_moved(p) for p in members if isinstance(p, Kernel)))))
+        moved = most(*(_moved(p) for p in members if isinstance(p, Kernel)))
+        count = about(_pieces(size, moved, PART if dim == IMAGES else BAND))
         length = -(-size // count)
         self.spans = [self._needed((i * length, min(size, (i + 1) * length))) for i in range(count)]
 
