@@ -136,8 +136,7 @@ def product(
     spec = handwritten("conv", "convkernel:factory", ahead.PIECES, dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
-    if crosses_rows():
-        scratch += -(-8 * pixels // 64) * 64
+    scratch += -(-8 * pixels // 64) * 64
     if fetch:
         scratch += fetch.scratch(least(lines[0], (pixels - 2) // lines[1] + 2))
     return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)

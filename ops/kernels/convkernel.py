@@ -18,7 +18,7 @@ def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full, without masks),
-    sums put aside, the pieces of a K block, offsets of the task's pixels if tiles go on from row to row, fetched rows of a group.
+    sums put aside, the pieces of a K block, offsets of the task's pixels, fetched rows of a group.
     """
     from . import convtile, simd
 
@@ -76,11 +76,9 @@ def factory(dtype: str) -> Callable:
         skew, lines, columns, after = count * (first - second), args[word.LINES], args[word.LINE_PIXELS], t1 % per_row
         q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
         q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
-        copy = places
-        if crossing:
-            lay_out(places, q0, q1 - q0, lines, columns, args[word.X_PLANE], args[word.X_ROW], args[word.X_PIXEL])
-            copy += ((q1 - q0) * 8 + 63) // 64 * 64
-        line, held = q0 // columns, -1
+        lay_out(places, q0, q1 - q0, lines, columns, args[word.X_PLANE], args[word.X_ROW], args[word.X_PIXEL])
+        line = q0 // columns
+        copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
         # without a single tap or channel the blocks still write bias and residual
         for s in range(0, max(1, segments), taps):
             for k in range(0, max(1, length), part):
