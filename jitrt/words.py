@@ -14,6 +14,7 @@ import numpy as np
 
 from .fusion.bindings import Binding
 from .fusion.plan import Address, Block, HostStep, Plan, Ref, Space, Spare, Step
+from .ops.kernels.ahead import PIECES
 from .ops.kernels.sizes import Size
 from .store import Store
 
@@ -92,7 +93,7 @@ class Words:
             self._number(self.store.address(step.kernel))
             self._address(block)
             self._number(step.tasks)
-            self._number(step.kernel.ahead)
+            self._number(PIECES if step.kernel.ahead else 0)
         patches, taken = len(self._numbers), self._patches
         for block, slot, offset in taken:
             self._address(block)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from .kernels import target
+from .kernels.blocking import heights, panel_width
 from .kernels.convweights import padded_columns
 from .kernels.sizes import cached, deferred, fixed
 from .kernels.winogradforms import Form, forms
@@ -18,7 +19,10 @@ from .kernels.winogradforms import Form, forms
 # cycles of one core: fitted to layers of real networks
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
 _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
-_BEGINNING = 24  # K steps that a tile of a product costs beside its own; twice as many if each panel has a group to itself
+# what a tile costs beside its K steps where there are so many vector registers: of a dense layer, of a grouped one, of grouped
+# products
+_BEGINNINGS = {16: (144, 144, 288), 32: (144, 288, 160)}
+_LATENCY = 4  # of a multiply-add: a tile of one vector takes no less for a K step
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
 _PAIR = 0.62  # the time of a multiply-add of int16 by that of a float32: of every product of integers
@@ -86,18 +90,23 @@ def _cheapest(
     and transforms theirs at the speed of the caches.
     """
     o, c, *kernel = filters
-    channels, taps = groups * padded_columns(o // groups, 4), prod(kernel)
-    step, itemsize = (_PAIR, 2) if whole else (1.0, 4)
+    taps, itemsize = prod(kernel), 2 if whole else 4
+    cpu, each, height = target.current(), o // groups, heights()[0]
+    dense, grouped, several = _BEGINNINGS[cpu.registers]
+    panels, columns = -(-each // panel_width(4)), padded_columns(each, 4)
+    halves = -(-2 * each // cpu.lanes) if cpu.masks else 2 * -(-each // cpu.lanes)  # of vectors
+    pairs, rest = divmod(halves / 2, 2)
+    step = (2 * pairs / cpu.units + max(rest / cpu.units, bool(rest) * _LATENCY / height)) * (_PAIR if whole else 1)
 
     def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
-        """Of `sets` products with a filter of `depth` channels."""
-        steps = pixels * (depth * step + beginning) / (target.current().units * target.current().lanes)
-        return sets * channels * max(steps, depth * itemsize / _MEMORY)
+        """Of `sets` products with a filter of `depth` channels, whose tiles cost so much beside their K steps."""
+        computing = pixels * (depth * step + panels * beginning / height)
+        return sets * groups * max(computing, columns * depth * itemsize / _MEMORY)
 
-    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
+    best, least = -1, _AHEAD * products(1, prod(size), taps * c, dense if groups == 1 else grouped)
     for i, form in enumerate(forms(tuple(kernel), whole)):
         tiles = prod(form.tiles(size, dilations))
-        cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else 2 * _BEGINNING)
+        cycles = products(form.products, max(tiles, _FEW_PIXELS), c, dense if groups == 1 else several)
         cycles += form.products * tiles * (c * groups * itemsize + o * 4) / _CACHE + _LAUNCHES * threads
         if cycles < least and form.sum_bits >= bits and not form.coarse:
             best, least = i, cycles

@@ -41,8 +41,11 @@ class Growing:
         self.bytes = owner[self._start : self._start + room]
 
     def use(self, nbytes: int) -> None:
-        """So many bytes, at most `room`, will be written: what of them fills huge pages lies on such."""
-        huge = nbytes // HUGE_PAGE * HUGE_PAGE
+        """So many bytes, at most `room`, will be written: on huge pages, the last of which may lie in room that is not used.
+
+        Small pages would do for its part, but loops over many places of an arena wait for their addresses (1 % of a network).
+        """
+        huge = min(-(-nbytes // HUGE_PAGE), self.room // HUGE_PAGE) * HUGE_PAGE
         if self._map is not None and huge > self._huge:
             self._map.madvise(mmap.MADV_HUGEPAGE, self._start + self._huge, huge - self._huge)
             self._huge = huge

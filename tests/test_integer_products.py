@@ -18,7 +18,6 @@ import jitrt
 from jitrt.ops.kernels import compiler, convweights, gemm, target
 from jitrt.ops.kernels import conv as dense
 from jitrt.ops.kernels.gemm import Matrix
-from jitrt.ops.kernels.spec import handwritten
 from jitrt.ops.kernels.winograd import WinogradWeights, pack_winograd, winograd
 from jitrt.ops.kernels.winogradforms import Form, forms
 
@@ -163,7 +162,7 @@ def check_one_instruction() -> None:
     """With VNNI a step of a tile is one instruction; no CPU runs it here."""
     import llvmlite.binding as llvm
 
-    kernel = compiler.compile_kernel(handwritten("conv", "convkernel:factory", dtype="i16x2").function())
+    kernel = compiler.compile_kernel(dense.kernel_of("i16x2").function())
     text = target.machine().emit_assembly(llvm.parse_assembly(kernel.ir))
     assert "vpdpwssd" in text
     assert "vpmaddwd" not in text
@@ -342,7 +341,7 @@ def test_winograds_algorithm_is_taken_if_it_has_the_bits_of_every_sum(
     factor: int, signs: tuple[int, int], zero: int | None, taken: str
 ) -> None:  # fmt: skip
     """The largest sums follow from the filters, and from the zero point if it is constant; all are exact."""
-    filters = np.full((16, 2048, 3, 3), factor, np.int8)
+    filters = np.full((32, 2048, 3, 3), factor, np.int8)
     filters[:, 0::2] *= signs[0]
     filters[:, 1::2] *= signs[1]
     x, point = np.zeros((1, 2048, 14, 14), np.uint8), np.array(7 if zero is None else zero, np.uint8)
@@ -354,6 +353,6 @@ def test_winograds_algorithm_is_taken_if_it_has_the_bits_of_every_sum(
     for pixels in (x, 255 - x, codes(np.uint8, *x.shape)):
         feeds = {"x0": pixels} | ({"x2": point} if zero is None else {})
         (y,) = session.run(None, feeds)
-        assert f"{taken} 2048->16" in str(session.get_plan(feeds))
+        assert f"{taken} 2048->32" in str(session.get_plan(feeds))
         expected = convolution(pixels.astype(np.int64) - int(point), filters[:1], *[(1, 1)] * 4, 1)
         np.testing.assert_array_equal(y, np.broadcast_to(np.rint(expected), y.shape))

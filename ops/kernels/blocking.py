@@ -24,6 +24,7 @@ _B_BYTES = _L2 * 5 // 16  # weights of one task and K block, if they are what st
 _PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
 _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
+TILES_OF_WORD = 15  # numbers of 4 bits in an int64 that stays positive
 _SET_SPAN = 4096  # bytes after which addresses fall into the same set of L1, which is indexed by what pages leave alone
 _WAYS = 7  # lines of a set that a tile's rows may take: of 8, one is left for what passes by
 _L2_BYTES = 20  # that come from L2 in a cycle
@@ -68,8 +69,22 @@ def heights() -> tuple[int, ...]:
 
 
 def single_heights() -> tuple[int, ...]:
-    """Six tile heights for a panel of one vector; a tile of another height is cut into these."""
-    return (14, 8, 6, 4, 2, 1) if target.current().registers >= 32 else _FEW_REGISTERS
+    """Tile heights for a panel of one vector; a run of pixels is cut into these (`single_tiles`)."""
+    return (14, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else _FEW_REGISTERS
+
+
+def single_tiles() -> tuple[int, int]:
+    """The height of the first tile, of one vector, that covers 1, 2 ... pixels exactly at the least cost.
+
+    4 bits each, from the lowest ones: of up to `TILES_OF_WORD` pixels in the first word, of up to twice as many in the second.
+    """
+    costs, first = [0.0], []
+    for pixels in range(1, 2 * TILES_OF_WORD + 1):
+        cost, height = min((_tile_cost(h, 1) + costs[pixels - h], -h) for h in single_heights() if h <= pixels)
+        costs.append(cost)
+        first.append(-height)
+    low, high = (sum(h << 4 * i for i, h in enumerate(part)) for part in (first[:TILES_OF_WORD], first[TILES_OF_WORD:]))
+    return low, high
 
 
 def crosses_rows() -> bool:
@@ -112,10 +127,10 @@ def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
     return best[1]
 
 
-def _tile_cost(height: int) -> float:
-    """Cycles of one K step of a tile: two loads a cycle, two vectors from L2, FMA latency 4, and a share of what surrounds it."""
+def _tile_cost(height: int, vectors: int = 2) -> float:
+    """Cycles of one K step of a tile: two loads a cycle, its vectors from L2, FMA latency 4, and a share of what surrounds it."""
     of = target.current()
-    return max(2 * height / of.units, (height + 2) / 2, 2 * of.lanes * 4 / _L2_BYTES, 4) + 0.5
+    return max(vectors * height / of.units, (height + vectors) / 2, vectors * of.lanes * 4 / _L2_BYTES, 4) + 0.5
 
 
 @deferred()

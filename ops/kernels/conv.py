@@ -19,7 +19,7 @@ from math import prod
 
 import numpy as np
 
-from . import ahead, convfetch
+from . import convfetch
 from .blocking import blocking, crosses_rows, heights, panel_width
 from .convweights import PackedWeights
 from .convwords import PART, PIECE, WORDS
@@ -28,7 +28,7 @@ from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, tripl
 from .launch import Launch
 from .padcopy import pad_copy
 from .sizes import least, most
-from .spec import handwritten
+from .spec import KernelSpec, handwritten
 
 
 def conv(
@@ -101,6 +101,11 @@ def conv(
     return [*before, main, *after]
 
 
+def kernel_of(work: str) -> KernelSpec:
+    """The kernel of all convolutions and matrix products of that type."""
+    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work)
+
+
 def product(
     work: str, x: Image, weights: PackedWeights, y: Image, residual: Image | None, steps: tuple[int, ...],
     dils: tuple[int, ...], threads: int, finish: tuple, label: str, offsets: tuple[int, int, int, int] = (0, 0, 0, 0),
@@ -133,10 +138,10 @@ def product(
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
     assert len(args) == WORDS
-    spec = handwritten("conv", "convkernel:factory", ahead.PIECES, dtype=work)
     scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
-    scratch += -(-8 * pixels // 64) * 64
+    if crosses_rows():
+        scratch += -(-8 * pixels // 64) * 64
     if fetch:
         scratch += fetch.scratch(least(lines[0], (pixels - 2) // lines[1] + 2))
-    return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
+    return Launch(kernel_of(work), args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)

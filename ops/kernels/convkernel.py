@@ -10,7 +10,7 @@ from collections.abc import Callable
 from . import convfetch, target
 from . import convwords as word
 from .ahead import ASKED, bringing
-from .blocking import crosses_rows, heights, single_heights
+from .blocking import TILES_OF_WORD, crosses_rows, heights, single_heights, single_tiles
 from .image import SIZES
 
 
@@ -18,7 +18,7 @@ def factory(dtype: str) -> Callable:
     """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
 
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full, without masks),
-    sums put aside, the pieces of a K block, offsets of the task's pixels, fetched rows of a group.
+    sums put aside, the pieces of a K block, offsets of the task's pixels if tiles go on from row to row, fetched rows of a group.
     """
     from . import convtile, simd
 
@@ -27,7 +27,7 @@ def factory(dtype: str) -> Callable:
     vector = lanes * size
     row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
     tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
-    h0, h1, h2, h3, h4, _ = singles
+    tallest, few, (of_few, of_more) = singles[0], TILES_OF_WORD, single_tiles()
     stored = 1 if target.current().masks else lanes  # channels that tiles store themselves come in so many
     gather, scatter = _part_of_a_panel(raw, lanes)
     cut, lay_out = _tables(size)
@@ -76,9 +76,11 @@ def factory(dtype: str) -> Callable:
         skew, lines, columns, after = count * (first - second), args[word.LINES], args[word.LINE_PIXELS], t1 % per_row
         q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
         q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
-        lay_out(places, q0, q1 - q0, lines, columns, args[word.X_PLANE], args[word.X_ROW], args[word.X_PIXEL])
-        line = q0 // columns
-        copy, held = places + ((q1 - q0) * 8 + 63) // 64 * 64, -1
+        copy = places
+        if crossing:
+            lay_out(places, q0, q1 - q0, lines, columns, args[word.X_PLANE], args[word.X_ROW], args[word.X_PIXEL])
+            copy += ((q1 - q0) * 8 + 63) // 64 * 64
+        line, held = q0 // columns, -1
         # without a single tap or channel the blocks still write bias and residual
         for s in range(0, max(1, segments), taps):
             for k in range(0, max(1, length), part):
@@ -149,9 +151,12 @@ def factory(dtype: str) -> Callable:
                             while done < pixels:
                                 rows, alike, rest = height, run, pixels - done
                                 if cols <= lanes:
-                                    rows = h0 if rest >= h0 else h1 if rest >= h1 else h2 if rest >= h2 else h3
-                                    rows = rows if rest >= rows else h4 if rest >= h4 else 1
-                                    alike = rest // rows
+                                    rows = tallest
+                                    if rest <= few:
+                                        rows = of_few >> 4 * (rest - 1) & 15
+                                    elif rest <= 2 * few:
+                                        rows = of_more >> 4 * (rest - 1 - few) & 15
+                                    alike = rest // rows if rows == tallest else 1
                                 tiles_of(args, cols, rows, alike, x, place, weights, following, fetch_end,
                                      start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
                                      clip, zeros, aside)  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import ahead, target
+from . import ahead, conv, target
 from .blocking import panel_width
 from .gemm import Matrix, matmul
 from .gemm import packing as gemm_packing
@@ -46,7 +46,7 @@ def product(
         tail: bias, low, high and epilogue, as in `gemm.matmul`.
     """
     rows, own = c.shape[1], {"residual": residual, "threads": threads, "label": label, **tail}
-    few, many = _kernel(dtype), handwritten("conv", "convkernel:factory", dtype="f32")
+    few, many = _kernel(dtype), conv.kernel_of("f32")
     if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
         widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
         return with_spare(gemv(dtype, a, panels, c, **own), many, *widening)
@@ -56,7 +56,7 @@ def product(
 
 
 def _kernel(dtype: str) -> KernelSpec:
-    return handwritten("gemv", "gemv:factory", ahead.PIECES, dtype=dtype)
+    return handwritten("gemv", "gemv:factory", ahead=True, dtype=dtype)
 
 
 def narrow_packing(shape: tuple[int, ...]) -> Packing:

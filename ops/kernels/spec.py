@@ -13,7 +13,7 @@ import inspect
 import linecache
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from . import target
@@ -32,14 +32,14 @@ class KernelSpec:
         text: Python source of a generated kernel; it sees the names of `simd.namespace()` and `vmath`.
         factory: ``"module:function"`` under ``jitrt.ops.kernels``; called with `parameters`, returns the function.
         parameters: keyword arguments of the factory, or of `simd.namespace` (lanes).
-        ahead: pieces of what a task will read that it can be asked for (see `ahead.py`).
+        ahead: whether it can be asked for what a task will read (see `ahead.py`).
     """
 
     name: str
     text: str = ""
     factory: str = ""
     parameters: tuple[tuple[str, Parameter], ...] = ()
-    ahead: int = field(default=0, compare=False)
+    ahead: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -77,7 +77,7 @@ def generated(name: str, text: str, lanes: int) -> KernelSpec:
     return KernelSpec(name, text, parameters=(("lanes", lanes),))
 
 
-def handwritten(name: str, factory: str, ahead: int = 0, **parameters: Parameter) -> KernelSpec:
+def handwritten(name: str, factory: str, ahead: bool = False, **parameters: Parameter) -> KernelSpec:
     """The specification of a kernel that a factory in ``ops/kernels/`` makes."""
     given = tuple((name, fixed(value)) for name, value in sorted(parameters.items()))
     return KernelSpec(name, factory=factory, parameters=given, ahead=ahead)
