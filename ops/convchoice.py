@@ -93,7 +93,8 @@ def _cheapest(
     taps, itemsize = prod(kernel), 2 if whole else 4
     cpu, each, height = target.current(), o // groups, heights()[0]
     dense, grouped, several = _BEGINNINGS[cpu.registers]
-    panels, columns = -(-each // panel_width(4)), padded_columns(each, 4)
+    columns = padded_columns(each, 4, groups)
+    panels = columns // panel_width(4, groups, each)
     halves = -(-2 * each // cpu.lanes) if cpu.masks else 2 * -(-each // cpu.lanes)  # of vectors
     pairs, rest = divmod(halves / 2, 2)
     step = (2 * pairs / cpu.units + max(rest / cpu.units, bool(rest) * _LATENCY / height)) * (_PAIR if whole else 1)

@@ -231,7 +231,8 @@ def _packed_at_run_time(t: Builder, W: Tensor, group: int) -> Tensor:
         lanes = light.padded_channels(1, W.dtype.itemsize)
         vectors = t.reshape(padded, (channels // lanes, lanes, prod(kernel)))
         return t.reshape(t.transpose(vectors, (0, 2, 1)), (channels // lanes, *kernel, lanes))
-    width, each = panel_width(W.dtype.itemsize), W.shape[0] // group
+    each = W.shape[0] // group
+    width = panel_width(W.dtype.itemsize, group, each)
     panels = -(-each // width)
     x = t.reshape(W, (group, each, W.shape[1], *kernel))
     x = t.pad(x, (0,) * 6, (0, panels * width - each, 0, 0, 0, 0))

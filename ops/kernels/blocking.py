@@ -36,9 +36,10 @@ _TASKS = 32  # a thread, at most
 _LATE = 2.0  # tasks, what threads wait for the last one on cores that others use too
 
 
-def panel_width(itemsize: int) -> int:
-    """NR: output channels of a panel."""
-    return 2 * target.current().lanes * 4 // itemsize
+def panel_width(itemsize: int, groups: int = 1, each: int = 0) -> int:
+    """NR: output channels of a panel: two vectors, or a single one if that holds those of each of several groups."""
+    lanes = target.current().lanes * 4 // itemsize
+    return lanes if groups > 1 and each <= lanes else 2 * lanes
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def heights() -> tuple[int, ...]:
 def single_heights() -> tuple[int, ...]:
     """Tile heights for a panel of one vector; a run of pixels is cut into these (`single_tiles`)."""
     return (14, 8, 7, 6, 4, 2, 1) if target.current().registers >= 32 else _FEW_REGISTERS
+
+
+def tallest_tile() -> int:
+    """The height of the tallest of all tiles."""
+    return max(heights()[0], single_heights()[0])
 
 
 def single_tiles() -> tuple[int, int]:
@@ -147,7 +153,7 @@ def blocking(
     """
     first, count, second, per_row = split_row(width, most_rows(stride))
     size = SIZES[work]
-    panel = panel_width(size)
+    panel = panel_width(size, groups, each)
     limit = K_STEPS
     total, length = prod(segments[:3]), segments[3]
     if length > limit:

@@ -1,11 +1,11 @@
 """Convolution, dense or grouped, as products of image rows with packed weights; nothing is unrolled into columns.
 
 Loop order of a task: K blocks; groups of tiles; panels of output channels; tiles of the group. A tile is a register
-block (`convtile`) of T neighbouring output pixels times a panel of two vectors of channels. If the task's
-panels fit in L2, groups are small: their image rows stay in L1 while all panels pass by. Otherwise all tiles are one
-group: its image rows stay in L2, each panel is read once. K runs over the filter's taps; the taps of a row and their
-channels are consecutive in memory, one segment, if dilation is 1. Tiles take a segment in pieces (`convtile`). A 1 x 1
-convolution of stride 1 takes the whole image as one row, which makes it a GEMM.
+block (`convtile`) of T neighbouring output pixels times a panel of two vectors of channels, or of one if each of several
+groups has no more. If the task's panels fit in L2, groups are small: their image rows stay in L1 while all panels pass by.
+Otherwise all tiles are one group: its image rows stay in L2, each panel is read once. K runs over the filter's taps; the taps
+of a row and their channels are consecutive in memory, one segment, if dilation is 1. Tiles take a segment in pieces
+(`convtile`). A 1 x 1 convolution of stride 1 takes the whole image as one row, which makes it a GEMM.
 
 The image must be channels-last and padded; if it is not, a copying launch is put in front, or tasks copy what they need
 (`convfetch`).
@@ -20,7 +20,7 @@ from math import prod
 import numpy as np
 
 from . import convfetch
-from .blocking import blocking, crosses_rows, heights, panel_width
+from .blocking import blocking, crosses_rows, panel_width, tallest_tile
 from .convweights import PackedWeights
 from .convwords import PART, PIECE, WORDS
 from .depthwise import native_input, native_output
@@ -101,9 +101,9 @@ def conv(
     return [*before, main, *after]
 
 
-def kernel_of(work: str) -> KernelSpec:
-    """The kernel of all convolutions and matrix products of that type."""
-    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work)
+def kernel_of(work: str, narrow: bool = False) -> KernelSpec:
+    """The kernel of all convolutions and matrix products of that type, on panels of two vectors or `narrow` ones of one."""
+    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work, narrow=narrow)
 
 
 def product(
@@ -131,17 +131,18 @@ def product(
         segments = (kernel[0], kernel[1], 1, kernel[2] * c)
     n, _, od, oh, ow = y.shape
     b = blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads, seen.strides[4])
-    per_group, panel = -(-o // groups // panel_width(size)), panel_width(size) * c * prod(kernel) * size
+    width = panel_width(size, groups, o // groups)
+    per_group, panel = -(-o // groups // width), width * c * prod(kernel) * size
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
     assert len(args) == WORDS
-    scratch = 64 + 3 * heights()[0] * panel_width(size) * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
+    scratch = 64 + 3 * tallest_tile() * width * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
     if crosses_rows():
         scratch += -(-8 * pixels // 64) * 64
     if fetch:
         scratch += fetch.scratch(least(lines[0], (pixels - 2) // lines[1] + 2))
-    return Launch(kernel_of(work), args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
+    return Launch(kernel_of(work, width < panel_width(size)), args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)

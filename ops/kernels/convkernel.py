@@ -10,30 +10,31 @@ from collections.abc import Callable
 from . import convfetch, target
 from . import convwords as word
 from .ahead import ASKED, bringing
-from .blocking import TILES_OF_WORD, crosses_rows, heights, single_heights, single_tiles
+from .blocking import TILES_OF_WORD, crosses_rows, heights, single_heights, single_tiles, tallest_tile
 from .image import SIZES
 
 
-def factory(dtype: str) -> Callable:
-    """The kernel. Task = (image, block of tiles, block of panels), the panels running fastest.
+def factory(dtype: str, narrow: bool = False) -> Callable:
+    """The kernel, on panels of two vectors or `narrow` ones of one.
 
+    Task = (image, block of tiles, block of panels), the panels running fastest.
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full, without masks),
     sums put aside, the pieces of a K block, offsets of the task's pixels if tiles go on from row to row, fetched rows of a group.
     """
     from . import convtile, simd
 
     lanes = target.current().lanes * 4 // SIZES[dtype]
-    size, width = SIZES[dtype], 2 * lanes
+    size, width = SIZES[dtype], lanes if narrow else 2 * lanes
     vector = lanes * size
     row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
-    tiles_of = convtile.tiles(dtype, lanes, heights(), singles)
+    tiles_of = convtile.tiles(dtype, lanes, () if narrow else heights(), singles, width)
     tallest, few, (of_few, of_more) = singles[0], TILES_OF_WORD, single_tiles()
     stored = 1 if target.current().masks else lanes  # channels that tiles store themselves come in so many
-    gather, scatter = _part_of_a_panel(raw, lanes)
+    gather, scatter = _part_of_a_panel(raw, lanes, width)
     cut, lay_out = _tables(size)
     finish = _finishing()
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
-    crossing, highest, longest, piece_bytes = crosses_rows(), heights()[0], word.PART, word.PIECE
+    crossing, highest, longest, piece_bytes = crosses_rows(), tallest_tile(), word.PART, word.PIECE
     store, zero = simd.store(raw), simd.splat(raw, lanes)
     bring = bringing()
 
@@ -156,7 +157,7 @@ def factory(dtype: str) -> Callable:
                                         rows = of_few >> 4 * (rest - 1) & 15
                                     elif rest <= 2 * few:
                                         rows = of_more >> 4 * (rest - 1 - few) & 15
-                                    alike = rest // rows if rows == tallest else 1
+                                    alike = rest // rows if rows == tallest or rest == 2 * rows else 1
                                 tiles_of(args, cols, rows, alike, x, place, weights, following, fetch_end,
                                      start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
                                      clip, zeros, aside)  # fmt: skip
@@ -187,8 +188,8 @@ def factory(dtype: str) -> Callable:
     return kernel
 
 
-def _part_of_a_panel(dtype: str, lanes: int) -> tuple[Callable, Callable]:
-    """Subroutines for panels that are not full, whose tiles are computed in scratch without masks, in rows of two vectors.
+def _part_of_a_panel(dtype: str, lanes: int, width: int) -> tuple[Callable, Callable]:
+    """Subroutines for panels that are not full, whose tiles are computed in scratch without masks, in rows of a panel's `width`.
 
     ``gather(x, x_row, base, y, rows, cols)``: y[i, :] = x[i, :cols] + base[:cols], the vectors of a row that hold columns.
     ``scatter(x, y, y_row, rows, cols)``: y[i, :cols] = x[i, :cols].
@@ -196,7 +197,7 @@ def _part_of_a_panel(dtype: str, lanes: int) -> tuple[Callable, Callable]:
     from . import simd
     from .subroutine import subroutine
 
-    size, row_bytes = SIZES[dtype], 2 * lanes * SIZES[dtype]
+    size, row_bytes = SIZES[dtype], width * SIZES[dtype]
     load_first, load_one = simd.load_first(dtype, lanes), simd.load(dtype, 0)
     load, store = simd.load(dtype, lanes), simd.store(dtype)
 

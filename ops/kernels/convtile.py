@@ -35,21 +35,21 @@ _UNROLL, _TURN = 8, 112
 Multiply = Callable[[E, E, E], E]  # x * y + total
 
 
-def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...]) -> Callable:
+def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...], width: int) -> Callable:
     """``tiles(args, columns, height, count, x, places, b, ahead, end, start, start_row, base, y, y_row, table, ...)``.
 
     y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `count` tiles of `height` rows of `columns` channels: two
     vectors, if the height is one of `pairs`, or one, if it is of `singles`. Without masks they are whole in memory, whatever
-    `columns` says. Each tile begins where the last one ended.
+    `columns` says. Each tile begins where the last one ended. `width`: columns of a panel.
 
     args is the block of `conv`; x, b, start, base and y are addresses. Row i is at x and the bytes that word i at `places`
     holds, counted on from tile to tile; at x and i times args[X_PIXEL] if tiles are too high for so many addresses in registers
     (see `crosses_rows`). `table` is the address of the pieces: where each begins, counted from there, and twice its elements,
     plus 1 if the sum so far is to be put aside before. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`:
-    what to bring to L2 meanwhile, half as fast as the panel's own two vectors are read, up to `end`. `blank` and `aside`: as
+    what to bring to L2 meanwhile, a vector for every K step, up to `end`. `blank` and `aside`: as
     many vectors as the highest tile has, zeros and room.
     """
-    half, masks = lanes // 2, target.current().masks
+    half, masks, row = lanes // 2, target.current().masks, width * emit.SIZES[memory_type(dtype)]
 
     def body(code, block, columns, height, *values):
         builder = code.builder
@@ -63,7 +63,7 @@ def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ..
                     for number in alike:
                         chosen.add_case(ir.Constant(WORD, rows * 4 + number - 1), here)
                     builder.position_at_end(here)
-                    _run(code, block, _vectors(code, alike[-1] * half, columns if masks else None), rows, multiply, *values)
+                    _run(code, block, _vectors(code, alike[-1] * half, columns if masks else None), rows, multiply, row, *values)
                     builder.branch(done)
         builder.position_at_end(done)
 
@@ -110,7 +110,7 @@ def _vectors(code: Code, width: int, columns: E | None) -> list[_Vector]:
 
 
 def _run(
-    code: Code, block: ir.Value, vectors: list[_Vector], rows: int, multiply: Multiply, count: E, x: E, places: E, b: E,
+    code: Code, block: ir.Value, vectors: list[_Vector], rows: int, multiply: Multiply, row: int, count: E, x: E, places: E, b: E,
     ahead: E, end: E, start: E, start_row: E, base: E, y: E, y_row: E, table: E, pieces: E, clip: E, blank: E, aside: E,
 ) -> None:  # fmt: skip
     """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
@@ -123,7 +123,7 @@ def _run(
         with code.when(begin != 0):
             for i in range(rows):
                 code.prefetch(begin + start_row * i)
-        sums = _sums(code, vectors, rows, multiply, lines, b, far, end, base, table, pieces, blank, aside)
+        sums = _sums(code, vectors, rows, multiply, row, lines, b, far, end, base, table, pieces, blank, aside)
         _finish(code, vectors, sums, begin, start_row, out, y_row, clip, limits)
         lines.forward()
         for place, step in moving:
@@ -177,8 +177,8 @@ class _Lines:
 
 
 def _sums(
-    code: Code, vectors: list[_Vector], rows: int, multiply: Multiply, lines: _Lines, b: E, far: Variable, end: E, base: E,
-    table: E, pieces: E, blank: E, aside: E,
+    code: Code, vectors: list[_Vector], rows: int, multiply: Multiply, row: int, lines: _Lines, b: E, far: Variable, end: E,
+    base: E, table: E, pieces: E, blank: E, aside: E,
 ) -> dict[tuple[int, int], Variable]:  # fmt: skip
     """The tile's products, each added up from `base`; by row and number of the vector."""
     vector = code.lanes * code.size
@@ -189,7 +189,7 @@ def _sums(
 
     def step(number: int, at: E, own: list[E]) -> None:
         """K step `number` of a turn that begins at this place of the panel and at these of the rows, one for each vector."""
-        factors = [one.code.load(at + (number * 2 * vector + one.offset)) for one in vectors]
+        factors = [one.code.load(at + (number * row + one.offset)) for one in vectors]
         for i in range(rows):
             for v, factor in enumerate(factors):
                 value = code.scalar(lines.address(i, own[v], number), code.kind)
@@ -203,7 +203,7 @@ def _sums(
             # of the other vector's, in whose register it then adds up, and soon have none left.
             first = vectors[0].code.lanes
             own = [here if one.code.lanes == first else code.unrelated(here) for one in vectors]
-            panel.set(at + number * 2 * vector)
+            panel.set(at + number * row)
             for one in range(number):
                 step(one, at, own)
             if number > 1:

@@ -73,7 +73,7 @@ class TransposedWeights:
             taps = tuple(max(1, len(chosen)) for chosen, _, _ in found)
             shift, dilation = tuple(f[1] for f in found), tuple(f[2] for f in found)
             phases.append(Phase(remainder, taps, shift, dilation, offset))
-            width = panel_width(itemsize)
+            width = panel_width(itemsize, groups, out)
             offset += groups * -(-out // width) * width * each * math.prod(taps) * itemsize
         return TransposedWeights((groups * out, each, *kernel), groups, steps, tuple(phases), address)
 

@@ -21,7 +21,7 @@ class PackedWeights:
     Attributes:
         shape: (O, C / groups, kD, kH, kW); of int16 C counts pairs.
         groups: of the convolution.
-        address: of [groups * panels, kD, kH, kW, C / groups, NR], NR = two vectors; zeros behind the last channel.
+        address: of [groups * panels, kD, kH, kW, C / groups, NR], NR of `panel_width`; zeros behind the last channel.
             An element of int16 is a pair of neighbouring channels; what is missing to a pair is zero.
         image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
         folded: the rows of the window are read side by side (see `convfetch`): the order is [panels, kW, kH, C, NR].
@@ -44,9 +44,10 @@ def counted(channels: int, dtype: np.dtype) -> int:
     return -(-channels // 2) if dtype == np.int16 else channels
 
 
-def padded_columns(outputs: int, itemsize: int) -> int:
-    """Output channels rounded up to whole panels."""
-    return -(-outputs // panel_width(itemsize)) * panel_width(itemsize)
+def padded_columns(outputs: int, itemsize: int, groups: int = 1) -> int:
+    """Output channels, of one of the groups, rounded up to whole panels."""
+    width = panel_width(itemsize, groups, outputs)
+    return -(-outputs // width) * width
 
 
 def pack_weights(w: np.ndarray, groups: int) -> np.ndarray:
@@ -68,7 +69,7 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packi
         raise ValueError(f"convolution weights {tuple(shape)}: {shape[0]} output channels in {groups} groups")
     kernel, inputs, each = triple(shape[2:], 1), counted(shape[1], dtype), shape[0] // groups
     pairs = dtype == np.int16
-    width = panel_width(4 if pairs else dtype.itemsize)
+    width = panel_width(4 if pairs else dtype.itemsize, groups, each)
     whole, rest, panels = each // width, each % width, -(-each // width)
     packed_shape = (groups * panels, *kernel, inputs, width, *([2] if pairs else []))
     step, parts = slices(panels, prod(packed_shape) // groups * dtype.itemsize)

@@ -59,7 +59,7 @@ class WinogradWeights:
     def product(self) -> PackedWeights:
         """The filters of the matrix products; where vectors have no masks, a single group's fill them with a panel's zeros."""
         o, c = self.shape[0], counted(self.shape[1], self.form.dtype)
-        each = self.groups * padded_columns(o // self.groups, 4) * c * 4
+        each = self.groups * padded_columns(o // self.groups, 4, self.groups) * c * 4
         lanes = 1 if target.current().masks or self.groups > 1 else target.current().lanes
         return PackedWeights((-(-o // lanes) * lanes, c, 1, 1, 1), self.groups, self.address, each)
 
@@ -75,7 +75,7 @@ def winograd_packing(shape: Sequence[int], form: Form, groups: int = 1) -> Packi
     Unpacked, integers are exact; others are off by 1e-7 of the largest of a filter where these are 3 x 3, by 1e-6 at most.
     """
     o, c = shape[:2]
-    each, width, products = o // groups, panel_width(4), form.products
+    each, width, products = o // groups, panel_width(4, groups, o // groups), form.products
     panels, both = -(-each // width), np.ones((1, 1))
     for of in form.matrices:
         both = np.kron(both, _numbers(of.filters))
