@@ -162,7 +162,10 @@ def test_long_rows_are_cut_into_pieces(form, dilations, monkeypatch):
 
 
 def test_kernels_are_compiled_for_points_alone():
-    """Filters of as many points share the kernel that makes patches; sizes, borders, dilations and groups are arguments."""
+    """Filters of as many points share the kernel that makes patches; sizes, borders, dilations and groups are arguments.
+
+    Only the products of groups that are no larger than a vector have a kernel of their own.
+    """
 
     def kernels(taps, points, size=(9, 9), channels=16, dilations=ONE, groups=1):
         x = image(empty((1, channels, *size), np.float32))
@@ -176,7 +179,10 @@ def test_kernels_are_compiled_for_points_alone():
     assert kernels((3, 3), 6)[2] != square[2]
     assert line[0] == kernels((1, 5), 6)[0] != square[0]
     assert line == kernels((3, 1), 6)
-    assert square == kernels((5, 5), 6, (1, 3000)) == kernels((5, 5), 6, channels=48) == kernels((5, 5), 6, (7, 5), 32, (2, 3), 4)
+    assert square == kernels((5, 5), 6, (1, 3000)) == kernels((5, 5), 6, channels=48) == kernels((5, 5), 6, (7, 5), 96, (2, 3), 4)
+    small = kernels((5, 5), 6, channels=16, groups=4)
+    assert (small[0], small[2]) == (square[0], square[2])
+    assert small[1] != square[1]
 
 
 def test_values_that_are_not_finite_stay_in_their_tile():
