@@ -92,7 +92,9 @@ def problem(channels: int, outputs: int, groups: int, window: tuple, batch: int 
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize(("channels", "outputs", "groups"), [(1, 1, 1), (3, 40, 1), (37, 70, 1), (8, 12, 4), (30, 48, 3), (96, 64, 2)])
+@pytest.mark.parametrize(
+    ("channels", "outputs", "groups"), [(1, 1, 1), (3, 40, 1), (37, 70, 1), (8, 12, 4), (30, 48, 3), (96, 64, 2)]
+)
 def test_convolution_agrees_with_float64(window, channels, outputs, groups):
     x, w = problem(channels, outputs, groups, window)
     got, expected = convolve(x, w, window, groups, bias=channels != 37, residual=outputs != 40, low=0.0 if groups == 1 else -np.inf)
