@@ -21,7 +21,7 @@ _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores rea
 _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
 # what a tile costs beside its K steps where there are so many vector registers: of a dense layer, of a grouped one, of grouped
 # products
-_BEGINNINGS = {16: (144, 144, 288), 32: (144, 288, 160)}
+_BEGINNINGS = {16: (144, 144, 288), 32: (672, 288, 160)}
 _LATENCY = 4  # of a multiply-add: a tile of one vector takes no less for a K step
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
