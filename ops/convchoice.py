@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from .kernels import target
-from .kernels.blocking import heights, panel_width
+from .kernels.blocking import heights
 from .kernels.convweights import padded_columns
 from .kernels.sizes import cached, deferred, fixed
 from .kernels.winogradforms import Form, forms
@@ -19,9 +19,9 @@ from .kernels.winogradforms import Form, forms
 # cycles of one core: fitted to layers of real networks
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
 _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
-# what a tile costs beside its K steps where there are so many vector registers: of a dense layer, of a grouped one, of grouped
-# products
-_BEGINNINGS = {16: (144, 144, 288), 32: (672, 288, 160)}
+# what a tile costs beside its K steps for each of its vectors, where there are so many registers for them: of a dense layer, of
+# a grouped one, of grouped products
+_BEGINNINGS = {16: (72, 72, 144), 32: (336, 288, 160)}
 _LATENCY = 4  # of a multiply-add: a tile of one vector takes no less for a K step
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
@@ -94,14 +94,13 @@ def _cheapest(
     cpu, each, height = target.current(), o // groups, heights()[0]
     dense, grouped, several = _BEGINNINGS[cpu.registers]
     columns = padded_columns(each, 4, groups)
-    panels = columns // panel_width(4, groups, each)
-    halves = -(-2 * each // cpu.lanes) if cpu.masks else 2 * -(-each // cpu.lanes)  # of vectors
-    pairs, rest = divmod(halves / 2, 2)
+    vectors = -(-each // cpu.lanes)
+    pairs, rest = divmod(-(-2 * each // cpu.lanes) / 2 if cpu.masks else vectors, 2)  # the last one may be half a vector
     step = (2 * pairs / cpu.units + max(rest / cpu.units, bool(rest) * _LATENCY / height)) * (_PAIR if whole else 1)
 
     def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
         """Of `sets` products with a filter of `depth` channels, whose tiles cost so much beside their K steps."""
-        computing = pixels * (depth * step + panels * beginning / height)
+        computing = pixels * (depth * step + vectors * beginning / height)
         return sets * groups * max(computing, columns * depth * itemsize / _MEMORY)
 
     best, least = -1, _AHEAD * products(1, prod(size), taps * c, dense if groups == 1 else grouped)
