@@ -19,9 +19,8 @@ from .kernels.winogradforms import Form, forms
 # cycles of one core: fitted to layers of real networks
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
 _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
-# what a tile costs beside its K steps for each of its vectors, where there are so many registers for them: of a dense layer, of
-# a grouped one, of grouped products
-_BEGINNINGS = {16: (72, 72, 144), 32: (336, 288, 160)}
+_BEGINNING = 24  # K steps that a tile costs beside its own
+_GROUPED = {16: 48, 32: 11}  # the same of products in groups, by the number of vector registers
 _LATENCY = 4  # of a multiply-add: a tile of one vector takes no less for a K step
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
@@ -92,21 +91,20 @@ def _cheapest(
     o, c, *kernel = filters
     taps, itemsize = prod(kernel), 2 if whole else 4
     cpu, each, height = target.current(), o // groups, heights()[0]
-    dense, grouped, several = _BEGINNINGS[cpu.registers]
     columns = padded_columns(each, 4, groups)
     vectors = -(-each // cpu.lanes)
     pairs, rest = divmod(-(-2 * each // cpu.lanes) / 2 if cpu.masks else vectors, 2)  # the last one may be half a vector
     step = (2 * pairs / cpu.units + max(rest / cpu.units, bool(rest) * _LATENCY / height)) * (_PAIR if whole else 1)
 
     def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
-        """Of `sets` products with a filter of `depth` channels, whose tiles cost so much beside their K steps."""
-        computing = pixels * (depth * step + vectors * beginning / height)
+        """Of `sets` products with a filter of `depth` channels, whose tiles cost so many K steps beside their own."""
+        computing = pixels * (depth * step + vectors * beginning / cpu.units)
         return sets * groups * max(computing, columns * depth * itemsize / _MEMORY)
 
-    best, least = -1, _AHEAD * products(1, prod(size), taps * c, dense if groups == 1 else grouped)
+    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
     for i, form in enumerate(forms(tuple(kernel), whole)):
         tiles = prod(form.tiles(size, dilations))
-        cycles = products(form.products, max(tiles, _FEW_PIXELS), c, dense if groups == 1 else several)
+        cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else _GROUPED[cpu.registers])
         cycles += form.products * tiles * (c * groups * itemsize + o * 4) / _CACHE + _LAUNCHES * threads
         if cycles < least and form.sum_bits >= bits and not form.coarse:
             best, least = i, cycles

@@ -28,6 +28,24 @@ def test_rows_of_any_width_are_cut_at_the_least_cost_of_two_heights(monkeypatch,
         blocking.split_row.cache_clear()
 
 
+@pytest.mark.parametrize("heights", [(14, 8, 7, 6, 4, 2, 1), (6, 5, 4, 3, 2, 1)], ids=str)
+def test_pixels_of_one_vector_are_cut_at_the_least_cost(monkeypatch, heights: tuple[int, ...]) -> None:
+    """The kernel goes on from what a word says of the pixels that are left."""
+    monkeypatch.setattr(blocking, "single_heights", lambda: heights)
+    size, words = blocking.TILES_OF_WORD, blocking.single_tiles()
+    assert all(0 <= word < 1 << 63 for word in words)
+    cost, least = {h: blocking._tile_cost(h, 1) for h in heights}, [0.0]
+    for pixels in range(1, 2 * size + 1):
+        least.append(min(cost[h] + least[pixels - h] for h in heights if h <= pixels))
+        rest, taken = pixels, 0.0
+        while rest:
+            height = words[(rest - 1) // size] >> 4 * ((rest - 1) % size) & 15
+            assert height in heights
+            assert height <= rest
+            rest, taken = rest - height, taken + cost[height]
+        assert taken == pytest.approx(least[pixels])
+
+
 def test_rows_that_fall_into_the_same_set_of_a_cache_are_few(monkeypatch) -> None:
     """Of a set's 8 lines one is left; rows apart by a multiple of 4096 bytes share it, by half of that every second one."""
     monkeypatch.setattr(blocking, "heights", lambda: HEIGHTS["32 registers"])
