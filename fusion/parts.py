@@ -25,7 +25,7 @@ from .loops import FAR
 PART = FAR // 2  # bytes that a primitive reads and writes of some images
 BAND = max(2 << 20, 2 * target.second_cache())  # bytes of some rows
 LARGE = BAND * 7 // 4  # bytes that a primitive reads and writes if rows are cut
-OPEN = 3 * FAR  # bytes that a primitive moves for an open number of images
+OPEN = max(FAR, 16 << 20)  # bytes that a primitive moves for an open number of images
 INTENSE = 16  # FLOPs per byte; memory gives a byte in the time of about ten FLOPs
 MOST = 32  # parts
 AGAIN = 0.1  # of a run's work

@@ -8,6 +8,7 @@ packs the arena.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from ..ops.convchoice import Choose, expected
@@ -18,6 +19,7 @@ from . import loops
 from .drafts import Announce, Drafts
 from .group import Call, Loop, Unit, base, group
 from .openplan import opened
+from .partials import partials
 from .parts import by_images, by_rows
 from .places import Places
 from .plan import HostStep, Plan, Ref
@@ -97,6 +99,12 @@ class _Planner:
             taken: set[int] = set()
             for w in writes:
                 self.places.reuse(w, work.reads, places, i, taken)
+        elif (two := partials(loop, work, [p.layout for p in places], self.drafts.threads)) is not None:
+            sums = self.places.own(two.sums, two.order)
+            first = loops.body(two.first.members, [two.sums], two.first.row_shape)
+            self._run_loop(first, two.first, [replace(p, layout=x) for p, x in zip(places, two.read)], [sums], nodes)
+            loop, work = two.second, loops.body(two.second.members, writes, two.second.row_shape)
+            places = [sums if x is two.sums else self.places.view(x) for x in work.reads]
         self._run_loop(work, loop, places, [self.places.place(w) for w in writes], nodes)
 
     def _run_loop(self, work: loops.Body, loop: Loop, places: list[Place], targets: list[Place], nodes: Nodes) -> None:
