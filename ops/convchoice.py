@@ -14,13 +14,14 @@ from .kernels import target
 from .kernels.blocking import heights
 from .kernels.convweights import padded_columns
 from .kernels.sizes import cached, deferred, fixed
+from .kernels.winograd import in_groups
 from .kernels.winogradforms import Form, forms
+from .kernels.winogradgroups import group_cycles
 
 # cycles of one core: fitted to layers of real networks
 _MEMORY = 4  # bytes that a core gets from memory in a cycle while all cores read
 _CACHE = 8  # bytes of transforms that a core writes or reads in a cycle
 _BEGINNING = 24  # K steps that a tile costs beside its own
-_GROUPED = {16: 48, 32: 11}  # the same of products in groups, by the number of vector registers
 _LATENCY = 4  # of a multiply-add: a tile of one vector takes no less for a K step
 _FEW_PIXELS = 7  # products of fewer take as long
 _LAUNCHES = 10_000  # of every thread
@@ -104,8 +105,11 @@ def _cheapest(
     best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
     for i, form in enumerate(forms(tuple(kernel), whole)):
         tiles = prod(form.tiles(size, dilations))
-        cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING if groups == 1 else _GROUPED[cpu.registers])
-        cycles += form.products * tiles * (c * groups * itemsize + o * 4) / _CACHE + _LAUNCHES * threads
+        if in_groups(filters, form, groups):
+            cycles = groups * max(group_cycles(each, c, form.products, tiles), columns * c * taps * itemsize / _MEMORY)
+        else:
+            cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING) + _LAUNCHES * threads
+            cycles += form.products * tiles * (c * groups * itemsize + o * 4) / _CACHE
         if cycles < least and form.sum_bits >= bits and not form.coarse:
             best, least = i, cycles
     return best

@@ -19,7 +19,7 @@ from jitrt.fusion.weights import Weights
 from jitrt.ops.kernels import gemm
 from jitrt.ops.kernels.convweights import pack_weights, weights_packing
 from jitrt.ops.kernels.packing import Packing
-from jitrt.ops.kernels.winograd import pack_winograd, winograd_packing
+from jitrt.ops.kernels.winograd import in_groups, pack_winograd, winograd_packing
 from jitrt.ops.kernels.winogradforms import Form, forms
 from jitrt.ops.pages import HUGE_PAGE, aligned, give_back, lasting
 from jitrt.ops.primitives import Permute, Reshape, Slice, Tensor
@@ -110,7 +110,7 @@ def test_transformed_filters_hold_all_values_but_for_rounding(shape, groups):
     for form in made:
         how = winograd_packing(shape, form, groups)
         found = how.unpack(how.make(w))
-        assert how.nearly
+        assert how.nearly != in_groups(shape, form, groups)  # those of small groups are not transformed yet
         assert found.dtype == np.float32
         assert found.shape == shape
         largest = np.abs(w).max(axis=tuple(range(2, len(shape))), keepdims=True, initial=0)

@@ -21,7 +21,8 @@ from kernel_problems import (
 )
 
 from benchmarks.errors import LAYERS, errors
-from jitrt.ops.kernels import target, winograd
+from jitrt.ops.kernels import target, winograd, winogradgroups
+from jitrt.ops.kernels.launch import Address
 from jitrt.ops.kernels.spec import KernelSpec
 from jitrt.ops.kernels.winograd import WinogradWeights, pack_winograd
 from jitrt.ops.kernels.winogradforms import DIFFERENCE, Form, divisor, forms, matrices
@@ -123,22 +124,23 @@ def test_forms_are_for_several_taps_in_one_or_two_dimensions():
 
 
 @pytest.mark.parametrize(("form", "dilations"), [(F4, (1, 1)), (F4, (2, 3)), (Form((5, 1), 6), (3, 1)), (Form((1, 3), 6), (1, 2))])
-@pytest.mark.parametrize("cut", [False, True])
-def test_the_epilogue_sees_every_output_once(form, dilations, cut, monkeypatch):
+@pytest.mark.parametrize(("cut", "groups"), [(False, 1), (True, 1), (False, 2), (True, 4)])
+def test_the_epilogue_sees_every_output_once(form, dilations, cut, groups, monkeypatch):
     memory = Memory()
     if cut:
+        monkeypatch.setattr(winogradgroups, "_STRIP_BYTES", 16 << 10)
         monkeypatch.setattr(winograd, "_STRIP_BYTES", 16 << 10)
         monkeypatch.setattr(winograd, "_ROW_BYTES", 16 << 10)
     x, pads = native(RNG.standard_normal((2, 16, 70, 60)).astype(np.float32)), [r // 2 * d for r, d in zip(form.taps, dilations)]
-    w = RNG.standard_normal((16, 16, *form.taps)).astype(np.float32)
+    w = RNG.standard_normal((16, 16 // groups, *form.taps)).astype(np.float32)
     y, counts = empty((2, 16, 70, 60), np.float32), np.zeros((2, 4200, 16), np.int32)
     args = block((y.ctypes.data, y.strides[0], y.strides[3], counts.ctypes.data, 4200, 16))
     epilogue = (address_of(KernelSpec("double", EPILOGUE)), memory.keep(args))
-    weights = WinogradWeights(w.shape[:2], form, 1, memory.keep(pack_winograd(w, form)))
+    weights = WinogradWeights(w.shape[:2], form, groups, memory.keep(pack_winograd(w, form, groups)))
     launches = winograd.winograd(image(x), weights, image(y), pads, dilations, epilogue=epilogue, alloc=memory.alloc, threads=2)
     run(launches)
     assert (counts == 1).all()
-    assert relative_error(y, 2 * convolution(x, w, ONE, dilations, pads, pads, 1)) < TOLERANCE[form.points]
+    assert relative_error(y, 2 * convolution(x, w, ONE, dilations, pads, pads, groups)) < TOLERANCE[form.points]
 
 
 @pytest.mark.parametrize(("form", "dilations"), [(F4, (1, 1)), (F2, (2, 3)), (Form((1, 3), 8), (1, 1)), (Form((1, 5), 6), (1, 4))])
@@ -148,9 +150,10 @@ def test_long_rows_are_cut_into_pieces(form, dilations, monkeypatch):
     pads = [r // 2 * d for r, d in zip(form.taps, dilations)]
     monkeypatch.setattr(winograd, "_STRIP_BYTES", 64 << 10)
     monkeypatch.setattr(winograd, "_ROW_BYTES", 64 << 10)
-    for batch, width in ((1, 311), (2, 623)):
+    monkeypatch.setattr(winogradgroups, "_STRIP_BYTES", 64 << 10)
+    for batch, width, groups in ((1, 311, 1), (2, 623, 1), (1, 623, 4)):
         x = native(RNG.standard_normal((batch, 16, 3, width)).astype(np.float32))
-        y, expected = result(x, w, pads, pads, form, dilations, threads=2)
+        y, expected = result(x, w[:, : 16 // groups], pads, pads, form, dilations, groups, threads=2)
         assert relative_error(y, expected) < TOLERANCE[form.points]
     sizes = []
     for width in (5000, 50_000):
@@ -162,10 +165,7 @@ def test_long_rows_are_cut_into_pieces(form, dilations, monkeypatch):
 
 
 def test_kernels_are_compiled_for_points_alone():
-    """Filters of as many points share the kernel that makes patches; sizes, borders, dilations and groups are arguments.
-
-    Only the products of groups that are no larger than a vector have a kernel of their own.
-    """
+    """Filters of as many points share the kernel that makes patches; sizes, borders, dilations and groups are arguments."""
 
     def kernels(taps, points, size=(9, 9), channels=16, dilations=ONE, groups=1):
         x = image(empty((1, channels, *size), np.float32))
@@ -179,10 +179,19 @@ def test_kernels_are_compiled_for_points_alone():
     assert kernels((3, 3), 6)[2] != square[2]
     assert line[0] == kernels((1, 5), 6)[0] != square[0]
     assert line == kernels((3, 1), 6)
-    assert square == kernels((5, 5), 6, (1, 3000)) == kernels((5, 5), 6, channels=48) == kernels((5, 5), 6, (7, 5), 96, (2, 3), 4)
-    small = kernels((5, 5), 6, channels=16, groups=4)
-    assert (small[0], small[2]) == (square[0], square[2])
-    assert small[1] != square[1]
+    assert square == kernels((5, 5), 6, (1, 3000)) == kernels((5, 5), 6, channels=48) == kernels((5, 5), 6, (7, 5), 512, (2, 3), 4)
+
+
+def test_small_groups_are_one_launch_of_the_same_kernels_for_patches_and_outputs():
+    def launches(groups, size=(9, 9)):
+        x = image(empty((1, 64, *size), np.float32))
+        return winograd.winograd(x, WinogradWeights((64, 64 // groups), F4, groups), x, [1, 1], alloc=Memory().alloc)
+
+    patches, _, outputs = launches(1)
+    (small,), (large,) = launches(4), launches(4, (70, 90))
+    assert [arg.kernel.key for arg in small.args if isinstance(arg, Address)] == [patches.kernel.key, outputs.kernel.key]
+    assert small.kernel == large.kernel
+    assert large.scratch < 512 << 10
 
 
 def test_values_that_are_not_finite_stay_in_their_tile():

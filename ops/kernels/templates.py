@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from .image import Alloc, Opaque
-from .launch import Launch
+from .launch import Block, Launch
 from .sizes import key as sizes_key
 from .sizes import memo
 
@@ -63,7 +63,7 @@ class _Template:
 
         def filled(arg: object) -> object:
             if type(arg) is not _Slot:
-                return arg
+                return Block(tuple(map(filled, arg.args))) if type(arg) is Block else arg
             nothing = type(arg.offset) is int and not arg.offset
             return known[arg.number] if nothing else known[arg.number] + arg.offset
 

@@ -19,10 +19,10 @@ from math import prod
 
 import numpy as np
 
-from . import target
+from . import target, winogradgroups
 from .blocking import panel_width
 from .conv import conv
-from .convweights import PackedWeights, counted, padded_columns
+from .convweights import PackedWeights, counted, padded_columns, weights_packing
 from .depthwise import native_input, native_output
 from .image import Alloc, Image, Opaque
 from .launch import Launch
@@ -47,7 +47,8 @@ class WinogradWeights:
         form: along rows and columns.
         groups: of the convolution.
         address: of [products, groups * panels, C / groups, NR]: one set of packed weights for each product. Of whole forms an
-            element is a pair of int16 that are neighbours along C.
+            element is a pair of int16 that are neighbours along C. Filters of small groups (`winogradgroups`) are not
+            transformed before: they are in the order of `PackedWeights`.
     """
 
     shape: tuple[int, int]
@@ -72,9 +73,12 @@ def pack_winograd(w: np.ndarray, form: Form, groups: int = 1) -> np.ndarray:
 def winograd_packing(shape: Sequence[int], form: Form, groups: int = 1) -> Packing:
     """`pack_winograd` of filters of this shape.
 
+    Of small groups they are only put in order.
     Unpacked, integers are exact; others are off by 1e-7 of the largest of a filter where these are 3 x 3, by 1e-6 at most.
     """
     o, c = shape[:2]
+    if in_groups(shape, form, groups):
+        return weights_packing(shape, form.dtype, groups)
     each, width, products = o // groups, panel_width(4, groups, o // groups), form.products
     panels, both = -(-each // width), np.ones((1, 1))
     for of in form.matrices:
@@ -109,6 +113,11 @@ def winograd_packing(shape: Sequence[int], form: Form, groups: int = 1) -> Packi
     return Packing(packed_shape, form.dtype, groups * panels, fill, unpack, nearly=not form.whole)
 
 
+def in_groups(shape: Sequence[int], form: Form, groups: int) -> bool:
+    """Whether groups of filters [O, C / groups, ...] are so small that one launch takes all steps."""
+    return not form.whole and winogradgroups.pays(shape[0] // groups, shape[1], groups, form.products)
+
+
 def _numbers(matrix: Matrix) -> np.ndarray:
     return np.array([[float(x) for x in row] for row in matrix])
 
@@ -118,14 +127,6 @@ def fits(channels: int, outputs: int, groups: int, dtype: np.dtype) -> bool:
     pair = 4 // dtype.itemsize
     rest = channels % (_LEAST_LANES * pair), outputs % _LEAST_LANES, channels // groups % pair
     return not any(rest) and min(channels, outputs) > 0
-
-
-def _lanes(channels: int, itemsize: int) -> int:
-    """Of the longest vectors that so many channels fill, of those that the target has and shorter ones."""
-    lanes = target.current().lanes * 4 // itemsize
-    while channels % lanes:
-        lanes //= 2
-    return lanes
 
 
 def winograd(
@@ -166,10 +167,12 @@ def winograd(
     n, _, height, width = out.shape
     (rows, cols), (down, right) = form.tiles((height, width), dilations), form.interleaved(dilations)
     grid = _Grid(form, rows, cols, (down, right))
+    finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
+    if in_groups(weights.shape, form, groups):
+        return [*launches, _group_launch(source, weights, out, other, pads, grid, finish, threads, label), *after]
     strips = _strips(weights, n, grid)
     most = n * strips[0].rows * strips[0].cols
     v, m = (_products(alloc, form.products, most, channels) for channels in (inputs, weights.product.shape[0]))
-    finish = (bias, float(low), float(high), *(epilogue or (0, 0)))
     for strip in strips:
         tiles = n * strip.rows * strip.cols
         launches.append(_input_launch(source, v, strip, pads, threads, label))
@@ -206,6 +209,25 @@ class _Grid:
             for m, r, tiles, have in zip(self.form.outputs, self.form.taps, (self.rows, self.cols), size)
         )
         return 4 * n * channels * (prod(spans) + self.form.products * self.rows * self.cols)
+
+
+def _group_launch(
+    x: Image, weights: WinogradWeights, y: Image, residual: Image | None, pads: Sequence[int], grid: _Grid, finish: tuple,
+    threads: int, label: str,
+) -> Launch:  # fmt: skip
+    """The launch of small groups, made of those of a strip of one group."""
+    (o, c), form, groups, size = weights.shape, weights.form, weights.groups, (grid.rows, grid.cols)
+    each = o // groups
+    strips = winogradgroups.Strips.of(*size, grid.dilations[1], form.products * (c + each) * 4, x.shape[0] * groups, threads)
+    strip = replace(grid, rows=strips.rows, cols=strips.cols)
+    v, m = (strips.planes(form.products, channels) for channels in (c, each))
+    one, made, other = (
+        image and replace(image, shape=(1, channels, *image.shape[2:])) for image, channels in ((x, c), (y, each), (residual, each))
+    )
+    patches = _input_launch(one, v, strip, pads, 1, label)
+    outputs = _output_launch(m, made, other, strip, finish, 1, label)
+    moved = grid.moved(x, 1) + grid.moved(y, 0)
+    return winogradgroups.launch(patches, outputs, x, y, residual, v, m, weights.address, form, groups, size, strips, moved, label)
 
 
 def _plane(x: Image, label: str) -> Image:
@@ -285,7 +307,7 @@ def _input_launch(x: Image, v: Image, strip: _Grid, pads: Sequence[int], threads
     square = min(form.patch) > 1
     kernel = handwritten(
         "winograd_input", "winogradtransform:input_factory",
-        points=form.points, square=square, whole=form.whole, lanes=_lanes(numbers, form.dtype.itemsize),
+        points=form.points, square=square, whole=form.whole, lanes=winogradgroups.vector_lanes(numbers, form.dtype.itemsize),
     )  # fmt: skip
     scratch = 64 + form.products * 64
     return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: patches", 0, strip.moved(x, 1))
@@ -297,11 +319,11 @@ def _output_launch(m: Image, y: Image, residual: Image | None, strip: _Grid, fin
     chunk, chunks = _chunk(o, strip.rows, strip.cols, strip.dilations[1], form.products, n, threads)
     args = (m.address, y.address, residual.address if residual else 0, *finish, m.strides[0], m.strides[2], y.strides[0],
             *y.strides[2:], other.strides[0], *other.strides[2:], o, height, width, strip.rows, strip.cols, chunk, chunks,
-            strip.top, strip.left, *form.outputs, *strip.dilations)  # fmt: skip
+            strip.top, strip.left, *form.outputs, *strip.dilations, 0, 0)  # fmt: skip
     rows, cols = form.outputs if min(form.patch) > 1 else (0, max(form.outputs))
     kernel = handwritten(
         "winograd_output", "winogradtransform:output_factory",
-        points=form.points, rows=rows, cols=cols, whole=form.whole, lanes=_lanes(o, 4),
+        points=form.points, rows=rows, cols=cols, whole=form.whole, lanes=winogradgroups.vector_lanes(o, 4),
     )  # fmt: skip
     scratch = 64 + prod(form.outputs) * 64
     return Launch(kernel, args, n * strip.rows * chunks, scratch, f"{label}: outputs", 0, strip.moved(y, 0))

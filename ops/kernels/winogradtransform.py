@@ -16,6 +16,7 @@ from fractions import Fraction
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
+from . import winogradwords as word
 from .image import SIZES
 from .winogradforms import Matrix, divisor, matrices
 
@@ -53,16 +54,18 @@ def input_factory(points: int, square: bool, whole: bool, lanes: int) -> Callabl
     transform = window.leaf("x row pixel v plane ahead", dtype, lanes, body)
 
     def kernel(args, task, scratch):
-        c, h, w, rows, cols, chunk, chunks = args[7], args[8], args[9], args[12], args[13], args[14], args[15]
-        across, down, right, high, wide = args[19], args[20], args[21], args[22], args[23]
+        c, h, w, high, wide = args[word.P_NUMBERS], args[word.P_HEIGHT], args[word.P_WIDTH], args[word.P_HIGH], args[word.P_WIDE]
+        rows, cols, chunk, chunks = args[word.P_ROWS], args[word.P_COLS], args[word.P_CHUNK], args[word.P_CHUNKS]
+        across, down, right = args[word.P_ACROSS], args[word.P_DILATED_DOWN], args[word.P_DILATED_ACROSS]
         first_col, outer = task % chunks * chunk, task // chunks
-        line, n = args[16] + outer % rows, outer // rows
-        top, left = line // down * down * args[18] + line % down - args[10], (args[17] + first_col) * across - args[11]
-        row, pixel = args[3] * down, args[4] * right
+        line, n = args[word.P_TOP] + outer % rows, outer // rows
+        top = line // down * down * args[word.P_DOWN] + line % down - args[word.P_ABOVE]
+        left = (args[word.P_LEFT] + first_col) * across - args[word.P_BEFORE]
+        row, pixel = args[word.P_ROW] * down, args[word.P_PIXEL] * right
         patch, turn = scratch + 64, 0
         for col in range(first_col, min(cols, first_col + chunk)):
-            x = args[0] + n * args[2] + top * args[3] + left * args[4]
-            v = args[1] + (outer * cols + col) * args[6]
+            x = args[word.P_X] + n * args[word.P_IMAGE] + top * args[word.P_ROW] + left * args[word.P_PIXEL]
+            v = args[word.P_V] + (outer * cols + col) * args[word.P_TILE]
             inside = top >= 0 and left >= 0 and top + (high - 1) * down < h and left + (wide - 1) * right < w
             for first in range(0, c, lanes):
                 at, at_row, at_pixel = x + first * size, row, pixel
@@ -77,7 +80,7 @@ def input_factory(points: int, square: bool, whole: bool, lanes: int) -> Callabl
                 if not square and high > 1:
                     at_pixel = at_row
                 ahead = at + at_pixel * (points + first // lanes % turns * asked)
-                transform(args, at, at_row, at_pixel, v + first * size, args[5], ahead)
+                transform(args, at, at_row, at_pixel, v + first * size, args[word.P_PLANE], ahead)
             turn, left = turn + 1, left + 1
             if turn == right:
                 turn, left = 0, left + right * across - right
@@ -111,31 +114,34 @@ def output_factory(points: int, rows: int, cols: int, whole: bool, lanes: int) -
     transform = window.leaf("m plane y", dtype, lanes, body)
 
     def kernel(args, task, scratch):
-        o, height, width, lines, cols, chunk, chunks = args[16], args[17], args[18], args[19], args[20], args[21], args[22]
-        high, wide, down, right = args[25], args[26], args[27], args[28]
+        o, height, width = args[word.O_CHANNELS], args[word.O_HEIGHT], args[word.O_WIDTH]
+        lines, cols, chunk, chunks = args[word.O_ROWS], args[word.O_COLS], args[word.O_CHUNK], args[word.O_CHUNKS]
+        high, wide, down, right = args[word.O_DOWN], args[word.O_ACROSS], args[word.O_DILATED_DOWN], args[word.O_DILATED_ACROSS]
         first_col, outer = task % chunks * chunk, task // chunks
-        line, n = args[23] + outer % lines, outer // lines
-        top, begin, turn = line // down * down * high + line % down, (args[24] + first_col) * wide, 0
+        line, n = args[word.O_TOP] + outer % lines, outer // lines
+        top, begin, turn = line // down * down * high + line % down, (args[word.O_LEFT] + first_col) * wide, 0
         left = begin
         tile = scratch + 64
-        low, above = splat(number(args[4])), splat(number(args[5]))
+        low, above = splat(number(args[word.O_LOW])), splat(number(args[word.O_ABOVE]))
         after = min(cols, first_col + chunk)
-        row, pixel, r_row, r_pixel = down * args[11], right * args[12], down * args[14], right * args[15]
+        row, pixel = down * args[word.O_ROW], right * args[word.O_PIXEL]
+        r_row, r_pixel = down * args[word.O_R_ROW], right * args[word.O_R_PIXEL]
         below = min(high, (height - top + down - 1) // down)  # of the tile, what lies in the image; none if it is negative
         for col in range(first_col, after):
             beside = min(wide, (width - left + right - 1) // right)
-            m = args[0] + (outer * cols + col) * args[9]
+            m = args[word.O_M] + (outer * cols + col) * args[word.O_TILE]
             for first in range(0, o, lanes):
-                transform(args, m + first * 4, args[8], tile)
-                y = args[1] + n * args[10] + top * args[11] + left * args[12] + first * 4
-                r = args[2] + n * args[13] + top * args[14] + left * args[15] + first * 4
+                transform(args, m + first * 4, args[word.O_PLANE], tile)
+                y = args[word.O_Y] + n * args[word.O_IMAGE] + top * args[word.O_ROW] + left * args[word.O_PIXEL] + first * 4
+                r = args[word.O_RESIDUAL] + n * args[word.O_R_IMAGE] + first * 4
+                r += top * args[word.O_R_ROW] + left * args[word.O_R_PIXEL]
                 bias = splat(0.0)
-                if args[3] != 0:
-                    bias = load(args[3] + first * 4)
+                if args[word.O_BIAS] != 0:
+                    bias = load(args[word.O_BIAS] + first * 4)
                 for i in range(below):
                     for j in range(beside):
                         value = load(tile + (i * wide + j) * vector) + bias
-                        if args[2] != 0:
+                        if args[word.O_RESIDUAL] != 0:
                             value = value + load(r + i * r_row + j * r_pixel)
                         if clips:
                             value = at_most(at_least(value, low), above)
@@ -143,12 +149,12 @@ def output_factory(points: int, rows: int, cols: int, whole: bool, lanes: int) -
             turn, left = turn + 1, left + 1
             if turn == right:
                 turn, left = 0, left + right * wide - right
-        if args[6] != 0:
-            where, end = words(scratch), min(width, (args[24] + after) * wide)
+        if args[word.O_EPILOGUE] != 0:
+            where, end = words(scratch), min(width, (args[word.O_LEFT] + after) * wide)
             for i in range(below):
-                where[0], where[1], where[2] = n, 0, (top + i * down) * width + begin
-                where[3], where[4], where[5] = end - begin, 0, o
-                call_kernel(args[6], args[7], 0, scratch)
+                where[0], where[1], where[2] = args[word.O_FIRST_IMAGE] + n, 0, (top + i * down) * width + begin
+                where[3], where[4], where[5] = end - begin, args[word.O_FIRST_CHANNEL], o
+                call_kernel(args[word.O_EPILOGUE], args[word.O_EPILOGUE_BLOCK], 0, scratch)
 
     return kernel
 
@@ -189,3 +195,24 @@ def _outputs(m: list[E], matrix: Matrix) -> list[E]:
             total = value.fma(float(factor), total)
         results.append(total)
     return results
+
+
+def transformed_taps(taps: list[E], matrix: Matrix) -> list[E]:
+    """G g, a row for each point; those of +p and -p have the same terms of even powers, and of odd ones but for the sign."""
+    if len(taps) == 1:
+        return taps
+    zero, *middle, _ = matrix
+    results = [weighted(taps, zero)]
+    for row in middle[::2]:
+        even, odd = (weighted(taps[first::2], row[first::2]) for first in (0, 1))
+        results += [even + odd, even - odd]
+    return [*results, taps[-1]]
+
+
+def weighted(values: Sequence[E], factors: Sequence[Fraction]) -> E:
+    """The sum of vectors times numbers, not all of which are 0."""
+    (first, scale), *terms = [(value, factor) for value, factor in zip(values, factors) if factor]
+    total = first if scale == 1 else first * float(scale)
+    for value, factor in terms:
+        total = value.fma(float(factor), total)
+    return total
