@@ -10,6 +10,7 @@ import numpy as np
 from . import evaluate
 from .builder import Builder, Declined, OperatorError
 from .conv_bytes import conv_of_codes
+from .conv_resampled import conv_of_resampled
 from .convolve import channels_last, convolve, image_of, label, windows
 from .kernels import convtranspose as transposed
 from .kernels.blocking import panel_width
@@ -31,7 +32,9 @@ def conv(
     if of_codes is not None:
         return of_codes
     wide = [x if x is None or x.dtype.itemsize > 2 else t.cast(x, np.float32) for x in (X, W, B)]
-    return t.cast(convolve(t, *wide, *windows(X, W, **how)), X.dtype)
+    window = windows(X, W, **how)
+    y = conv_of_resampled(t, *wide, *window)
+    return t.cast(convolve(t, *wide, *window) if y is None else y, X.dtype)
 
 
 @op("ConvTranspose", since=1)

@@ -35,10 +35,10 @@ class Tensor:
     `source` is the primitive that makes it, None for inputs and constants. A constant may be given as a `weight`, whose
     array is made only when `constant` is asked for: `is_constant` tells without. Content that depends on open sizes is
     `content`, an array of objects; `constant` fixes them. `codes`: what floats are that a model has dequantised; `rounded`:
-    what 8-bit integers are that it has quantised.
+    what 8-bit integers are that it has quantised; `resampled`: what images were before.
     """
 
-    __slots__ = ("_array", "_sizes", "codes", "dtype", "name", "rounded", "shape", "source", "weight")
+    __slots__ = ("_array", "_sizes", "codes", "dtype", "name", "resampled", "rounded", "shape", "source", "weight")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Tensor:
         self.source: Primitive | None = None
         self.codes: Codes | None = None
         self.rounded: Rounded | None = None
+        self.resampled: Resampled | None = None
 
     @property
     def constant(self) -> np.ndarray | None:
@@ -118,6 +119,14 @@ class Rounded:
 
     value: Tensor
     zero: Tensor
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """An image before its pixels were mixed, in each channel alike; ``make(builder, other)`` does so to one with other channels."""
+
+    image: Tensor
+    make: Callable[[Builder, Tensor], Tensor]
 
 
 class Opaque:

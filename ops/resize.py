@@ -17,7 +17,7 @@ from . import evaluate
 from .builder import Builder, Declined, OperatorError, axis_index
 from .kernels import resize as kernels
 from .kernels.sizes import alike
-from .primitives import Join, Kernel, LaunchContext, Map, Operand, Tensor
+from .primitives import Join, Kernel, LaunchContext, Map, Operand, Resampled, Tensor
 from .registry import op
 
 _COORDINATES = (
@@ -123,7 +123,7 @@ def resize(
 def _by_scales(shape: Sequence[int], axes: Sequence[int], scales: Sequence[float]) -> list[Change]:
     if len(scales) != len(axes):
         raise OperatorError(f"{len(scales)} scales for {len(axes)} dimensions")
-    changes = [Change(n, n, 1.0) for n in shape]
+    changes = list(map(_same, shape))
     for d, scale in zip(axes, scales):
         if not scale > 0:
             raise OperatorError(f"a scale must be greater than 0, not {scale}")
@@ -140,7 +140,7 @@ def _by_sizes(shape: Sequence[int], axes: Sequence[int], sizes: Sequence[int], p
         sizes = [math.floor(scale * shape[d] + 0.5) for d in axes]
     elif policy != "stretch":
         raise OperatorError(f"keep_aspect_ratio_policy must be stretch, not_larger or not_smaller, not {policy!r}")
-    changes = [Change(n, n, 1.0) for n in shape]
+    changes = list(map(_same, shape))
     for d, size, scale in zip(axes, sizes, scales):
         changes[d] = Change(shape[d], size, scale)
     return changes
@@ -235,7 +235,13 @@ def _resample(t: Builder, X: Tensor, changes: list[Change], how: How) -> Tensor:
         y = _pass(t, y, {d: changes[d] for d in pair}, order, how)
     if how.coordinates == "tf_crop_and_resize":
         y = _extrapolated(t, y, changes, how)
+    elif y is not X and wide == X.dtype and min(changed) >= 2:
+        y.resampled = Resampled(X, lambda other, image: _resample(other, image, [*map(_same, image.shape[:2]), *changes[2:]], how))
     return _converted(t, y, X.dtype)
+
+
+def _same(size: int) -> Change:
+    return Change(size, size, 1.0)
 
 
 def memory_order(x: Tensor) -> tuple[int, ...]:
