@@ -221,13 +221,15 @@ def _group_launch(
     strips = winogradgroups.Strips.of(*size, grid.dilations[1], form.products * (c + each) * 4, x.shape[0] * groups, threads)
     strip = replace(grid, rows=strips.rows, cols=strips.cols)
     v, m = (strips.planes(form.products, channels) for channels in (c, each))
-    one, made, other = (
-        image and replace(image, shape=(1, channels, *image.shape[2:])) for image, channels in ((x, c), (y, each), (residual, each))
-    )
-    patches = _input_launch(one, v, strip, pads, 1, label)
-    outputs = _output_launch(m, made, other, strip, finish, 1, label)
+    patches = _input_launch(_of_group(x, c), v, strip, pads, 1, label)
+    outputs = _output_launch(m, _of_group(y, each), residual and _of_group(residual, each), strip, finish, 1, label)
     moved = grid.moved(x, 1) + grid.moved(y, 0)
     return winogradgroups.launch(patches, outputs, x, y, residual, v, m, weights.address, form, groups, size, strips, moved, label)
+
+
+def _of_group(x: Image, channels: int) -> Image:
+    """The first group of the first image."""
+    return replace(x, shape=(1, channels, *x.shape[2:]))
 
 
 def _plane(x: Image, label: str) -> Image:
