@@ -11,7 +11,7 @@ from . import openvalues
 from .builder import Builder, Declined, OperatorError, axis_index
 from .evaluate import is_native
 from .kernels import gather as kernels
-from .kernels.sizes import is_open
+from .kernels.sizes import alike, is_open
 from .movement import take_at
 from .primitives import LaunchContext, Tensor
 from .registry import Takes, op
@@ -135,6 +135,9 @@ def gather_elements(t: Builder, x, indices, *, axis=0):
     if indices.rank != x.rank or any(m > n for e, (m, n) in enumerate(zip(indices.shape, x.shape)) if e != d):
         raise OperatorError(f"indices {list(indices.shape)} do not fit an input {list(x.shape)} along axis {axis}")
     sizes = [n if e == d else m for e, (m, n) in enumerate(zip(indices.shape, x.shape))]
+    if d == x.rank - 1 and alike(sizes, x.shape):
+        x, indices = _columns_alone(t, x, indices)
+        sizes[d] = x.shape[d]
     corner = tuple(map(slice, sizes))
     x = t.slice(x, [0] * x.rank, [1] * x.rank, sizes) if is_native(x.dtype) else x
 
@@ -149,6 +152,17 @@ def gather_elements(t: Builder, x, indices, *, axis=0):
         return [np.take_along_axis(values[0][corner], wrapped(values[1], sizes[d]), d)]
 
     return _kernel(t, "gather_elements", x, indices, indices.shape, launch, reference)
+
+
+def _columns_alone(t: Builder, x: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a product whose columns are chosen by known places, those that lie between these: of relative positions a few."""
+    if x.columns is None or not indices.is_constant or indices.is_open or not indices.size:
+        return x, indices
+    places = wrapped(indices.constant, x.shape[-1])
+    first, after = int(places.min()), int(places.max()) + 1
+    if 2 * (after - first) > x.shape[-1]:
+        return x, indices
+    return x.columns(t, first, after), t.constant((places - first).astype(indices.dtype))
 
 
 @op("ReverseSequence", since=10)

@@ -92,7 +92,10 @@ def product(t: Builder, a: Tensor, b: Tensor) -> Tensor:
         raise Declined(f"matrix products of {a.dtype}")
     if a.dtype.itemsize < 4:
         return t.cast(product(t, t.cast(a, np.int32), t.cast(b, np.int32)), a.dtype)
-    return _product(t, a, b)
+    y = _product(t, a, b)
+    if b.is_constant:
+        y.columns = lambda other, first, after: product(other, a, other.take(b, b.rank - 1, first, after))
+    return y
 
 
 def _product_of_codes(t: Builder, a: Tensor, b: Tensor) -> Tensor | None:

@@ -35,10 +35,11 @@ class Tensor:
     `source` is the primitive that makes it, None for inputs and constants. A constant may be given as a `weight`, whose
     array is made only when `constant` is asked for: `is_constant` tells without. Content that depends on open sizes is
     `content`, an array of objects; `constant` fixes them. `codes`: what floats are that a model has dequantised; `rounded`:
-    what 8-bit integers are that it has quantised; `resampled`: what images were before.
+    what 8-bit integers are that it has quantised; `resampled`: what images were before; `columns`: how some of a product's
+    columns alone are made, ``columns(builder, first, the one after the last)``.
     """
 
-    __slots__ = ("_array", "_sizes", "codes", "dtype", "name", "resampled", "rounded", "shape", "source", "weight")
+    __slots__ = ("_array", "_sizes", "codes", "columns", "dtype", "name", "resampled", "rounded", "shape", "source", "weight")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Tensor:
         self.codes: Codes | None = None
         self.rounded: Rounded | None = None
         self.resampled: Resampled | None = None
+        self.columns: Callable[[Builder, int, int], Tensor] | None = None
 
     @property
     def constant(self) -> np.ndarray | None:

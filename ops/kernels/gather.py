@@ -141,8 +141,8 @@ def elements(size: int, index: str) -> Callable:
         x, indices, out, per_outer, total = args[0], args[1], args[2], args[4], args[5]
         inner, n = args[6], args[7]
         first = task * args[8]
+        base, rest = x + first // per_outer * n * inner * size, per_outer - first % per_outer
         for j in range(first, min(first + args[8], total)):
-            base = x + j // per_outer * n * inner * size
             for i in range(inner):
                 at = to_word(load_index(indices + (j * inner + i) * index_bytes))
                 if at < 0:
@@ -151,5 +151,8 @@ def elements(size: int, index: str) -> Callable:
                     store(out + (j * inner + i) * size, load_one(base + (at * inner + i) * size))
                 else:
                     args[3] = 1
+            rest -= 1
+            if rest == 0:
+                base, rest = base + n * inner * size, per_outer
 
     return kernel
