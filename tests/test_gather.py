@@ -46,9 +46,7 @@ def test_elements_are_gathered_across_tasks(shape: tuple[int, ...], count: int, 
     np.testing.assert_array_equal(y, np.take_along_axis(x, i % shape[axis], axis))
 
 
-@pytest.mark.parametrize(
-    ("heads", "rows", "columns", "first"), [(1, 64, 512, 193), (4, 5, 48, 0), (3, 16, 33, 1), (2, 7, 20, -20)]
-)
+@pytest.mark.parametrize(("heads", "rows", "columns", "first"), [(1, 64, 512, 193), (4, 5, 48, 0), (3, 16, 33, 1), (2, 7, 20, -20)])
 def test_of_a_product_only_the_columns_that_are_taken_are_computed(heads: int, rows: int, columns: int, first: int) -> None:
     rng = np.random.default_rng(rows)
     x, w = (rng.standard_normal(size).astype(np.float32) for size in ((heads, rows, 24), (heads, 24, columns)))
