@@ -97,18 +97,18 @@ def _cheapest(
     pairs, rest = divmod(-(-2 * each // cpu.lanes) / 2 if cpu.masks else vectors, 2)  # the last one may be half a vector
     step = (2 * pairs / cpu.units + max(rest / cpu.units, bool(rest) * _LATENCY / height)) * (_PAIR if whole else 1)
 
-    def products(sets: int, pixels: int, depth: int, beginning: int) -> float:
-        """Of `sets` products with a filter of `depth` channels, whose tiles cost so many K steps beside their own."""
-        computing = pixels * (depth * step + vectors * beginning / cpu.units)
+    def products(sets: int, pixels: int, depth: int) -> float:
+        """Of `sets` products with a filter of `depth` channels."""
+        computing = pixels * (depth * step + vectors * _BEGINNING / cpu.units)
         return sets * groups * max(computing, columns * depth * itemsize / _MEMORY)
 
-    best, least = -1, _AHEAD * products(1, prod(size), taps * c, _BEGINNING)
+    best, least = -1, _AHEAD * products(1, prod(size), taps * c)
     for i, form in enumerate(forms(tuple(kernel), whole)):
         tiles = prod(form.tiles(size, dilations))
         if in_groups(filters, form, groups):
             cycles = groups * max(group_cycles(each, c, form.products, tiles), columns * c * taps * itemsize / _MEMORY)
         else:
-            cycles = products(form.products, max(tiles, _FEW_PIXELS), c, _BEGINNING) + _LAUNCHES * threads
+            cycles = products(form.products, max(tiles, _FEW_PIXELS), c) + _LAUNCHES * threads
             cycles += form.products * tiles * (c * groups * itemsize + o * 4) / _CACHE
         if cycles < least and form.sum_bits >= bits and not form.coarse:
             best, least = i, cycles

@@ -72,10 +72,10 @@ class Strips:
         """
         return Strips(*_strips(rows, cols, together, tile, others, threads))
 
-    def planes(self, products: int, channels: int, address: Opaque = 0) -> Image:
-        """Matrices [tiles, channels] as an image: whole register blocks, an odd number of lines apart for the caches' sets."""
+    def planes(self, products: int, channels: int) -> Image:
+        """Matrices [tiles, channels] at no address: whole register blocks, an odd number of lines apart for the caches' sets."""
         tiles = self.rows * self.cols
-        return Image(address, (products, channels, tiles), (_plane(tiles, channels), 4, channels * 4))
+        return Image(0, (products, channels, tiles), (_plane(tiles, channels), 4, channels * 4))
 
 
 @deferred()

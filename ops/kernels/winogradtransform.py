@@ -160,11 +160,17 @@ def output_factory(points: int, rows: int, cols: int, whole: bool, lanes: int) -
 
 
 def _sum(terms: Sequence[tuple[E, Fraction]]) -> E:
-    """Vectors times numbers, the last of which is 1."""
-    total = terms[-1][0]
+    """Vectors times numbers."""
+    last, scale = terms[-1]
+    total = last if scale == 1 else last * float(scale)
     for value, factor in reversed(terms[:-1]):
         total = value.fma(float(factor), total)
     return total
+
+
+def weighted(values: Sequence[E], factors: Sequence[Fraction]) -> E:
+    """The sum of vectors times numbers, not all of which are 0."""
+    return _sum([(value, factor) for value, factor in zip(values, factors) if factor])
 
 
 def _patch(d: list[E], whole: bool) -> list[E]:
@@ -207,12 +213,3 @@ def transformed_taps(taps: list[E], matrix: Matrix) -> list[E]:
         even, odd = (weighted(taps[first::2], row[first::2]) for first in (0, 1))
         results += [even + odd, even - odd]
     return [*results, taps[-1]]
-
-
-def weighted(values: Sequence[E], factors: Sequence[Fraction]) -> E:
-    """The sum of vectors times numbers, not all of which are 0."""
-    (first, scale), *terms = [(value, factor) for value, factor in zip(values, factors) if factor]
-    total = first if scale == 1 else first * float(scale)
-    for value, factor in terms:
-        total = value.fma(float(factor), total)
-    return total
