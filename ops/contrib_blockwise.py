@@ -15,7 +15,7 @@ from .builder import Builder, OperatorError, axis_index
 from .cast import widened
 from .evaluate import memory_name
 from .kernels import nbits
-from .kernels.gemm import Matrix
+from .kernels.matrix import Matrix
 from .matmul import matmul
 from .primitives import LaunchContext, Shape, Tensor
 from .quant import spread

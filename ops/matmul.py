@@ -11,8 +11,8 @@ import numpy as np
 from .builder import Builder, Declined, OperatorError, broadcast
 from .integers import centred, kernel_type, paired, single, sum_type
 from .kernels import gemm, gemv
-from .kernels.gemm import Matrix
 from .kernels.image import Alloc, Opaque
+from .kernels.matrix import Matrix
 from .kernels.packing import Packing
 from .kernels.sizes import alike
 from .kernels.templates import launches

@@ -15,7 +15,7 @@ def test_rows_of_any_width_are_cut_at_the_least_cost_of_two_heights(monkeypatch,
     heights = HEIGHTS[registers]
     monkeypatch.setattr(blocking, "heights", lambda: heights)
     blocking.split_row.cache_clear()
-    cost = {h: blocking._tile_cost(h) for h in heights}
+    cost = {h: blocking.tile_cost(h) for h in heights}
     try:
         for width in (0, 1, 2, 13, *range(14, 160), 197, 1000, 4093):
             first, count, second, tiles = blocking.split_row(width)
@@ -34,7 +34,7 @@ def test_pixels_of_one_vector_are_cut_at_the_least_cost(monkeypatch, heights: tu
     monkeypatch.setattr(blocking, "single_heights", lambda: heights)
     size, words = blocking.TILES_OF_WORD, blocking.single_tiles()
     assert all(0 <= word < 1 << 63 for word in words)
-    cost, least = {h: blocking._tile_cost(h, 1) for h in heights}, [0.0]
+    cost, least = {h: blocking.tile_cost(h, 1) for h in heights}, [0.0]
     for pixels in range(1, 2 * size + 1):
         least.append(min(cost[h] + least[pixels - h] for h in heights if h <= pixels))
         rest, taken = pixels, 0.0

@@ -17,7 +17,7 @@ from onnx import numpy_helper, parser
 import jitrt
 from jitrt.ops.kernels import compiler, convweights, gemm, target
 from jitrt.ops.kernels import conv as dense
-from jitrt.ops.kernels.gemm import Matrix
+from jitrt.ops.kernels.matrix import Matrix
 from jitrt.ops.kernels.winograd import WinogradWeights, pack_winograd, winograd
 from jitrt.ops.kernels.winogradforms import Form, forms
 

@@ -86,7 +86,7 @@ def single_tiles() -> tuple[int, int]:
     """
     costs, first = [0.0], []
     for pixels in range(1, 2 * TILES_OF_WORD + 1):
-        cost, height = min((_tile_cost(h, 1) + costs[pixels - h], -h) for h in single_heights() if h <= pixels)
+        cost, height = min((tile_cost(h, 1) + costs[pixels - h], -h) for h in single_heights() if h <= pixels)
         costs.append(cost)
         first.append(-height)
     low, high = (sum(h << 4 * i for i, h in enumerate(part)) for part in (first[:TILES_OF_WORD], first[TILES_OF_WORD:]))
@@ -125,7 +125,7 @@ def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
                 rest = width - count * first
                 if rest == 0 or (second and rest % second == 0):
                     others = rest // second if rest else 0
-                    cost = count * _tile_cost(first) + others * _tile_cost(second)
+                    cost = count * tile_cost(first) + others * tile_cost(second)
                     if cost < best[0]:
                         best = (cost, (first, count, second, count + others))
                     break
@@ -133,7 +133,7 @@ def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
     return best[1]
 
 
-def _tile_cost(height: int, vectors: int = 2) -> float:
+def tile_cost(height: int, vectors: int = 2) -> float:
     """Cycles of one K step of a tile: two loads a cycle, its vectors from L2, FMA latency 4, and a share of what surrounds it."""
     of = target.current()
     return max(vectors * height / of.units, (height + vectors) / 2, vectors * of.lanes * 4 / _L2_BYTES, 4) + 0.5

@@ -31,8 +31,8 @@ def factory(dtype: str, narrow: bool = False) -> Callable:
     tallest, few, (of_few, of_more) = singles[0], TILES_OF_WORD, single_tiles()
     stored = 1 if target.current().masks else lanes  # channels that tiles store themselves come in so many
     gather, scatter = _part_of_a_panel(raw, lanes, width)
-    cut, lay_out = _tables(size)
-    finish = _finishing()
+    cut, lay_out = tables(size)
+    finish = finishing()
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
     crossing, highest, longest, piece_bytes = crosses_rows(), tallest_tile(), word.PART, word.PIECE
     store, zero = simd.store(raw), simd.splat(raw, lanes)
@@ -221,7 +221,7 @@ def _part_of_a_panel(dtype: str, lanes: int, width: int) -> tuple[Callable, Call
     return gather, scatter
 
 
-def _tables(size: int) -> tuple[Callable, Callable]:
+def tables(size: int) -> tuple[Callable, Callable]:
     """Subroutines that write the tables that tiles read.
 
     ``cut(table, first, after, rows, columns, plane_step, row_step, step, begin, end)``: a K block as pieces: the elements from
@@ -260,7 +260,7 @@ def _tables(size: int) -> tuple[Callable, Callable]:
     return cut, lay_out
 
 
-def _finishing() -> Callable:
+def finishing() -> Callable:
     """The subroutine ``finish(kernel, block, scratch, image, pixel, pixels, channel, channels)``: an epilogue of outputs."""
     from . import simd
     from .subroutine import subroutine

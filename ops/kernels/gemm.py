@@ -10,23 +10,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from . import strassen
 from .blocking import panel_width
 from .conv import conv
 from .convweights import PackedWeights, weights_packing
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch
+from .matrix import Matrix
 from .packing import Packing
 from .padcopy import pad_copy
 from .sizes import certainly, most
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A batch of matrices in memory: opaque address (bytes may be added), (batch, rows, columns), their byte strides."""
-
-    address: Opaque
-    shape: tuple[int, int, int]
-    strides: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -103,6 +96,8 @@ def matmul(
         dtype, _image(a), weights, _image(c), [1], [1], [0], bias=bias, residual=_image(residual) if residual else None,
         low=low, high=high, epilogue=epilogue, alloc=alloc, threads=threads, label=label,
     )  # fmt: skip
+    if dtype == "f32" and not isinstance(b, Matrix | Panels) and len(launches) == 1:  # nothing is copied
+        return strassen.instead(launches[0], a, b, c, residual, (bias, low, high, *(epilogue or (0, 0))), threads)
     return launches
 
 

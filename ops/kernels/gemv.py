@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import ahead, conv, target
+from . import ahead, conv, strassen, target
 from .blocking import panel_width
-from .gemm import Matrix, matmul
+from .gemm import matmul
 from .gemm import packing as gemm_packing
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch, with_spare
+from .matrix import Matrix
 from .packing import Packing
 from .padcopy import kernel_of, pad_copy
 from .spec import KernelSpec, handwritten
@@ -49,7 +50,8 @@ def product(
     few, many = _kernel(dtype), conv.kernel_of("f32")
     if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
         widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
-        return with_spare(gemv(dtype, a, panels, c, **own), many, *widening)
+        fast = [strassen.kernel()] if strassen.possible(a.shape[2], c.shape[2]) else []
+        return with_spare(gemv(dtype, a, panels, c, **own), many, *fast, *widening)
     if dtype == "f32":
         return with_spare(matmul("f32", a, panels, c, alloc=alloc, **own), few)
     return with_spare(widened(dtype, a, panels, c, alloc=alloc, **own), few)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from . import target
 from .blocking import panel_width
-from .gemm import Matrix, matmul
+from .gemm import matmul
 from .image import Alloc, Opaque
 from .launch import Launch
+from .matrix import Matrix
 from .spec import handwritten
 
 if TYPE_CHECKING:
