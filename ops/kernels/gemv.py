@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 MANY, MANY_NARROW = 5, 16  # rows from which on `gemm` is faster, on bfloat16 panels after widening them
 PIECE_BYTES = 4 << 20  # of widened panels
 _TASK_BYTES = 128 << 10  # of B that a task reads
-_AHEAD = 2048  # bytes by which B is asked for
-_BUSY = 8  # vectors for a line of B that is to be converted or multiplied, from which on that pays
+_AHEAD = 8192  # bytes by which B is asked for: beyond the end of the page, where hardware stops
 _LINE = 64  # bytes
 _TILE = 4  # rows that share what is read
 _PART = 128  # terms of a sum that is then added to the total: keeps rounding errors of long sums small
@@ -178,8 +177,6 @@ def _dot(dtype: str, rows: int) -> Callable:
     vectors, width = 2, 2 * lanes
     ways = max(1, 8 // (rows * vectors))  # sums beside each other, so that one need not wait for the other
     step = width * SIZES[dtype]
-    # with less to do the core runs so far ahead by itself that asking only slows it
-    asks = (rows + (dtype != "f32")) * vectors * _LINE >= _BUSY * step
 
     def body(code: Code, block, a, panel, c, bias, other, k, cols):
         nothing = emit.constant(code.builder, "f32", lanes, 0)
@@ -190,8 +187,8 @@ def _dot(dtype: str, rows: int) -> Callable:
         def steps(first, count):
             for way in range(count):
                 at = panel + (first + way) * step
-                if asks:
-                    code.prefetch(at + _AHEAD)
+                for line in range(0, step, _LINE):
+                    code.prefetch(at + _AHEAD + line, soon=False)
                 factors = [code.load(at + v * lanes * SIZES[dtype], None, dtype) for v in range(vectors)]
                 for m in range(rows):
                     x = emit.splat(code.scalar(a + row_step * m + (first + way) * column_step, "f32"), lanes)
