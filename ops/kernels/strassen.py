@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from . import strassenwords as word
 from . import target
-from .blocking import crosses_rows, most_rows, panel_width, split_row, tallest_tile, tile_cost
+from .blocking import blocking, crosses_rows, most_rows, panel_width, split_row, tallest_tile, tile_cost
 from .convwords import PART, PIECE
 from .image import Opaque
 from .launch import Launch, with_spare
@@ -30,10 +30,11 @@ _STEPS = 384  # of half a K block, at the most
 _TASKS = 2  # of a thread, at the most
 _LINE = 64  # bytes
 # cycles of one core, fitted to the layers of real networks
-_COLUMNS, _ROWS, _OUTPUTS = 45, 30, 40  # for a step of K of two panels; for a vector of each quarter of A, and of C
+_COLUMNS, _ROWS, _OUTPUTS = 45, 45, 40  # for a step of K of two panels; for a vector of each quarter of A, and of C
 _BEGINNING = 60  # of a tile
+_APART = 60  # of a line of A that another core may have written, if tasks do not take its rows apart
 _LATE = 0.03  # tasks, what threads wait for the last one
-_GAIN = 0.99  # of the direct way's time, which it has to stay below
+_GAIN = 0.985  # of the direct way's time, which it has to stay below
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,12 @@ def _cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
     tallest = min(most_rows(steps * 4 + _LINE), most_rows(depth * 4))
     step, (_, count, _, seconds) = _tiles(rows, most_rows(depth * 4))
     direct = -(-columns // panel_width(4)) * (depth * step + k_blocks * _BEGINNING * (count + seconds))
-    best, made = _GAIN * direct / threads, Cut()
+    apart = _APART * rows * depth * 4 / _LINE * (threads - 1) / threads
+    rows_apart = (
+        blocking("f32", 1, rows, (1, 1, 1, depth), 1, columns, 2 * rows * columns * depth, 1, threads, depth * 4).row_blocks
+        >= threads
+    )
+    best, made = _GAIN * (direct / threads + (0 if rows_apart else apart)), Cut()
     fewest, pair = -(-total // _MOST), _COLUMNS * depth / 2
     for half in sorted({-(-total // blocks) for blocks in range(fewest, fewest + _BLOCKS) if total >= blocks * _LEAST}):
         step, tiles = _tiles(half, tallest)
@@ -153,6 +159,7 @@ def _cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
         for own_blocks, own_pairs, tasks in _shares(blocks, pairs, threads):
             task = own_blocks * (own_pairs * both + block) + own_pairs * pair
             cycles = -(-tasks // threads) * task + (_LATE * task if threads > 1 else 0)
+            cycles += 0 if -(-blocks // own_blocks) >= threads else apart
             if cycles < best:
                 best = cycles
                 made = Cut(half, steps, k_blocks, *tiles, blocks, own_blocks, own_pairs, -(-pairs // own_pairs), tasks)
