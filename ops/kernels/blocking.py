@@ -118,18 +118,20 @@ def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
         if first == tallest:
             return first, count + spare, second, tiles + spare
     best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
+    costs = {height: tile_cost(height) for height in possible}
     for first in possible:
-        for second in (0, *possible):
-            count = width // first
-            while count >= 0:
-                rest = width - count * first
-                if rest == 0 or (second and rest % second == 0):
-                    others = rest // second if rest else 0
-                    cost = count * tile_cost(first) + others * tile_cost(second)
+        most = width // first
+        if most * first == width and most * costs[first] < best[0]:
+            best = (most * costs[first], (first, most, 0, most))
+        for second in possible:
+            # what is left repeats itself, modulo the second height, after as many tiles as that
+            for count in range(most, max(-1, most - second), -1):
+                others, rest = divmod(width - count * first, second)
+                if not rest:
+                    cost = count * costs[first] + others * costs[second]
                     if cost < best[0]:
                         best = (cost, (first, count, second, count + others))
                     break
-                count -= 1
     return best[1]
 
 

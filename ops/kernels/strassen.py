@@ -141,16 +141,8 @@ def _cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
     lanes, pairs, total = target.current().lanes, -(-columns // (2 * panel_width(4))), -(-rows // 2)
     k_blocks = -(-depth // (2 * _STEPS))
     steps = -(-depth // (2 * k_blocks * lanes)) * lanes
-    tallest = min(most_rows(steps * 4 + _LINE), most_rows(depth * 4))
-    step, (_, count, _, seconds) = _tiles(rows, most_rows(depth * 4))
-    direct = -(-columns // panel_width(4)) * (depth * step + k_blocks * _BEGINNING * (count + seconds))
-    apart = _APART * rows * depth * 4 / _LINE * (threads - 1) / threads
-    rows_apart = (
-        blocking("f32", 1, rows, (1, 1, 1, depth), 1, columns, 2 * rows * columns * depth, 1, threads, depth * 4).row_blocks
-        >= threads
-    )
-    best, made = _GAIN * (direct / threads + (0 if rows_apart else apart)), Cut()
-    fewest, pair = -(-total // _MOST), _COLUMNS * depth / 2
+    tallest, fewest = min(most_rows(steps * 4 + _LINE), most_rows(depth * 4)), -(-total // _MOST)
+    pair, best, made = _COLUMNS * depth / 2, _GAIN * _direct_cycles(rows, depth, columns, threads), Cut()
     for half in sorted({-(-total // blocks) for blocks in range(fewest, fewest + _BLOCKS) if total >= blocks * _LEAST}):
         step, tiles = _tiles(half, tallest)
         blocks, block = -(-total // half), _ROWS * half * depth / 2 / lanes
@@ -158,12 +150,26 @@ def _cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
         both = 7 * (depth / 2 * step + k_blocks * _BEGINNING * (tiles[1] + tiles[3])) + k_blocks * _OUTPUTS * 2 * half
         for own_blocks, own_pairs, tasks in _shares(blocks, pairs, threads):
             task = own_blocks * (own_pairs * both + block) + own_pairs * pair
-            cycles = -(-tasks // threads) * task + (_LATE * task if threads > 1 else 0)
-            cycles += 0 if -(-blocks // own_blocks) >= threads else apart
+            cycles = -(-tasks // threads) * task + _moving(rows, depth, threads, -(-blocks // own_blocks))
+            cycles += _LATE * task if threads > 1 else 0
             if cycles < best:
                 best = cycles
                 made = Cut(half, steps, k_blocks, *tiles, blocks, own_blocks, own_pairs, -(-pairs // own_pairs), tasks)
     return made
+
+
+def _direct_cycles(rows: int, depth: int, columns: int, threads: int) -> float:
+    """Of each thread, the direct way."""
+    step, (_, count, _, seconds) = _tiles(rows, most_rows(depth * 4))
+    panel = depth * step + -(-depth // (2 * _STEPS)) * _BEGINNING * (count + seconds)
+    flops = 2 * rows * depth * columns
+    of_rows = blocking("f32", 1, rows, (1, 1, 1, depth), 1, columns, flops, 1, threads, depth * 4).row_blocks
+    return -(-columns // panel_width(4)) * panel / threads + _moving(rows, depth, threads, of_rows)
+
+
+def _moving(rows: int, depth: int, threads: int, row_blocks: int) -> float:
+    """Cycles in which a thread waits for what others have of A, unless it has rows to itself."""
+    return 0.0 if row_blocks >= threads else _APART * rows * depth * 4 / _LINE * (threads - 1) / threads
 
 
 @lru_cache(maxsize=4096)
