@@ -181,3 +181,11 @@ def test_the_cost_model_cuts_what_it_takes_without_rest():
         assert made.first * made.count + made.second * made.seconds == made.half
         assert 2 * made.steps * made.k_blocks >= depth > 2 * made.steps * (made.k_blocks - 1)
     assert strassen.cut(40, 768, 768, 2) == strassen.Cut()
+
+
+@taken
+def test_a_tasks_memory_does_not_grow_with_the_rows():
+    for rows in (10_000, 1_000_003):
+        made = strassen.cut(rows, 1024, 1024, 2)
+        assert made.tasks > 4
+        assert strassen.scratch_bytes(made.half, made.steps, made.own_blocks) < 8 << 20

@@ -27,7 +27,8 @@ from .spec import KernelSpec, handwritten
 _LEAST, _MOST = 28, 98  # rows of half a block
 _BLOCKS = 5  # numbers of blocks that are tried
 _STEPS = 384  # of half a K block, at the most
-_TASKS = 2  # of a thread, at the most
+_TASKS = 2  # of a thread, at the most, if they need not be more
+_TOGETHER = 4  # blocks of a task, at the most: their sums are in its scratch
 _LINE = 64  # bytes
 # cycles of one core, fitted to the layers of real networks
 _COLUMNS, _ROWS, _OUTPUTS = 45, 45, 40  # for a step of K of two panels; for a vector of each quarter of A, and of C
@@ -174,9 +175,10 @@ def _moving(rows: int, depth: int, threads: int, row_blocks: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _shares(blocks: int, pairs: int, threads: int) -> list[tuple[int, int, int]]:
-    """Blocks and pairs of a task, and the number of tasks, of all cuts into few enough."""
-    most = _TASKS * threads
-    cuts = {(-(-blocks // down), -(-pairs // across)) for down in range(1, most + 1) for across in range(1, most // down + 1)}
+    """Blocks and pairs of a task, and the number of tasks, of all cuts into few enough tasks, or the fewest that there may be."""
+    most, fewest = _TASKS * threads, -(-blocks // _TOGETHER)
+    downs = range(fewest, max(most, fewest + 1) + 1)
+    cuts = {(-(-blocks // down), -(-pairs // across)) for down in downs for across in range(1, max(1, most // down) + 1)}
     return sorted((*own, -(-blocks // own[0]) * -(-pairs // own[1])) for own in cuts)
 
 
