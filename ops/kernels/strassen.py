@@ -133,7 +133,7 @@ def possible(depth: int, columns: int) -> bool:
 
 @deferred()
 def cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
-    """How A[rows, depth] B[depth, columns] is cut; nothing if the direct way is expected to be faster, or half of it is missing."""
+    """How A[rows, depth] B[depth, columns] is cut; nothing if the direct way is expected to be faster, or rows are too few."""
     return _cut(rows, depth, columns, threads)
 
 
@@ -169,7 +169,7 @@ def _direct_cycles(rows: int, depth: int, columns: int, threads: int) -> float:
 
 
 def _moving(rows: int, depth: int, threads: int, row_blocks: int) -> float:
-    """Cycles in which a thread waits for what others have of A, unless it has rows to itself."""
+    """Cycles in which each thread waits for lines of A that others wrote, unless there is a block of rows for each."""
     return 0.0 if row_blocks >= threads else _APART * rows * depth * 4 / _LINE * (threads - 1) / threads
 
 
