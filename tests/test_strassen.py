@@ -173,6 +173,18 @@ def test_a_plan_for_any_number_of_rows_takes_either_way():
 
 
 @taken
+def test_a_plan_for_few_rows_does_without():
+    model, _ = network("rows")
+    ours = jitrt.InferenceSession(model)
+    for rows in (7, 40, 55):
+        feeds = {"x": normal(rows, 1024)}
+        ours.run(None, feeds)
+        plan = ours.get_plan(feeds)
+        assert [step.kernel.name for step in plan.steps] == ["conv"]
+    assert any(str(guard).startswith("rows <= 55: ") for guard in plan.guards)
+
+
+@taken
 def test_the_cost_model_cuts_what_it_takes_without_rest():
     for rows, depth, columns in ((1024, 1024, 1024), (1000, 1030, 768), (3001, 768, 1000), (257, 4096, 4096)):
         made = strassen.cut(rows, depth, columns, 2)

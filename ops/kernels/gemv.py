@@ -21,6 +21,7 @@ from .launch import Launch, with_spare
 from .matrix import Matrix
 from .packing import Packing
 from .padcopy import kernel_of, pad_copy
+from .sizes import is_open
 from .spec import KernelSpec, handwritten
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def product(
     few, many = _kernel(dtype), conv.kernel_of("f32")
     if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
         widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
-        fast = [strassen.kernel()] if strassen.possible(a.shape[2], c.shape[2]) else []
+        # hundreds of rows may only be expected where their number changes: it is large, and most classifiers do without
+        fast = [strassen.kernel()] if is_open(rows) and strassen.possible(a.shape[2], c.shape[2]) else []
         return with_spare(gemv(dtype, a, panels, c, **own), many, *fast, *widening)
     if dtype == "f32":
         return with_spare(matmul("f32", a, panels, c, alloc=alloc, **own), few)

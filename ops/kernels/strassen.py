@@ -21,7 +21,7 @@ from .convwords import PART, PIECE
 from .image import Opaque
 from .launch import Launch, with_spare
 from .matrix import Matrix
-from .sizes import certainly, deferred, is_open
+from .sizes import certainly, deferred, is_open, now
 from .spec import KernelSpec, handwritten
 
 _LEAST, _MOST = 28, 98  # rows of half a block
@@ -67,7 +67,8 @@ def instead(
 ) -> list[Launch]:
     """The launches for C = clip(A B + bias + residual, low, high) of float32: `direct`, or Strassen's way if that is faster.
 
-    A plan whose number of rows is open has both, one of which has no tasks.
+    A plan whose number of rows is open has both, one of which has no tasks, unless it is made for so few rows that it need not
+    serve others; that has the kernel to spare.
 
     Args:
         a, c, residual: of one matrix each, whose columns are neighbours. panels: address of a B of constants.
@@ -77,7 +78,7 @@ def instead(
     if not possible(depth, columns):
         return [direct]
     made = cut(rows, depth, columns, threads)
-    if not certainly(batch, 1) or certainly(made.tasks, 0):
+    if not certainly(batch, 1) or _few(rows) or certainly(made.tasks, 0):
         return with_spare([direct], kernel())
     fast = launch(a, panels, c, residual, finish, made, direct.label)
     if is_open(made.tasks):
@@ -88,6 +89,11 @@ def instead(
 @deferred()
 def _unless(others: int, tasks: int) -> int:
     return 0 if others else tasks
+
+
+def _few(rows: int) -> bool:
+    """Whether there are too few rows for any cut; an open number that is large now is not asked."""
+    return now(rows) < 2 * _LEAST and rows < 2 * _LEAST
 
 
 def kernel() -> KernelSpec:
