@@ -2,7 +2,8 @@
 
 1. `fold_scales`: numbers that a contraction's result is multiplied by, or that are added to it, go into its constant
    weights and bias; batch normalisation is such a pair of numbers a channel.
-2. `prune`: nodes that no output needs go.
+2. `merge_projections`: products of one value, as those for attention, become one product.
+3. `prune`: nodes that no output needs go.
 
 A name that is left in a graph stands for the value that it stood for before.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from ..ops.pages import give_back, lasting
 from ..ops.weights import Weight, content
 from .graph import Graph, Node, TensorType, uses
+from .projections import merge_projections
 from .tensors import LARGE
 
 Pass = Callable[[Graph], Graph]
@@ -266,4 +268,4 @@ class _Folding:
         return name
 
 
-PASSES: tuple[Pass, ...] = (fold_scales, prune)
+PASSES: tuple[Pass, ...] = (fold_scales, merge_projections, prune)
