@@ -166,7 +166,7 @@ def blocking(
         taps, length = max(1, -(-total // max(1, parts))), max(1, length)
     per_group, depth = -(-each // panel), taps * length
     whole = _Work(
-        tile_rows * per_row, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
+        tile_rows * per_row, (first, count, second) if tile_rows == 1 else (1, 0, 1), groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
         first * length * size, panel * size * prod(segments), panel * size * depth, flops, groups == 1,
     )  # fmt: skip
     tiles, row_blocks, own_panels, panel_blocks = _share(whole)
@@ -181,12 +181,13 @@ class _Work:
     """What is shared among tasks.
 
     Attributes:
-        tiles: of one image. tasks: how many are worth while.
+        tiles: of one image. heights: of its first tiles, how many of them, of the others. tasks: how many are worth while.
         shared: whether all panels read the same tiles.
         tile_bytes, panel_bytes, block_bytes: of a tile's image rows, of a panel, of its part in one K block.
     """
 
     tiles: int
+    heights: tuple[int, int, int]
     panels: int
     images: int
     tasks: int
@@ -196,6 +197,14 @@ class _Work:
     block_bytes: int
     flops: int
     shared: bool
+
+    def rows(self, tiles: int | np.ndarray) -> int | np.ndarray:
+        """How many rows so many tiles side by side have at the most."""
+        first, count, second = self.heights
+        others = self.tiles - count
+        ahead = np.minimum(tiles, count) * first + np.maximum(tiles - count, 0) * second
+        behind = np.minimum(tiles, others) * second + np.maximum(tiles - others, 0) * first
+        return np.maximum(ahead, behind)
 
     def panels_stay(self, panels: int | np.ndarray) -> bool | np.ndarray:
         """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles that pass by.
@@ -221,7 +230,7 @@ def _share(work: _Work) -> tuple[int, int, int, int]:
     panel_blocks, of_panels = _cuts(panels, min(panels, 2 * work.tasks))
     row_blocks, of_tiles = row_blocks[:, None], of_tiles[:, None]
     number = work.images * row_blocks * panel_blocks
-    waves = -(-number // threads) * of_tiles * of_panels / (work.images * tiles * panels / threads)
+    waves = -(-number // threads) * work.rows(of_tiles) * of_panels / (work.images * work.rows(tiles) * panels / threads)
     traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
     late = 0.0 if threads == 1 else _LATE * threads / number
     cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
