@@ -17,9 +17,9 @@ from .image import SIZES
 from .sizes import deferred
 
 K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
-# Half of L2 and less: neighbours may share it, and what comes next needs room
+# Not all of L2: neighbours may share it, and what comes next needs room
 _L2 = target.second_cache() or 512 << 10
-_A_BYTES = _L2 * 15 // 32  # image rows of one task and K block, if they are what stays in L2
+_A_BYTES = _L2 * 20 // 32  # image rows of one task and K block, if they are what stays in L2
 _B_BYTES = _L2 * 5 // 16  # weights of one task and K block, if they are what stays in L2
 _PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
 _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
@@ -165,8 +165,9 @@ def blocking(
         parts = -(-total // max(1, limit // max(1, length)))
         taps, length = max(1, -(-total // max(1, parts))), max(1, length)
     per_group, depth = -(-each // panel), taps * length
+    cut = (first, count, second) if tile_rows == 1 else (1, 0, 1)
     whole = _Work(
-        tile_rows * per_row, (first, count, second) if tile_rows == 1 else (1, 0, 1), groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
+        tile_rows * per_row, cut, groups * per_group, images, max(1, min(flops // _TASK_FLOPS, _TASKS * threads)), threads,
         first * length * size, panel * size * prod(segments), panel * size * depth, flops, groups == 1,
     )  # fmt: skip
     tiles, row_blocks, own_panels, panel_blocks = _share(whole)

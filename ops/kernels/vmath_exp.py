@@ -134,11 +134,11 @@ def exp2_flushed(x: E) -> E:
 def exp2_less(x: E, n: E) -> E:
     """2^(x - n) in float32 for integral n and x - n of -125 to 126, at most 3 ulp; anything else for what lies outside.
 
-    x - n is not rounded. A power of two is not a factor but added to the exponent: what other units can do (Zen's integer
-    units) does not wait for those that multiply.
+    x - n is not rounded. It is made for many values beside each other, which wait for units that multiply: the powers of r are one
+    chain, and a power of two is not a factor but added to the exponent, which others do (Zen's integer units).
     """
     r, shifted = _short_reduced(x, -n)
-    return (paired(r, _SHORT_2).bits("i32") + (shifted << FRACTION["f32"])).bits("f32")
+    return (horner(r, _SHORT_2).bits("i32") + (shifted << FRACTION["f32"])).bits("f32")
 
 
 def _short_reduced(x: E, offset: E | float) -> tuple[E, E]:
