@@ -31,9 +31,9 @@ _TASKS = 2  # of a thread, at the most, if they need not be more
 _TOGETHER = 4  # blocks of a task, at the most: their sums are in its scratch
 _LINE = 64  # bytes
 # cycles of one core, fitted to the layers of real networks
-_COLUMNS, _ROWS, _OUTPUTS = 45, 45, 40  # for a step of K of two panels; for a vector of each quarter of A, and of C
+_COLUMNS, _ROWS, _OUTPUTS = 30, 45, 25  # for a step of K of two panels; for a vector of each quarter of A, and of C
 _BEGINNING = 60  # of a tile
-_APART = 60  # of a line of A that another core may have written, if tasks do not take its rows apart
+_APART = 20  # of a line of A that another core may have written, if tasks do not take its rows apart
 _LATE = 0.03  # tasks, what threads wait for the last one
 _GAIN = 0.985  # of the direct way's time, which it has to stay below
 
