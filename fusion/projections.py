@@ -91,8 +91,9 @@ class _Projections:
 
     def _biased(self, product: Node, weight: np.ndarray | Weight) -> _Projection | None:
         (output,) = product.outputs
-        (reader,) = self.readers.get(output, ()) if self.counts.get(output) == 1 else (None,)
-        if reader is None or reader.op != "Add" or reader.domain or reader.attributes:
+        readers = self.readers.get(output, [])
+        reader = readers[0] if len(readers) == 1 else None
+        if reader is None or reader.op != "Add" or reader.domain or reader.attributes or self.counts[output] != 1:
             return None
         bias = self._constant(next(name for name in reader.inputs if name != output), 1)
         if bias is None or bias.shape != weight.shape[1:] or bias.dtype != weight.dtype:

@@ -102,6 +102,7 @@ OF_TWO = "float[R,2,H] q, float[R,2,H] k"
 BOTH = " q = Reshape (q0, heads) k = Reshape (k0, heads)"
 LEFT_ALONE = {
     "one projection": "q0 = MatMul (x, wq) q = Reshape (q0, heads) k = Identity (q)",
+    "outputs of the graph": "q = MatMul (x, wq) k = MatMul (x, wk)",
     "values that others read": "q0 = MatMul (x, wq) k0 = MatMul (x, wk) r = Relu (k0)" + BOTH,
     "what is no projection to heads": "a = MatMul (x, wq) q0 = Sigmoid (a) k0 = MatMul (x, wk)" + BOTH,
     "weights that others read": "q0 = MatMul (x, wq) k0 = MatMul (x, wq)" + BOTH,
