@@ -173,10 +173,10 @@ def test_a_plan_for_any_number_of_rows_takes_either_way():
 
 
 @taken
-def test_a_plan_for_few_rows_does_without():
+def test_a_plan_for_some_vectors_does_without():
     model, _ = network("rows")
     ours = jitrt.InferenceSession(model)
-    for rows in (7, 40, 55):
+    for rows in (7, 9, 55):
         feeds = {"x": normal(rows, 1024)}
         ours.run(None, feeds)
         plan = ours.get_plan(feeds)

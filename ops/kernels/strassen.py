@@ -25,6 +25,7 @@ from .sizes import certainly, deferred, is_open, now
 from .spec import KernelSpec, handwritten
 
 _LEAST, _MOST = 28, 98  # rows of half a block
+_VECTORS = 16  # rows: if there are fewer they are taken for single vectors, as those of a classifier
 _BLOCKS = 5  # numbers of blocks that are tried
 _STEPS = 384  # of half a K block, at the most
 _TASKS = 2  # of a thread, at the most, if they need not be more
@@ -67,8 +68,8 @@ def instead(
 ) -> list[Launch]:
     """The launches for C = clip(A B + bias + residual, low, high) of float32: `direct`, or Strassen's way if that is faster.
 
-    A plan whose number of rows is open has both, one of which has no tasks, unless it is made for so few rows that it need not
-    serve others; that has the kernel to spare.
+    A plan whose number of rows is open has both, one of which has no tasks, unless it is made for a few vectors and serves few rows
+    only; that has the kernel to spare.
 
     Args:
         a, c, residual: of one matrix each, whose columns are neighbours. panels: address of a B of constants.
@@ -92,8 +93,8 @@ def _unless(others: int, tasks: int) -> int:
 
 
 def _few(rows: int) -> bool:
-    """Whether there are too few rows for any cut; an open number that is large now is not asked."""
-    return now(rows) < 2 * _LEAST and rows < 2 * _LEAST
+    """Whether there are vectors now, and too few rows for any cut at all times; an open number is not asked for more rows."""
+    return now(rows) < _VECTORS and rows < 2 * _LEAST
 
 
 def kernel() -> KernelSpec:
