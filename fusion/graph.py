@@ -100,6 +100,11 @@ class Node:
             elif isinstance(value, list) and value and isinstance(value[0], Graph):  # a list is of one kind, and may be long
                 yield from value
 
+    def reads(self) -> list[str]:
+        """The values that the node reads: its inputs, what its bodies use from outside, and what a Gradient names as its y."""
+        named = [str(self.attributes["y"])] if self.op == "Gradient" and "y" in self.attributes else []
+        return [*(i for i in self.inputs if i), *(name for body in self.subgraphs() for name in body.captured()), *named]
+
 
 @dataclass
 class Graph:
@@ -154,7 +159,7 @@ def uses(graph: Graph) -> dict[str, int]:
     """How often each value is read: by nodes, bodies and the graph's outputs."""
     counts: dict[str, int] = {}
     for node in graph.nodes:
-        for name in [*node.inputs, *(c for body in node.subgraphs() for c in body.captured())]:
+        for name in node.reads():
             counts[name] = counts.get(name, 0) + 1
     for name in graph.outputs:
         counts[name] = counts.get(name, 0) + 1

@@ -14,7 +14,7 @@ import numpy as np
 from ..ops.pages import give_back, lasting
 from ..ops.weights import Weight
 from .graph import Graph, Node, uses
-from .tensors import LARGE
+from .weights import derived
 
 
 def merge_projections(graph: Graph) -> Graph:
@@ -111,25 +111,20 @@ def _merged(group: Sequence[_Projection], constants: dict[str, np.ndarray | Weig
     x, names = group[0].product.inputs[0], [one.output for one in group]
     stem, columns = names[0], [one.weight.shape[1] for one in group]
     label = "+".join(one.product.name for one in group)
-    constants[f"{stem}/weights"] = _side_by_side([one.weight for one in group])
+    weights = [one.weight for one in group]
+    shape, dtype = (weights[0].shape[0], sum(columns)), weights[0].dtype
+    constants[f"{stem}/weights"] = derived(partial(_joined, weights, shape, dtype), dtype, shape)
     constants[f"{stem}/columns"] = np.array(columns, np.int64)
     nodes = [Node("MatMul", [x, f"{stem}/weights"], [f"{stem}/all"], {}, label)]
     if any(one.bias is not None for one in group):
-        dtype = group[0].weight.dtype
         vectors = [np.zeros(n, dtype) if one.bias is None else one.bias for one, n in zip(group, columns)]
         constants[f"{stem}/biases"] = np.concatenate(vectors)
         nodes.append(Node("Add", [f"{stem}/all", f"{stem}/biases"], [f"{stem}/biased"], {}, f"{label}/bias"))
     return [*nodes, Node("Split", [nodes[-1].outputs[0], f"{stem}/columns"], names, {"axis": -1}, f"{label}/split", version=13)]
 
 
-def _side_by_side(weights: Sequence[np.ndarray | Weight]) -> np.ndarray | Weight:
-    """One matrix of all their columns; a large one is put together when it is asked for."""
-    shape, dtype = (weights[0].shape[0], sum(weight.shape[1] for weight in weights)), weights[0].dtype
-    make = partial(_joined, weights, shape, dtype)
-    return Weight.made_by(make, dtype, shape) if shape[0] * shape[1] * dtype.itemsize >= LARGE else make()
-
-
 def _joined(weights: Sequence[np.ndarray | Weight], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """One matrix of all their columns."""
     made = lasting(shape[0] * shape[1] * dtype.itemsize).view(dtype).reshape(shape)
     first = 0
     for weight in weights:

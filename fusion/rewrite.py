@@ -20,7 +20,7 @@ from ..ops.pages import give_back, lasting
 from ..ops.weights import Weight, content
 from .graph import Graph, Node, TensorType, uses
 from .projections import merge_projections
-from .tensors import LARGE
+from .weights import derived
 
 Pass = Callable[[Graph], Graph]
 
@@ -39,11 +39,7 @@ def prune(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):
             kept.append(node)
-            needed.update(n for n in node.inputs if n)
-            if node.op == "Gradient":
-                needed.add(str(node.attributes["y"]))  # named by an attribute, not an input
-            for body in node.subgraphs():
-                needed.update(body.captured())
+            needed.update(node.reads())
     return graph.copy(nodes=kept[::-1], constants={name: x for name, x in graph.constants.items() if name in needed})
 
 
@@ -112,7 +108,7 @@ class _Contraction:
         """The weights times a factor; large ones are computed when they are asked for."""
         along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
         make = partial(_product, self.weight, factor.reshape(along if factor.size > 1 else ()))
-        return Weight.made_by(make, self.weight.dtype, self.weight.shape) if self.weight.nbytes >= LARGE else make()
+        return derived(make, self.weight.dtype, self.weight.shape)
 
 
 def _product(of: np.ndarray | Weight, factor: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -36,6 +37,11 @@ def with_weights(graph: Graph) -> Graph:
         return Weight(x) if isinstance(x, np.ndarray) and x.nbytes >= LARGE and x.dtype != object else x
 
     return graph.copy(constants={name: held(x) for name, x in graph.constants.items()})
+
+
+def derived(make: Callable[[], np.ndarray], dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray | Weight:
+    """A constant that ``make()`` computes of others: a large one when it is asked for."""
+    return Weight.made_by(make, dtype, shape) if prod(shape) * dtype.itemsize >= LARGE else make()
 
 
 def pack_ahead(graph: Graph, weights: Weights, threads: int) -> None:

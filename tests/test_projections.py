@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 import jitrt
+from jitrt.engine import Engine
 from jitrt.fusion.graph import Graph
 from jitrt.fusion.importer import load
 from jitrt.fusion.projections import merge_projections
@@ -17,8 +18,6 @@ from jitrt.ops.weights import Weight
 RNG = np.random.default_rng(0)
 HEADS = "a = MatMul (x, wq) q0 = Add (a, bq) k0 = MatMul (x, wk) c = MatMul (x, wv) v0 = Add (bv, c)"
 PARTED = "q = Reshape (q0, heads) k = Reshape (k0, heads) v = Reshape (v0, heads)"
-
-
 OF_THREE = "float[R,2,H] q, float[R,2,H] k, float[R,2,H] v"
 
 
@@ -87,6 +86,25 @@ def test_columns_need_not_be_whole_panels() -> None:
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 2, columns // 2]), name))
     assert len(shown(merge_projections(load(proto).graph))) == 6
     check(proto)
+
+
+def test_the_weights_are_held_once() -> None:
+    proto = model(HEADS + PARTED, width=256)
+    given = {each.name: onnx.numpy_helper.to_array(each) for each in proto.graph.initializer}
+    engine = Engine(load(proto).graph, 1)
+    merged = engine.graph.constants["q0/weights"]
+    assert merged._array is None
+    np.testing.assert_array_equal(merged.array(), np.hstack([given["wq"], given["wk"], given["wv"]]))
+    assert {name for name, value in engine.graph.constants.items() if isinstance(value, Weight)} == {"q0/weights"}
+
+
+def test_what_a_gradient_names_is_kept() -> None:
+    nodes = HEADS + PARTED + ' g = ai.onnx.preview.training.Gradient <xs = ["x"], y = "a"> (x)'
+    proto = model(nodes, outputs=OF_THREE + ", float[R,W] g")
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx.preview.training", 1))
+    weights = next(onnx.numpy_helper.to_array(each) for each in proto.graph.initializer if each.name == "wq")
+    (g,) = jitrt.InferenceSession(proto).run(["g"], {"x": np.ones((3, 8), np.float32)})
+    np.testing.assert_allclose(g, np.broadcast_to(weights.sum(axis=1), (3, 8)), rtol=1e-5, atol=1e-5)
 
 
 def test_values_between_can_still_be_asked_for() -> None:

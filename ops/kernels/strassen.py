@@ -31,7 +31,7 @@ _STEPS = 384  # of half a K block, at the most
 _TASKS = 2  # of a thread, at the most, if they need not be more
 _TOGETHER = 4  # blocks of a task, at the most: their sums are in its scratch
 _LINE = 64  # bytes
-# cycles of one core, fitted to the layers of real networks
+# cycles of one core, fitted to products of the sizes that real networks have
 _COLUMNS, _ROWS, _OUTPUTS = 30, 45, 25  # for a step of K of two panels; for a vector of each quarter of A, and of C
 _BEGINNING = 60  # of a tile
 _APART = 20  # of a line of A that another core may have written, if tasks do not take its rows apart
