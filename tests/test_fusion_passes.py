@@ -7,6 +7,7 @@ import onnx.parser
 import pytest
 
 from jitrt.fusion.attention import fuse_attention
+from jitrt.fusion.gelu import recognise_gelu
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import interpret
 from jitrt.fusion.products import hoist_scales
@@ -76,6 +77,15 @@ CASES = {
             "y: float32[2] = x * 0.5", "c: float32[2] = x * 0.125", "z: float32[2] = exp(c)",
             "u: float32[2] = y * 2.6666667",
         ],
+    ),
+    recognise_gelu: (
+        "(float[2] x) => (float[2] y, float[2] e) <float root = {1.4142135}, float one = {1.0}, float half = {0.5}>"
+        "{ a = Div (x, root) e = Erf (a) b = Add (e, one) c = Mul (x, b) y = Mul (c, half) }",
+        [
+            "a: float32[2] = x / 1.4142135", "e: float32[2] = erf(a)", "b: float32[2] = e + 1.0", "c: float32[2] = x * b",
+            "y: float32[2] = c * 0.5",
+        ],
+        ["a: float32[2] = x / 1.4142135", "e: float32[2] = erf(a)", "y: float32[2] = gelu(x)"],
     ),
     hoist_scales: (
         "(float[2,3,4] q, float[2,5,4] k) => (float[2,3,5] y) <float s = {0.5}>"
@@ -174,7 +184,7 @@ def test_a_pass_changes_no_value(each) -> None:
     for text, _, _ in CASES.values():
         values = [rng.standard_normal(x.shape).astype(np.float32) for x in traced(text).inputs]
         for g, e in zip(interpret(each(traced(text)), values), interpret(traced(text), values), strict=True):
-            np.testing.assert_allclose(g, e, rtol=1e-5)
+            np.testing.assert_allclose(g, e, rtol=1e-5, atol=1e-6)
 
 
 def test_what_broadcasts_along_a_part_of_a_views_dimension_stays_where_it_is() -> None:
@@ -186,6 +196,44 @@ def test_what_broadcasts_along_a_part_of_a_views_dimension_stays_where_it_is() -
     values = [np.random.default_rng(0).standard_normal(x.shape).astype(np.float32) for x in trace_.inputs]
     (got,), (wanted,) = interpret(sink_views(trace_), values), interpret(trace_, values)
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+_NUMBERS = (
+    "float half = {0.5}, float one = {1.0}, float root = {0.70710677}, float slope = {0.7978845608}, float cube = {0.044715},"
+    " float three = {3.0}, float two = {2.0}"
+)
+_TANH = "t = Tanh (u) b = Add (t, one) h = Mul (x, half) y = Mul (h, b)"
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("gelu", "a = Mul (root, x) e = Erf (a) b = Add (one, e) h = Mul (half, x) y = Mul (h, b)"),
+        ("gelu", "a = Mul (x, root) e = Erf (a) b = Add (e, one) h = Mul (b, half) y = Mul (x, h)"),
+        ("gelu", "r = Sqrt (two) a = Div (x, r) e = Erf (a) b = Add (e, one) c = Mul (b, x) y = Div (c, two)"),
+        ("gelu_tanh", f"p = Pow (x, three) c = Mul (p, cube) a = Add (x, c) u = Mul (a, slope) {_TANH}"),
+        ("gelu_tanh", f"s = Mul (x, x) p = Mul (s, x) c = Mul (cube, p) a = Add (c, x) u = Mul (slope, a) {_TANH}"),
+        ("gelu_tanh", f"g = Mul (x, slope) s = Mul (x, x) c = Mul (s, cube) a = Add (one, c) u = Mul (g, a) {_TANH}"),
+    ],
+)
+def test_gelu_is_found_in_other_words(function, words):
+    trace_ = simplify(traced(f"(float[2] x) => (float[2] y) <{_NUMBERS}> {{ {words} }}"))
+    assert lines(trace_) == [f"y: float32[2] = {function}(x)"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a = Mul (x, root) e = Erf (a) b = Add (e, one) y = Mul (x, b)",
+        "a = Mul (x, slope) e = Erf (a) b = Add (e, one) h = Mul (x, half) y = Mul (h, b)",
+        "a = Mul (x, root) e = Erf (a) b = Add (e, half) h = Mul (x, half) y = Mul (h, b)",
+        "a = Mul (x, root) e = Erf (a) b = Add (e, one) n = Neg (x) h = Mul (n, half) y = Mul (h, b)",
+        f"c = Mul (x, cube) a = Add (x, c) u = Mul (a, slope) {_TANH}",
+    ],
+)
+def test_what_is_not_quite_gelu_is_left_alone(words):
+    trace_ = traced(f"(float[2] x) => (float[2] y) <{_NUMBERS}> {{ {words} }}")
+    assert lines(recognise_gelu(trace_)) == lines(trace_)
 
 
 def test_factors_of_float16_are_not_merged_for_they_might_leave_its_range() -> None:

@@ -368,9 +368,26 @@ def _side_by_side(b: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
     return b.shuffle_vector(left, right, _numbers(0, 2 * left.type.count))
 
 
-def _numbers(first: int, count: int) -> ir.Constant:
+def _numbers(first: int, count: int, period: int | None = None) -> ir.Constant:
     index = ir.IntType(32)
-    return ir.Constant(ir.VectorType(index, count), [ir.Constant(index, first + i) for i in range(count)])
+    return ir.Constant(ir.VectorType(index, count), [ir.Constant(index, first + i % (period or count)) for i in range(count)])
+
+
+def lookup(index: E, table: Sequence[float]) -> E:
+    """Of a table of 16 float32 numbers, those that the last four bits of i32 lanes say; for CPUs with AVX-512."""
+    b = index.b
+    if index.n > 16:
+        half = index.n // 2
+        parts = (E(b, _lanes(index, first, half), index.t, half) for first in (0, half))
+        return E(b, _side_by_side(b, *(lookup(part, table).v for part in parts)), "f32", index.n)
+    lanes = splat(index, 16) if not index.n else index.of(b.shuffle_vector(index.v, index.v, _numbers(0, 16, index.n)))
+    kind = llvm_type("f32", 16)
+    permute = _declare(b, "llvm.x86.avx512.permvar.sf.512", ir.FunctionType(kind, [kind, lanes.v.type]))
+    numbers = ir.Constant(kind, [ir.Constant(ir.FloatType(), number) for number in table])
+    found = b.call(permute, [numbers, lanes.v])
+    if not index.n:
+        return E(b, b.extract_element(found, ir.Constant(ir.IntType(32), 0)), "f32", 0)
+    return E(b, b.shuffle_vector(found, found, _numbers(0, index.n)), "f32", index.n)
 
 
 def pointer(b: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:

@@ -40,7 +40,8 @@ def factory() -> Callable:
         operand, moved = half * stride, (args[word.COUNT] + args[word.SECONDS]) * vector
         zeros = scratch + 64
         aside = zeros + tallest * row_bytes
-        todo = aside + tallest * row_bytes
+        inverse = aside + tallest * row_bytes
+        todo = inverse + row_bytes
         own_block = todo + word.TODO_BYTES
         in_place = own_block + (8 * word.WORDS + 63) // 64 * 64
         table = in_place + (8 * word.WORDS + 63) // 64 * 64
@@ -79,7 +80,7 @@ def factory() -> Callable:
                 cols = min(2 * width, args[word.COLUMNS] - c0)
                 words(of_pair)[0] = 1
                 if cols == 2 * width:
-                    sum_columns(args, left, left + panel, sums, own, largest, of_pair)
+                    sum_columns(args, left, left + panel, sums, own, largest, inverse, of_pair)
                 # meanwhile those of the next pair come to L2
                 ahead, end, gap = left + 2 * panel, left + 2 * panel + 2 * part, panel - 2 * part
                 for b in range(blocks):
@@ -100,7 +101,7 @@ def factory() -> Callable:
                         ahead += moved * own
                         if ahead >= end and end == left + 2 * panel + 2 * part:
                             ahead, end = end + gap, end + panel
-                    combine(args, products, row, rows - row, c0, cols, kb, last, direct)
+                    combine(args, products, row, rows - row, c0, cols, inverse, kb, last, direct)
                     if last and args[word.EPILOGUE] != 0:
                         count = min(2 * half, rows - row)
                         finish(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], scratch, 0, row, count, c0, cols)

@@ -16,6 +16,9 @@ from .emit import E
 from .window import Code
 
 LIMIT = 32.0
+_SAMPLE = 32  # rows of half a K block by which columns' sizes are estimated
+_ALIKE, _SHIFT = 1, 40  # powers of 2 that columns are left apart, and that they are multiplied by at the most
+_EXPONENT_BITS, _ONE = -1 << 23, 127 << 23  # float32's, where bits are those of an i32
 _LARGEST = 1e30  # product of two operands: sums of such stay far from infinity
 
 
@@ -82,18 +85,20 @@ def summing_rows(lanes: int) -> Callable:
 
 
 def summing_columns(lanes: int) -> Callable:
-    """``sum_columns(args, left, right, sums, own, largest, flag)``: what the products take of two neighbouring panels of B.
+    """``sum_columns(args, left, right, sums, own, largest, inverse, flag)``: what is taken of two neighbouring panels of B.
 
-    Each has two halves of `own` rows. The four sums lie behind each other at `sums`. The word at `flag` becomes 1 if an output
+    Each has two halves of `own` rows. The four sums lie behind each other at `sums`. Sums are those of columns of like sizes: the
+    right ones' are multiplied by powers of 2, whose inverses are put at `inverse`. The word at `flag` becomes 1 if an output
     could lose more than `LIMIT` allows by what is in its column's neighbour, or in other rows of its own: if the largest of A,
     at `largest` for each of its columns as `summing_rows` left them, times the largest of both columns of B is more than so many
     times the largest of its terms.
     """
     row_bytes, vectors = 2 * lanes * 4, range(2)
 
-    def body(code, block, left, right, sums, own, largest, flag):
+    def body(code, block, left, right, sums, own, largest, inverse, flag):
         part, further = own * row_bytes, code.argument(block, word.STEPS) * 4
         none, nothing = (emit.constant(code.builder, kind, lanes, 0) for kind in ("i32", "f32"))
+        factors = _factors(code, left, right, part, own.select(own < _SAMPLE, own, _SAMPLE), inverse)
         entries = {(side, v): code.variable(none) for side in range(2) for v in vectors}
         terms = {key: code.variable(nothing) for key in entries}
         with code.loop(own) as k:
@@ -101,9 +106,9 @@ def summing_columns(lanes: int) -> Callable:
             for v in vectors:
                 at = k * row_bytes + v * lanes * 4
                 (b11, b21), (b12, b22) = ([code.load(panel + offset) for offset in (at, at + part)] for panel in (left, right))
-                t1 = b12 - b11
-                t2 = b22 - t1
-                for i, value in enumerate((t1, t2, b22 - b12, t2 - b21)):
+                t1 = b12.fma(factors[v], -b11)
+                t2 = b22.fma(factors[v], -t1)
+                for i, value in enumerate((t1, t2, (b22 - b12) * factors[v], t2 - b21)):
                     code.store(sums + part * i + at, value)
                 for side, pair in enumerate(((b11, b21), (b12, b22))):
                     entry, term = entries[side, v], terms[side, v]
@@ -115,27 +120,49 @@ def summing_columns(lanes: int) -> Callable:
             for offset in (code.word(0), further):
                 most.set(most.get().at_least(_magnitude(code.load(largest + offset + j * (lanes * 4)))))
         whole, fits = _across(E.at_least, most.get()).bits("f32"), None
-        for v in vectors:
-            bound = whole * entries[0, v].get().at_least(entries[1, v].get()).bits("f32")
-            for side in range(2):
-                own_fits = bound <= terms[side, v].get() * LIMIT
-                fits = own_fits if fits is None else fits & own_fits
-            fits = fits & (bound <= _LARGEST)
+        for v, factor in enumerate(factors):
+            (left_entry, right_entry), (left_term, right_term) = (
+                [values[side, v].get().bits("f32") for side in range(2)] for values in (entries, terms)
+            )
+            bound = whole * _largest(left_entry, right_entry * factor)
+            own_fits = (bound <= left_term * LIMIT) & (bound <= right_term * factor * LIMIT)
+            own_fits = own_fits & (bound <= _LARGEST) & (whole * right_entry <= _LARGEST)
+            fits = own_fits if fits is None else fits & own_fits
         _put(code, flag, own.select(_scalar(_across(E.__and__, fits)), code.word(0), 1))
 
-    return window.leaf("left right sums own largest flag", "f32", lanes, body)
+    return window.leaf("left right sums own largest inverse flag", "f32", lanes, body)
+
+
+def _factors(code: Code, left: E, right: E, part: E, rows: E, inverse: E) -> list[E]:
+    """Powers of 2 by which columns of the right panel are as large as those of the left, by some rows of both halves."""
+    made = []
+    for v in range(2):
+        tops = [code.variable(emit.constant(code.builder, "i32", code.lanes, 0)) for _ in range(2)]
+        with code.loop(rows) as k:
+            at = (k * 2 + v) * (code.lanes * 4)
+            for top, panel in zip(tops, (left, right)):
+                for offset in (at, at + part):
+                    top.set(top.get().at_least(_magnitude(code.load(panel + offset))))
+        # differences of bits are nearly those of logarithms
+        shift = (tops[0].get() - tops[1].get() + (1 << 22)) & _EXPONENT_BITS
+        shift = shift.at_least(-_SHIFT << 23).at_most(_SHIFT << 23)
+        shift = shift.select((shift >= -_ALIKE << 23) & (shift <= _ALIKE << 23), 0, shift)
+        made.append((shift + _ONE).bits("f32"))
+        code.store(inverse + v * code.lanes * 4, (-shift + _ONE).bits("f32"))
+    return made
 
 
 def combining(lanes: int) -> Callable:
-    """``combine(args, products, row, rows, column, columns, again, last, direct)``: outputs of a block from its products.
+    """``combine(args, products, row, rows, column, columns, inverse, again, last, direct)``: outputs of a block.
 
     Two times args[HALF] rows from `row` on, `rows` of which there are, and `columns` from `column` on. The products lie behind
-    each other, two vectors a row; if they are `direct` there are four, the quarters themselves. Bias and residual are added,
-    or what the output has if it is there `again`; if this is the `last` time, it is clipped.
+    each other, two vectors a row; if they are `direct` there are four, the quarters themselves. `inverse` is what `sum_columns`
+    put there. Bias and residual are added, or what the output has if it is there `again`; if this is the `last` time, it is
+    clipped.
     """
     row_bytes, vectors = 2 * lanes * 4, range(2)
 
-    def body(code, block, products, row, rows, column, columns, again, last, direct):
+    def body(code, block, products, row, rows, column, columns, inverse, again, last, direct):
         half, y_row, r_row = (code.argument(block, at) for at in (word.HALF, word.Y_ROW, word.R_ROW))
         y, bias, residual = (code.argument(block, at) for at in (word.Y, word.BIAS, word.RESIDUAL))
         product, at = half * row_bytes, column * 4
@@ -143,6 +170,7 @@ def combining(lanes: int) -> Callable:
         low, high = (code.number(code.argument(block, limit)) for limit in (word.LOW, word.HIGH))
         masks = [code.first(columns - v * lanes) for v in range(4)]
         common = [code.variable(nothing) for _ in range(4)]
+        inverses = [code.load(inverse + v * lanes * 4) for v in vectors]
         with code.when(again + (bias == 0).cast("i64") == 0):
             for v, value in enumerate(common):
                 value.set(code.load(bias + at + v * lanes * 4, masks[v]))
@@ -176,7 +204,7 @@ def combining(lanes: int) -> Callable:
                     p5, p6, p7 = (code.load(where + product * q) for q in range(4, 7))
                     u2 = p1 + p6
                     u3 = u2 + p7
-                    for q, value in enumerate((p1 + p2, u2 + p5 + p3, u3 - p4, u3 + p5)):
+                    for q, value in enumerate((p1 + p2, (u2 + p5).fma(inverses[v], p3), u3 - p4, (u3 + p5) * inverses[v])):
                         outputs[2 * q + v].set(value)
             put(row + i, [one.get() for one in outputs[:4]])
             with code.when(i + half < rows):
@@ -185,12 +213,17 @@ def combining(lanes: int) -> Callable:
     def least(a, b):
         return a.select(a < b, a, b)
 
-    return window.leaf("products row rows column columns again last direct", "f32", lanes, body)
+    return window.leaf("products row rows column columns inverse again last direct", "f32", lanes, body)
 
 
 def _magnitude(x: E) -> E:
     """The bits of a float32 without its sign."""
     return x.bits("i32") & 0x7FFFFFFF
+
+
+def _largest(x: E, y: E) -> E:
+    """Of two magnitudes, NaN if one is."""
+    return x.bits("i32").at_least(y.bits("i32")).bits("f32")
 
 
 def _across(combine: Callable[[E, E], E], x: E) -> E:

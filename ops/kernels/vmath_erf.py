@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from . import vmath_pieces
 from .emit import E
 from .vmath_core import LARGEST, odd_quotient, paired
 from .vmath_exp import exp_negative, sigmoid
@@ -43,6 +44,11 @@ _FAR = (22.349768303435940869, 9.2124012752861626694, 0.97836288965931701192, 0.
         -3.5544839325217962663e-11, 5.8658525994304579929e-12, 2.2772569054853149844e-12, 7.6102045174234487927e-13,
         1.5162021231218739646e-13)  # fmt: skip
 _ROOT_HALF = math.sqrt(0.5)
+_SLOPE = 2.0 * math.sqrt(2.0 / math.pi)  # GELU is near x times the logistic function of _SLOPE (x + _CUBE x^3)
+_CUBE = 0.044715
+# from which on GELU is x or 0
+_GELU_END = 5.4
+_GELU_TANH_END = 5.0
 # beyond this x, x Phi(x) rounds to 0 at the scale of x, and -infinity has to be kept from the product with 0
 _GELU_LOWEST = -64.0
 
@@ -55,7 +61,9 @@ def _quotient(x: E, scale: float) -> E:
 
 
 def erf(x: E) -> E:
-    """Error function; at most 6.5 ulp in float32 (7 without FMA), 3 in float64; never beyond 1."""
+    """Error function; at most 6.5 ulp in float32 (3 with AVX-512, 7 without FMA), 3 in float64; never beyond 1."""
+    if vmath_pieces.available(x):
+        return vmath_pieces.pieces(math.erf, _ERF_ONE, 1.0)(x.abs()).copysign(x)
     if x.t == "f32":
         return _quotient(x, 1.0)
     t = x.abs()
@@ -67,6 +75,8 @@ def erf(x: E) -> E:
 
 def gelu(x: E) -> E:
     """x (1 + erf(x / sqrt 2)) / 2; error at most 3 ulp of the larger of |x| and the result."""
+    if vmath_pieces.available(x):
+        return x.at_least(0.0) - vmath_pieces.pieces(_gelu_missing, _GELU_END, 0.0)(x.abs())
     half = x.at_least(_GELU_LOWEST) * 0.5
     value = _quotient(x, _ROOT_HALF) if x.t == "f32" else erf(x * _ROOT_HALF)
     return half.fma(value, half)
@@ -74,7 +84,18 @@ def gelu(x: E) -> E:
 
 def gelu_tanh(x: E) -> E:
     """The tanh approximation of GELU; error at most 2.5 ulp of the larger of |x| and the result."""
+    if vmath_pieces.available(x):
+        return x.at_least(0.0) - vmath_pieces.pieces(_gelu_tanh_missing, _GELU_TANH_END, 0.0)(x.abs())
     # (1 + tanh u) / 2 is the logistic function of 2 u
     bounded = x.at_least(-LARGEST[x.t])
-    slope = 2.0 * math.sqrt(2.0 / math.pi)
-    return bounded * sigmoid(bounded * (bounded * bounded).fma(0.044715 * slope, slope))
+    return bounded * sigmoid(bounded * (bounded * bounded).fma(_CUBE * _SLOPE, _SLOPE))
+
+
+def _gelu_missing(a: float) -> float:
+    """max(x, 0) - GELU(x) of x = a and x = -a."""
+    return a / 2 * math.erfc(a * _ROOT_HALF)
+
+
+def _gelu_tanh_missing(a: float) -> float:
+    """The same of the tanh approximation."""
+    return a / (1 + math.exp(_SLOPE * (a + _CUBE * a**3)))
