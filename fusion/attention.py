@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -419,31 +419,42 @@ class _Call:
 
     def launch(self, x: LaunchContext) -> list[Launch]:
         """Launches for operands in place."""
-        q, k, v, *reads = x.inputs
-        (y,) = x.outputs
+        q, k, v = x.inputs[:3]
         *leads, queries = self.sizes
         sizes = kernels.Sizes(tuple(leads), queries, k.shape[-2], q.shape[-1], v.shape[-1])
+        launches: list[Launch] = []
+        for first, number in kernels.parts(evaluate.memory_name(x.outputs[0].dtype), _matrix(k), _matrix(v), sizes):
+            launches += self._part(x, first, replace(sizes, queries=number))
+        return launches
+
+    def _part(self, x: LaunchContext, first: int, sizes: kernels.Sizes) -> list[Launch]:
+        """Launches for the queries from the `first` one on."""
+        q, k, v, *reads = x.inputs
+        (y,) = x.outputs
         dtype = evaluate.memory_name(y.dtype)
         few = kernels.is_few(dtype, _matrix(k), _matrix(v), sizes)
         scores, spare = None, ()
         if self.work is not None:
-            (kernel, args), other = (self._work(reads, sizes, rows) for rows in (few, not few))
+            (kernel, args), other = (self._work(reads, sizes, first, rows) for rows in (few, not few))
             scores, spare = (Address(kernel), Block(args)), other[:1]
-        label = f"{'x'.join(map(str, leads))}x({queries}x{sizes.head}x{sizes.keys}x{sizes.value})"
+        label = f"{'x'.join(map(str, sizes.leads))}x({sizes.queries}x{sizes.head}x{sizes.keys}x{sizes.value})"
         launches = kernels.attention(
-            dtype, _matrix(q), _matrix(k), _matrix(v), _matrix(y), sizes, scale=self.scale, scores=scores, band=self.band,
-            alloc=x.alloc, threads=x.threads, label=label,
+            dtype, _matrix(q).beyond(first), _matrix(k), _matrix(v), _matrix(y).beyond(first), sizes, scale=self.scale,
+            scores=scores, band=self.band and self.band.beyond(first), alloc=x.alloc, threads=x.threads, label=label,
         )  # fmt: skip
         return with_spare(launches, *spare)
 
-    def _work(self, reads: Sequence[Operand], sizes: kernels.Sizes, rows: bool) -> tuple[KernelSpec, tuple[object, ...]]:
-        """The work on scores of some queries in rows, or else of all in columns."""
-        layouts = [_spread(operand, (*sizes.leads, sizes.keys, sizes.queries)) for operand in reads]
+    def _work(
+        self, reads: Sequence[Operand], sizes: kernels.Sizes, first: int, rows: bool
+    ) -> tuple[KernelSpec, tuple[object, ...]]:
+        """The work on scores of some queries from the `first` one on in rows, or else of all in columns."""
+        layouts = [_spread(operand, (*sizes.leads, sizes.keys, self.sizes[-1])) for operand in reads]
+        addresses = [operand.address + first * layout.strides[-1] for operand, layout in zip(reads, layouts)]
         if rows:
             layouts = [Permute(_TURNED).layout(layout) for layout in layouts]
         size = self.raw.dtype.itemsize
         pitch = (BLOCK if rows else panel_width(size)) * size
-        return loops.scores(self.work, self.raw, layouts, [operand.address for operand in reads], pitch, rows)
+        return loops.scores(self.work, self.raw, layouts, addresses, pitch, rows)
 
     def reference(self, inputs: list[np.ndarray | None]) -> list[np.ndarray]:
         """The same with numpy."""

@@ -21,7 +21,7 @@ from .blocking import heights, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch, with_spare
 from .padcopy import pad_copy
-from .sizes import deferred, most, now
+from .sizes import deferred, is_open, most, now
 from .spec import KernelSpec, handwritten
 
 _SCORE_BYTES = 16 << 10  # of a block of keys: half of L1
@@ -46,6 +46,10 @@ class Heads:
     leads: tuple[int, int, int]
     row: int
     column: int
+
+    def beyond(self, first: int) -> Heads:
+        """The rows from the `first` one on."""
+        return replace(self, address=self.address + first * self.row) if first else self
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Band:
     back: int
     ahead: int
     level: float
+
+    def beyond(self, first: int) -> Band:
+        """The same where queries are counted from the `first` one on."""
+        return replace(self, back=self.back - first, ahead=self.ahead + first)
 
 
 def attention(
@@ -152,6 +160,18 @@ def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:
     """Whether there are so few queries, and keys and values lie so, that lanes run along these."""
     size = SIZES[dtype]
     return s.queries <= attentionfew.FEW and (s.head <= 1 or k.column == size) and (s.value <= 1 or v.column == size)
+
+
+def parts(dtype: str, k: Heads, v: Heads, s: Sizes) -> list[tuple[int, int]]:
+    """(first, number) of queries that are to have calls of their own: whole vectors, and a few that would take one more.
+
+    Square images in patches and a class token are whole vectors and one.
+    """
+    lanes = panel_width(SIZES[dtype]) // 2
+    rest = 0 if is_open(s.queries) or s.queries < lanes else s.queries % lanes
+    if rest and is_few(dtype, k, v, replace(s, queries=rest)):
+        return [(0, s.queries - rest), (s.queries - rest, rest)]
+    return [(0, s.queries)]
 
 
 def _readable(
