@@ -49,6 +49,8 @@ def factory() -> Callable:
         places_in_place = places + (half * 8 + 63) // 64 * 64
         largest = places_in_place + (half * 8 + 63) // 64 * 64
         sums = largest + 2 * steps * 4
+        # half a page from where B is in its: else what is stored would fall into the sets of L1 that it is read into
+        sums += (args[word.B] + word.PAGE // 2 - sums) % word.PAGE
         products = sums + word.B_SUMS * steps * row_bytes
         flags = products + word.PRODUCTS * half * row_bytes
         operands = flags + (args[word.OWN_BLOCKS] * 8 + 8 + 63) // 64 * 64

@@ -23,5 +23,6 @@ A_OPERANDS = 8
 T1, T2, T3, T4 = range(4)
 B_SUMS = 4
 PRODUCTS = 7
+PAGE = 4096  # bytes, by which addresses are told apart last (L1's sets, loads from stores)
 TODO = 4  # words of an entry in the list of products, of which there are eight at the most, behind their number
 TODO_BYTES = 64 + 8 * TODO * 8
