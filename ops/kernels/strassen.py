@@ -124,15 +124,9 @@ def scratch_bytes(half: int, steps: int, blocks: int) -> int:
         return -(-nbytes // _LINE) * _LINE
 
     row = panel_width(4) * 4
-    tables = word.TODO_BYTES + 2 * lines(8 * word.WORDS) + lines(-(-steps // PART) * PIECE) + 2 * lines(8 * half)
+    tables = 64 + word.PAGE + word.TODO_BYTES + 2 * lines(8 * word.WORDS) + lines(-(-steps // PART) * PIECE) + 2 * lines(8 * half)
     tables += 8 * steps + lines(8 * blocks + 8) + (2 * tallest_tile() + 1) * row
-    return (
-        64
-        + tables
-        + word.PAGE
-        + word.B_SUMS * steps * row
-        + half * (word.PRODUCTS * row + blocks * word.A_OPERANDS * (steps * 4 + _LINE))
-    )
+    return tables + word.B_SUMS * steps * row + half * (word.PRODUCTS * row + blocks * word.A_OPERANDS * (steps * 4 + _LINE))
 
 
 def possible(depth: int, columns: int) -> bool:
