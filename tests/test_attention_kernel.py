@@ -106,6 +106,16 @@ def test_keys_and_values_in_any_layout(keys: str, values: str) -> None:
     check(laid(q, LAYOUTS[values]), laid(k, LAYOUTS[keys]), laid(v, LAYOUTS[values]))
 
 
+@pytest.mark.parametrize("queries", [40, 700])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_pages_apart_are_copied_together(queries: int, threads: int) -> None:
+    q, k, v = problem((1, 2, 1), queries, 41, 16, 24)
+    apart = [np.zeros((*x.shape[:4], 1024), np.float32) for x in (k, v)]
+    for wide, x in zip(apart, (k, v)):
+        wide[..., : x.shape[4]] = x
+    check(q, *(wide[..., : x.shape[4]] for wide, x in zip(apart, (k, v))), threads=threads)
+
+
 def test_without_keys_the_result_is_0_and_without_queries_there_is_nothing_to_do() -> None:
     assert np.array_equal(attend(*problem((1, 1, 2), 5, 0, 4, 3)), np.zeros((1, 1, 2, 5, 3)))
     assert attend(*problem((1, 1, 2), 0, 5, 4, 3)).size == 0

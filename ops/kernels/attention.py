@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 from . import attentionfew
-from .blocking import heights, panel_width, split_row
+from .blocking import heights, most_rows, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch, with_spare
 from .padcopy import pad_copy
@@ -28,7 +28,7 @@ _SCORE_BYTES = 16 << 10  # of a block of keys: half of L1
 _PANELS = 16  # of a task, at most: with keys and values they fit in L2
 _FETCH = 0.4  # of a panel's time, to fetch keys and values
 _LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
-_COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied: they would fall into few sets of L1
+_COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 FLAGS = 8 * _PANELS  # bytes of a word for each panel
 # rows of a panel's state: levels, sums of weights, factors of what came before, lengths of queries
@@ -177,10 +177,13 @@ def parts(dtype: str, k: Heads, v: Heads, s: Sizes) -> list[tuple[int, int]]:
 def _readable(
     dtype: str, x: Heads, s: Sizes, columns: int, shared: bool, launches: list[Launch], alloc: Alloc, threads: int, label: str
 ) -> tuple[Heads, bool, bool]:
-    """Keys or values that tiles can read; whether as lines (rows are runs in memory, else columns are); whether these lie apart."""
+    """Keys or values that tiles can read; whether as lines (rows are runs in memory, else columns are); whether these lie apart.
+
+    Rows lie apart if the number of bytes between them is such that a tile's fall into few sets of L1.
+    """
     size = SIZES[dtype]
     lines = columns <= 1 or x.column == size
-    apart = lines and x.row != columns * size
+    apart = lines and x.row != columns * size and (is_open(x.row) or most_rows(x.row) < heights()[0])
     if lines and not (apart and shared):
         return x, True, apart
     if not lines and (s.keys <= 1 or x.row == size):
