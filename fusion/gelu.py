@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-import operator
+from collections.abc import Callable
 
-from numpy.polynomial import Polynomial
-
+from ..ops.kernels.polynomials import Monomial, product, total
 from ..ops.kernels.sizes import alike
 from ..ops.primitives import Map, Primitive, Tensor, Trace
 from .edit import Editor, literal
 from .tidy import prune
 
+Terms = dict[Monomial, float]  # of a polynomial in x, which is part 0
+
+_X, _X3 = (0,), (0, 0, 0)
 _CUBE, _SLOPE = 0.044715, math.sqrt(2.0 / math.pi)
 # what 1 is added to -> the function, and the polynomial of its argument
-_FORMS = {
-    "erf(a)": ("gelu(a)", (0.0, math.sqrt(0.5))),
-    "tanh(a)": ("gelu_tanh(a)", (0.0, _SLOPE, 0.0, _SLOPE * _CUBE)),
+_FORMS: dict[str, tuple[str, Terms]] = {
+    "erf(a)": ("gelu(a)", {_X: math.sqrt(0.5)}),
+    "tanh(a)": ("gelu_tanh(a)", {_X: _SLOPE, _X3: _SLOPE * _CUBE}),
 }
 _CLOSE = 1e-5  # relative: exporters round numbers to float32, and some write 0.7978845608 for the slope
-_ARITHMETIC = {
-    "a + b": operator.add,
-    "a - b": operator.sub,
-    "a * b": operator.mul,
-    "a * a": lambda a: a * a,
-    "a * a * a": lambda a: a * a * a,
+_ARITHMETIC: dict[str, Callable[..., Terms]] = {
+    "a + b": lambda a, b: total(a, b, 1),
+    "a - b": lambda a, b: total(a, b, -1),
+    "a * b": product,
+    "a * a": lambda a: product(a, a),
+    "a * a * a": lambda a: product(product(a, a), a),
 }
 _DEPTH = 8  # operations between x and what erf or tanh is taken of
 
@@ -53,8 +55,14 @@ def _gelu(p: Primitive) -> Map | None:
     for x, rest in (values, values[::-1]):
         form = _FORMS.get(inner.text) if (inner := _beside_one(rest)) else None
         if form and alike(x.shape, p.output.shape) and x.dtype == p.output.dtype and _is(inner.inputs[0], x, form[1]):
-            return Map(form[0], (x,), p.output, p.nodes)
+            return Map(form[0], (x,), p.output, tuple(dict.fromkeys(_nodes(p, x))))
     return None
+
+
+def _nodes(p: Map, x: Tensor) -> list[str]:
+    """The nodes whose work p and what leads to it from x do."""
+    before = (one.source for one in p.inputs if one is not x)
+    return [*(name for q in before if isinstance(q, Map) for name in _nodes(q, x)), *p.nodes]
 
 
 def _factors(x: Tensor, p: Primitive | None, depth: int = 3) -> tuple[list[Tensor], float]:
@@ -80,26 +88,30 @@ def _beside_one(x: Tensor) -> Map | None:
     return None
 
 
-def _is(u: Tensor, x: Tensor, coefficients: tuple[float, ...]) -> bool:
-    """Whether u is a polynomial in x with these coefficients."""
+def _is(u: Tensor, x: Tensor, wanted: Terms) -> bool:
+    """Whether u is this polynomial in x."""
     found = _polynomial(u, x, _DEPTH)
-    if not isinstance(found, Polynomial) or found.degree() != len(coefficients) - 1:
-        return False
-    return all(math.isclose(a, b, rel_tol=_CLOSE) for a, b in zip(found.coef, coefficients))
+    return found is not None and found.keys() == wanted.keys() and all(
+        math.isclose(found[power], factor, rel_tol=_CLOSE) for power, factor in wanted.items()
+    )  # fmt: skip
 
 
-def _polynomial(u: Tensor, x: Tensor, depth: int) -> Polynomial | float | None:
-    """u as a polynomial in x, or as a number; None if it is neither."""
+def _polynomial(u: Tensor, x: Tensor, depth: int) -> Terms | None:
+    """u as a polynomial in x of the third degree at the most; None if it is no such."""
     if u is x:
-        return Polynomial((0.0, 1.0))
+        return {_X: 1.0}
     number, p = literal(u), u.source
     if number is not None:
-        return float(number)
+        return {(): float(number)} if number else {}
     if not depth or not isinstance(p, Map):
         return None
     operands = [_polynomial(one, x, depth - 1) for one in p.inputs]
     if any(one is None for one in operands):
         return None
-    if p.text == "a / b":
-        return operands[0] / operands[1] if isinstance(operands[1], float) and operands[1] else None
-    return _ARITHMETIC[p.text](*operands) if p.text in _ARITHMETIC else None
+    text = p.text
+    if text == "a / b":
+        if operands[1].keys() != {()}:
+            return None
+        text, operands[1] = "a * b", {(): 1.0 / operands[1][()]}
+    made = _ARITHMETIC[text](*operands) if text in _ARITHMETIC else None
+    return made if made is not None and all(len(power) <= len(_X3) for power in made) else None

@@ -106,7 +106,7 @@ def test_keys_and_values_in_any_layout(keys: str, values: str) -> None:
     check(laid(q, LAYOUTS[values]), laid(k, LAYOUTS[keys]), laid(v, LAYOUTS[values]))
 
 
-@pytest.mark.parametrize("queries", [40, 700])
+@pytest.mark.parametrize("queries", [40, 120, 700])  # copied by nobody, by a task, before all tasks
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rows_pages_apart_are_copied_together(queries: int, threads: int) -> None:
     q, k, v = problem((1, 2, 1), queries, 41, 16, 24)

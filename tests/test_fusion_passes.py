@@ -180,11 +180,11 @@ def test_pass(each) -> None:
 
 @pytest.mark.parametrize("each", [*CASES, simplify], ids=lambda each: each.__name__)
 def test_a_pass_changes_no_value(each) -> None:
-    rng = np.random.default_rng(0)
     for text, _, _ in CASES.values():
+        rng = np.random.default_rng(0)
         values = [rng.standard_normal(x.shape).astype(np.float32) for x in traced(text).inputs]
         for g, e in zip(interpret(each(traced(text)), values), interpret(traced(text), values), strict=True):
-            np.testing.assert_allclose(g, e, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(g, e, rtol=1e-5, atol=1e-7)  # sums that cancel err as their terms do
 
 
 def test_what_broadcasts_along_a_part_of_a_views_dimension_stays_where_it_is() -> None:
@@ -217,8 +217,10 @@ _TANH = "t = Tanh (u) b = Add (t, one) h = Mul (x, half) y = Mul (h, b)"
     ],
 )
 def test_gelu_is_found_in_other_words(function, words):
-    trace_ = simplify(traced(f"(float[2] x) => (float[2] y) <{_NUMBERS}> {{ {words} }}"))
+    before = traced(f"(float[2] x) => (float[2] y) <{_NUMBERS}> {{ {words} }}")
+    trace_ = simplify(before)
     assert lines(trace_) == [f"y: float32[2] = {function}(x)"]
+    assert set(trace_.primitives[0].nodes) == {name for p in before.primitives for name in p.nodes}
 
 
 @pytest.mark.parametrize(

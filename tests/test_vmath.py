@@ -58,7 +58,7 @@ BOUNDS = {
     "cos": 2, "tan": 4, "asin": 4, "acos": 4, "atan": 3, "sinh": 3, "cosh": 2, "asinh": 2, "acosh": 2.5, "atanh": 2.5,
     "softplus": 3, "gelu": 3, "gelu_tanh": 2.5, "sqrt": 0.5,
 }  # fmt: skip
-# in float32 these are quotients, whose roundings add up where the result is just below 1
+# in float32 these are quotients (erf is none with AVX-512), whose roundings add up where the result is just below 1
 BOUNDS_F32 = {"tanh": 5.5, "erf": 6.5} if target.current().fma else {"tanh": 7, "erf": 7}
 if target.current().has("avx512f"):
     BOUNDS_F32["erf"] = 3

@@ -1,13 +1,16 @@
-"""Polynomials with whole factors of numbered parts: what sizes are written in."""
+"""Polynomials of numbered parts; those with whole factors are what sizes are written in."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+Factor = TypeVar("Factor", int, float)
 Monomial = tuple[int, ...]  # parts, by number, sorted; one that stands twice is squared
 Terms = dict[Monomial, int]  # factors of monomials, none of them 0
 Frozen = tuple[tuple[Monomial, int], ...]  # the same with a hash
 
 
-def add(terms: Terms, monomial: Monomial, factor: int) -> None:
+def add(terms: dict[Monomial, Factor], monomial: Monomial, factor: Factor) -> None:
     """Add to one factor, in place."""
     total = terms.get(monomial, 0) + factor
     if total:
@@ -16,7 +19,7 @@ def add(terms: Terms, monomial: Monomial, factor: int) -> None:
         terms.pop(monomial, None)
 
 
-def total(a: Terms, b: Terms, sign: int) -> Terms:
+def total(a: dict[Monomial, Factor], b: dict[Monomial, Factor], sign: int) -> dict[Monomial, Factor]:
     """a + sign b."""
     made = dict(a)
     for monomial, factor in b.items():
@@ -28,9 +31,9 @@ def total(a: Terms, b: Terms, sign: int) -> Terms:
     return made
 
 
-def product(a: Terms, b: Terms) -> Terms:
+def product(a: dict[Monomial, Factor], b: dict[Monomial, Factor]) -> dict[Monomial, Factor]:
     """a b."""
-    made: Terms = {}
+    made: dict[Monomial, Factor] = {}
     for m, f in a.items():
         for n, g in b.items():
             add(made, tuple(sorted(m + n)) if m and n else m or n, f * g)

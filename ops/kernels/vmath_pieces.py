@@ -53,7 +53,7 @@ class Pieces:
 
 @cache
 def pieces(function: Callable[[float], float], end: float, beyond: float) -> Pieces:
-    """A function's pieces, by interpolation at Chebyshev's points: errors are within twice the least that is possible."""
+    """A function's pieces, by interpolation at Chebyshev's points, whose errors are near the least that is possible."""
     scale = (_COUNT - 1.5) / end
     at = np.vectorize(function, otypes=[np.float64])
     slope = _polynomial(lambda r: at(r / scale) / r, _DEGREE - 1, 0.0)
