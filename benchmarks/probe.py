@@ -67,14 +67,14 @@ def _median(session, feeds: dict[str, object]) -> float:
 
 
 def _new_size(session, feeds: dict[str, object]) -> dict[str, float]:
-    kernels = _stored_kernels()
+    kernels = stored_kernels()
     start = time.perf_counter()
     session.run(None, feeds)
     first = time.perf_counter() - start
-    return {"first": first, "later": _median(session, feeds), "compiled": _stored_kernels() - kernels}
+    return {"first": first, "later": _median(session, feeds), "compiled": stored_kernels() - kernels}
 
 
-def _stored_kernels() -> int:
+def stored_kernels() -> int:
     """Files in the kernel store: every kernel that is compiled is stored at once."""
     store = Path(os.environ.get("JITRT_CACHE_DIR") or os.devnull)
     return sum(1 for _ in store.iterdir()) if store.is_dir() else 0

@@ -103,8 +103,9 @@ class Recycler:
     """Memory of large outputs, used again once the caller has dropped every array on it.
 
     Every view of an output, and everything that borrows its buffer, holds a reference to the block's owner in the
-    end; so a block that only the recycler refers to is free. Remembered blocks are bounded: `limit` bytes in all,
-    those of the least recently wanted sizes go first.
+    end; so a block that only the recycler refers to is free. It serves outputs of half its size and more, and one that is
+    made takes the place of a free one that it can serve for: outputs of many sizes share few blocks, whose pages the system
+    has given long ago. Remembered blocks are bounded: `limit` bytes in all, those of the least recently wanted sizes go first.
     """
 
     def __init__(self, limit: int = 256 << 20) -> None:
@@ -114,24 +115,43 @@ class Recycler:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
         """An uninitialised array of `nbytes` bytes."""
-        nbytes = _room(nbytes)
+        room = _room(nbytes)
         with self._lock:
-            kept = self._sizes.setdefault(nbytes, deque())
-            self._sizes.move_to_end(nbytes)
-            for _ in range(min(len(kept), _SCAN)):
-                unused = _references(kept) == _UNUSED
-                kept.rotate(-1)
-                if unused:
-                    return np.ndarray(shape, dtype, *kept[-1])
-            block = allocate(nbytes)
-            made = np.ndarray(shape, dtype, *block)
-            self._remember(nbytes, block)
-            return made
+            size = room if self._has_free(room) else self._free_size(room + 1, 2 * room)
+            if size is None:
+                self._forget(self._free_size(-(-room // 2), room - 1))
+                block = allocate(room)
+                made = np.ndarray(shape, dtype, *block)
+                self._remember(room, block)
+                return made
+            self._sizes.move_to_end(size)
+            return np.ndarray(shape, dtype, *self._sizes[size][-1])
+
+    def _free_size(self, least: int, most: int) -> int | None:
+        """The smallest size between these of which a block is free, if there is one."""
+        return next(filter(self._has_free, sorted(n for n in self._sizes if least <= n <= most)), None)
+
+    def _has_free(self, size: int) -> bool:
+        """Whether a block of that size is free, which is the last one then."""
+        kept = self._sizes.get(size) or deque()
+        for _ in range(min(len(kept), _SCAN)):
+            is_free = _references(kept) == _UNUSED
+            kept.rotate(-1)
+            if is_free:
+                return True
+        return False
+
+    def _forget(self, size: int | None) -> None:
+        """Forget the last block of a size."""
+        if size is not None:
+            self._sizes[size].pop()
+            self.held -= size
 
     def _remember(self, nbytes: int, block: tuple[np.ndarray, int]) -> None:
         if nbytes > self.limit:
             return
-        kept = self._sizes[nbytes]
+        kept = self._sizes.setdefault(nbytes, deque())
+        self._sizes.move_to_end(nbytes)
         kept.append(block)
         self.held += nbytes
         if len(kept) > _KEEP:

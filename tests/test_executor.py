@@ -255,6 +255,39 @@ def test_a_block_is_reused_only_when_every_view_is_gone():
     assert recycler.empty(shape, np.dtype(np.float32), size).ctypes.data == where
 
 
+def test_a_free_block_serves_outputs_of_half_its_size_and_more():
+    recycler, kind = Recycler(), np.dtype(np.uint8)
+
+    def made(n: int) -> np.ndarray:
+        return recycler.empty((n * LARGE,), kind, n * LARGE)
+
+    def place(n: int) -> int:
+        return made(n).ctypes.data
+
+    first, second = made(8), made(6)
+    of_first, of_second = first.ctypes.data, second.ctypes.data
+    assert of_first != of_second
+    del first
+    assert {place(n) for n in range(4, 9)} == {of_first}
+    del second
+    assert {place(n) for n in range(3, 7)} == {of_second}
+    taken = made(6)
+    assert place(9) != of_second  # which is taken: it takes the place of the first one
+    assert recycler.held == (9 + 6) * LARGE
+    assert place(5) != of_second
+    assert recycler.held == (9 + 6) * LARGE
+    del taken
+    place(2)
+    assert recycler.held == (9 + 6 + 2) * LARGE
+
+
+def test_outputs_of_many_sizes_share_few_blocks():
+    recycler, kind = Recycler(), np.dtype(np.uint8)
+    for n in np.random.default_rng(0).integers(LARGE, 64 * LARGE, 1000):
+        recycler.empty((int(n),), kind, int(n))
+    assert recycler.held <= 2 * 64 * LARGE
+
+
 def test_pieces_of_slabs_are_aligned_and_apart():
     slabs = Slabs(size=10 * LARGE)
     sizes = [1, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE, 9 * LARGE + 13, 11 * LARGE, LARGE]

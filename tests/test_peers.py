@@ -13,7 +13,7 @@ import pytest
 from benchmarks import cases, memory, zoo
 from benchmarks.compare import Difference
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import child, decoding, driver, models
+from benchmarks.peers import child, decoding, driver, lengths, models
 from benchmarks.peers.driver import ROUNDS, RUNS, Child, ChildError, Measured, Sitting
 
 MODEL = """
@@ -223,3 +223,39 @@ def test_a_step_reads_its_weights_and_its_cache_but_no_tables():
     reading = decoding.Reading([0.02, 0.016, 0.03], 9 * 10**8, [5e10, 6e10, 6e10])
     assert reading.share == pytest.approx(0.75)
     assert decoding.cells("gpt2", 7, reading)[1:] == [*("20.00 ms", "900 MB", "45.0 GB/s", "60.0 GB/s", "75%", "94%", "90%", "NO")]
+
+
+def test_inputs_of_all_lengths_are_parts_of_the_longest():
+    cut = lengths.inputs("gpt2", "past_sequence", 9)
+    for past in (2, 5, 9):
+        expected = zoo.inputs("gpt2", sequence=1, past_sequence=past)
+        found = cut(past)
+        assert {key: x.shape for key, x in found.items()} == {key: x.shape for key, x in expected.items()}
+        assert all(x.flags.c_contiguous for x in found.values())
+    assert cut(3)["past_key_values.0.key"].base is not cut(9)["past_key_values.0.key"].base
+
+
+def test_every_length_runs_once_and_some_again():
+    seen: list[int] = []
+    limit = lengths.SETTLED + 2 * lengths.EVERY
+    found = lengths.grow(lambda feeds: seen.append(feeds["x"]), lambda length: {"x": length}, limit)
+    assert sorted(set(seen)) == list(range(lengths.FIRST, limit + 1))
+    assert len(seen) == limit - 1 + lengths.AGAIN * len(found.extra)
+    assert len(found.extra) == 1
+    assert found.compiled == 0
+    assert 0.9 < found.most / found.settled < 1.1 or not memory.available()
+
+
+def test_a_new_length_keeps_its_promise_if_it_is_quick_and_compiles_nothing():
+    others = lengths.Growth([0.0], 0, 10**9, 10**9)
+    cases = {
+        ((0.0, 9e-4, 5e-3), 0, 104): ["900.0 us", "yes", "yes"],
+        ((0.0, 2e-3, 1e-3), 0, 106): ["1.00 ms", "NO", "NO"],
+        ((0.0, 9e-4, 5e-3), 1, 100): ["900.0 us", "NO", "yes"],
+    }
+    for (extra, compiled, most), expected in cases.items():
+        ours = lengths.Growth(list(extra), compiled, 100 * 10**6, most * 10**6)
+        line = dict(zip(lengths.TITLES, lengths.cells("gpt2", "past_sequence", 7, ours, others)))
+        assert [line["first run, more than later"], line["kept"], line["flat"]] == expected
+        assert line["model"] == "gpt2, past"
+        assert len(line) == len(lengths.TITLES)

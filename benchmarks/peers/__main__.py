@@ -25,7 +25,7 @@ from benchmarks.compare import ATOL, RTOL, Difference, difference, in_new_proces
 from benchmarks.console import progress
 from benchmarks.report import Circumstances, Table, geometric_mean, page, seconds, verdict
 
-from . import batch, decoding, models
+from . import batch, decoding, lengths, models
 from .driver import Child, ChildError, Measured, Sitting
 from .models import Group, Subject
 
@@ -112,7 +112,13 @@ def main() -> int:
     group = Group("", {}) if arguments.k else models.GROUPS[arguments.group]
     selected = models.chosen(arguments.k) if arguments.k else group.subjects()
     rows = [_row(subject, f"[{i}/{len(selected)}] {subject}", present, arguments) for i, subject in enumerate(selected, 1)]
-    tables = [_table(rows), *_promises(rows, group, arguments), *_decoding(group, arguments), *_failures(rows)]
+    tables = [
+        _table(rows),
+        *_promises(rows, group, arguments),
+        *_decoding(group, arguments),
+        *_lengths(group, arguments),
+        *_failures(rows),
+    ]
     for each in tables:
         each.show()
     idle = _idle(rows)
@@ -313,6 +319,16 @@ def _decoding(group: Group, arguments: argparse.Namespace) -> list[Table]:
                 decoding.cells(name, past, in_new_process(decoding.measure, name, past, arguments.threads, arguments.seconds))
             )
     return [Table("Reading memory", decoding.TITLES, lines, decoding.NOTE)] if lines else []
+
+
+def _lengths(group: Group, arguments: argparse.Namespace) -> list[Table]:
+    """What new lengths cost, in jitrt and in onnxruntime."""
+    lines = []
+    for name, (dimension, limit) in group.lengths.items():
+        with progress(f"{name}: up to {limit} lengths"):
+            found = [in_new_process(lengths.measure, each, name, dimension, limit, arguments.threads) for each in WEIGHED]
+        lines.append(lengths.cells(name, dimension, limit, *found))
+    return [Table("New lengths", lengths.TITLES, lines, lengths.NOTE)] if lines else []
 
 
 def _failures(rows: list[Row]) -> list[Table]:

@@ -48,6 +48,7 @@ class Group:
         memory: of onnxruntime's peak memory, the most that jitrt may hold.
         batches: whether images in a batch are measured beside single ones.
         decoding: models of the zoo and their pasts, of whose steps the page tells how fast they read memory.
+        lengths: models of the zoo with a dimension and the most that it is, which the page tells the price of new values of.
     """
 
     file: str
@@ -60,6 +61,7 @@ class Group:
     memory: float | None = None
     batches: bool = False
     decoding: Mapping[str, int] = field(default_factory=dict)
+    lengths: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     def subjects(self) -> list[Subject]:
         """Those of which the packages are installed."""
@@ -124,6 +126,7 @@ GROUPS = {
         },
         narrow={"zoo: gpt2, past of 256": 1.7, "zoo: llama, past of 512": 1.7},
         decoding={"gpt2": 256, "llama": 512},
+        lengths={"minilm_l6": ("sequence", 512), "gpt2": ("past_sequence", 1001)},
     ),
 }
 

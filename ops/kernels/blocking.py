@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd, prod
-
-import numpy as np
+from math import gcd, inf, prod
 
 from . import target
 from .image import SIZES
@@ -117,22 +115,24 @@ def split_row(width: int, tallest: int = 0) -> tuple[int, int, int, int]:
         first, count, second, tiles = split_row(width - spare * tallest, tallest)
         if first == tallest:
             return first, count + spare, second, tiles + spare
-    best: tuple[float, tuple[int, int, int, int]] = (float("inf"), (0, 0, 0, 0))
+    least, best = inf, (0, 0, 0, 0)
     costs = {height: tile_cost(height) for height in possible}
-    for first in possible:
-        most = width // first
-        if most * first == width and most * costs[first] < best[0]:
-            best = (most * costs[first], (first, most, 0, most))
-        for second in possible:
+    for i, first in enumerate(possible):
+        most, cost = width // first, costs[first]
+        if width * cost >= least * first:
+            break  # lower tiles cost more for a pixel
+        if most * first == width:
+            least, best = most * cost, (first, most, 0, most)
+        for second in possible[i + 1 :]:
             # what is left repeats itself, modulo the second height, after as many tiles as that
             for count in range(most, max(-1, most - second), -1):
                 others, rest = divmod(width - count * first, second)
                 if not rest:
-                    cost = count * costs[first] + others * costs[second]
-                    if cost < best[0]:
-                        best = (cost, (first, count, second, count + others))
+                    both = count * cost + others * costs[second]
+                    if both < least:
+                        least, best = both, (first, count, second, count + others)
                     break
-    return best[1]
+    return best
 
 
 def tile_cost(height: int, vectors: int = 2) -> float:
@@ -142,6 +142,7 @@ def tile_cost(height: int, vectors: int = 2) -> float:
 
 
 @deferred()
+@lru_cache(maxsize=4096)
 def blocking(
     work: str, tile_rows: int, width: int, segments: tuple[int, int, int, int], groups: int, each: int, flops: int,
     images: int, threads: int, stride: int,
@@ -199,21 +200,28 @@ class _Work:
     flops: int
     shared: bool
 
-    def rows(self, tiles: int | np.ndarray) -> int | np.ndarray:
+    def rows(self, tiles: int) -> int:
         """How many rows so many tiles side by side have at the most."""
         first, count, second = self.heights
-        others = self.tiles - count
-        ahead = np.minimum(tiles, count) * first + np.maximum(tiles - count, 0) * second
-        behind = np.minimum(tiles, others) * second + np.maximum(tiles - others, 0) * first
-        return np.maximum(ahead, behind)
+        if count == self.tiles:
+            return tiles * first
+        ahead = tiles * second + min(tiles, count) * (first - second)
+        behind = tiles * first + min(tiles, self.tiles - count) * (second - first)
+        return max(ahead, behind)
 
-    def panels_stay(self, panels: int | np.ndarray) -> bool | np.ndarray:
+    @property
+    def all_rows(self) -> int:
+        """How many rows there are."""
+        first, count, second = self.heights
+        return count * first + (self.tiles - count) * second
+
+    def panels_stay(self, panels: int) -> bool:
         """Whether a task's panels stay in L2 while tiles stream; each must fit in L1 beside the tiles that pass by.
 
         Panels that have an image to themselves, those of grouped convolution, take no turns.
         """
         fits = self.shared and self.block_bytes <= _PANEL_BYTES
-        return fits & (panels * self.block_bytes <= _B_BYTES)
+        return fits and (panels * self.block_bytes <= _B_BYTES)
 
 
 @lru_cache(maxsize=4096)
@@ -223,27 +231,36 @@ def _share(work: _Work) -> tuple[int, int, int, int]:
     Either the panels of a task stay in L2 and the tiles stream, or the tiles stay and the panels stream. What has to be
     read again from L3 costs time, and so does a last task that others wait for.
     """
-    tiles, panels, threads = work.tiles, work.panels, work.threads
+    tiles, panels, threads, images = work.tiles, work.panels, work.threads, work.images
     most = max(1, _A_BYTES // max(1, work.tile_bytes))
     ideal = max(work.flops, 1) / threads / _FLOPS_PER_SECOND
-    # all cuts at once: blocks of rows down, blocks of panels across
-    row_blocks, of_tiles = _cuts(tiles, min(tiles, max(2 * work.tasks, -(-tiles // most))))
-    panel_blocks, of_panels = _cuts(panels, min(panels, 2 * work.tasks))
-    row_blocks, of_tiles = row_blocks[:, None], of_tiles[:, None]
-    number = work.images * row_blocks * panel_blocks
-    waves = -(-number // threads) * work.rows(of_tiles) * of_panels / (work.images * work.rows(tiles) * panels / threads)
-    traffic = work.images * (row_blocks * panels * work.panel_bytes + panel_blocks * tiles * work.tile_bytes)
-    late = 0.0 if threads == 1 else _LATE * threads / number
-    cost = ideal * (waves + late) + traffic / threads / _BYTES_PER_SECOND + 1e-6 * number / threads
-    fits = (of_tiles <= most) | (row_blocks == tiles) | work.panels_stay(of_panels)
-    fits = fits & (number <= np.maximum(2 * work.tasks, work.images * row_blocks))
-    i, j = divmod(int(np.argmin(np.where(fits, cost, np.inf))), len(panel_blocks))
-    return int(of_tiles[i, 0]), int(row_blocks[i, 0]), int(of_panels[j]), int(panel_blocks[j])
+    of_row = ideal * threads / max(1, images * work.all_rows * panels)
+    of_row_block = images * panels * work.panel_bytes / threads / _BYTES_PER_SECOND
+    of_panel_block = images * tiles * work.tile_bytes / threads / _BYTES_PER_SECOND
+    late, start = 0.0 if threads == 1 else ideal * _LATE * threads, 1e-6 / threads
+    across = [(*cut, work.panels_stay(cut[1])) for cut in _cuts(panels, min(panels, 2 * work.tasks))]
+    least, best = inf, (tiles, 1, panels, 1)
+    for row_blocks, of_tiles in _cuts(tiles, min(tiles, max(2 * work.tasks, -(-tiles // most)))):
+        begun, each = row_blocks * of_row_block, work.rows(of_tiles) * of_row
+        tiles_stay, limit = of_tiles <= most or row_blocks == tiles, max(2 * work.tasks, images * row_blocks)
+        for panel_blocks, of_panels, panels_stay in across:
+            number = images * row_blocks * panel_blocks
+            if number > limit:
+                break
+            waits = begun + panel_blocks * of_panel_block + late / number + start * number
+            if waits + ideal < least and (tiles_stay or panels_stay):
+                cost = waits + -(-number // threads) * each * of_panels
+                if cost < least:
+                    least, best = cost, (of_tiles, row_blocks, of_panels, panel_blocks)
+    return best
 
 
-def _cuts(whole: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=256)
+def _cuts(whole: int, most: int) -> list[tuple[int, int]]:
     """The numbers of blocks, of `most` at the most, that cut something without an empty block; and the size of each block."""
-    blocks = np.arange(1, most + 1)
-    each = -(-whole // blocks)
-    kept = blocks == -(-whole // each)
-    return blocks[kept], each[kept]
+    found, blocks = [], 1
+    while blocks <= most:
+        each = -(-whole // blocks)
+        found.append((blocks, each))
+        blocks = -(-whole // (each - 1)) if each > 1 else most + 1
+    return found

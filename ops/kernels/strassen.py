@@ -150,16 +150,18 @@ def _cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
     k_blocks = -(-depth // (2 * _STEPS))
     steps = -(-depth // (2 * k_blocks * lanes)) * lanes
     tallest, fewest = min(most_rows(steps * 4 + _LINE), most_rows(depth * 4)), -(-total // _MOST)
+    late = _LATE if threads > 1 else 0.0
     pair, best, made = _COLUMNS * depth / 2, _GAIN * _direct_cycles(rows, depth, columns, threads), Cut()
     for half in sorted({-(-total // blocks) for blocks in range(fewest, fewest + _BLOCKS) if total >= blocks * _LEAST}):
         step, tiles = _tiles(half, tallest)
         blocks, block = -(-total // half), _ROWS * half * depth / 2 / lanes
         # a block of rows and a pair of panels, for all of K
         both = 7 * (depth / 2 * step + k_blocks * _BEGINNING * (tiles[1] + tiles[3])) + k_blocks * _OUTPUTS * 2 * half
+        if (blocks * (pairs * both + block) + pairs * pair) / threads >= best:
+            continue  # whatever the tasks
         for own_blocks, own_pairs, tasks in _shares(blocks, pairs, threads):
             task = own_blocks * (own_pairs * both + block) + own_pairs * pair
-            cycles = -(-tasks // threads) * task + _moving(rows, depth, threads, -(-blocks // own_blocks))
-            cycles += _LATE * task if threads > 1 else 0
+            cycles = (-(-tasks // threads) + late) * task + _moving(rows, depth, threads, -(-blocks // own_blocks))
             if cycles < best:
                 best = cycles
                 made = Cut(half, steps, k_blocks, *tiles, blocks, own_blocks, own_pairs, -(-pairs // own_pairs), tasks)
