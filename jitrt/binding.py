@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cache import Cache
+from .cache import NO_CACHES, Cache
 from .dlpack import from_dlpack
 from .errors import InvalidArgument
 from .fusion.graph import SequenceType, TensorType, Type
@@ -165,7 +165,7 @@ class IOBinding:
         self._session = session
         self._inputs: dict[str, object] = {}
         self._outputs: dict[str, np.ndarray | None] = {}
-        self._caches: dict[str, Cache] = {}
+        self._caches = NO_CACHES
         self._results: list[object] = []
         self._ran: Binding | None = None
 
@@ -220,9 +220,10 @@ class IOBinding:
         feed(past, kind, array, {})
         if not -array.ndim <= axis < array.ndim:
             raise InvalidArgument(f"{past!r} has {array.ndim} dimensions, none of them is {axis}")
-        if self._known_output(present) in {cache.present for cache in self._caches.values() if cache.past != past}:
+        if self._known_output(present) in {cache.present for cache in self._caches if cache.past != past}:
             raise InvalidArgument(f"{present!r} is another cache's")
-        made = self._caches[past] = Cache(past, present, array, axis % array.ndim, capacity)
+        made = Cache(past, present, array, axis % array.ndim, capacity)
+        self._caches = self._caches.with_cache(made)
         return made
 
     def get_outputs(self) -> list[OrtValue]:
@@ -236,7 +237,7 @@ class IOBinding:
     def clear_binding_inputs(self) -> None:
         """Forget the inputs and the caches."""
         self._inputs.clear()
-        self._caches.clear()
+        self._caches = NO_CACHES
 
     def clear_binding_outputs(self) -> None:
         """Forget the outputs."""
@@ -252,7 +253,7 @@ class IOBinding:
         """What `InferenceSession.run_with_iobinding` does."""
         if not self._outputs and not self._caches:
             raise InvalidArgument("no output is bound")
-        self._results, self._ran = self._session._run_bound(self._inputs, self._outputs, list(self._caches.values()), run_options)
+        self._results, self._ran = self._session._run_bound(self._inputs, self._outputs, self._caches, run_options)
 
     def get_plan(self) -> Plan:
         """The plan of the last run."""

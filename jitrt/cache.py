@@ -7,7 +7,7 @@ run writes the new rows and moves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -22,12 +22,20 @@ class Cache:
 
     Attributes:
         past, present: the model's input and output. axis: the dimension that grows.
-        buffer: the array, of which the first `rows` are in use.
+        buffer: the array, of which the first `rows` are in use. array_name: the input of the changed model that takes it.
+        span: the addresses of its first byte and of the one after the last, and `array_name`.
     """
 
     def __init__(self, past: str, present: str, first: np.ndarray, axis: int, capacity: int) -> None:
         self.past, self.present, self.axis, self._rows = past, present, axis, first.shape[axis]
-        self.buffer = _with_room(first, axis, capacity)
+        self.array_name = f"{past} (array)"
+        self._hold(first, capacity)
+
+    def _hold(self, rows: np.ndarray, capacity: int) -> None:
+        """These rows, in a new array."""
+        self.buffer = _with_room(rows, self.axis, capacity)
+        start = self.buffer.ctypes.data
+        self.span = start, start + self.buffer.nbytes, self.array_name
 
     @property
     def rows(self) -> int:
@@ -48,7 +56,7 @@ class Cache:
     def reserve(self, capacity: int) -> None:
         """Make room for so many rows, which copies those that there are."""
         if capacity > self.capacity:
-            self.buffer = _with_room(self.numpy(), self.axis, capacity)
+            self._hold(self.numpy(), capacity)
 
     def numpy(self) -> np.ndarray:
         """The rows in use: a view, which later runs write behind."""
@@ -83,11 +91,6 @@ class Cache:
     def _used(self) -> tuple[slice, ...]:
         return (*[slice(None)] * self.axis, slice(self._rows))
 
-    @property
-    def array_name(self) -> str:
-        """The input of the changed model that takes the array."""
-        return f"{self.past} (array)"
-
     def __repr__(self) -> str:
         return f"<Cache {self.past!r}: {self._rows} of {self.capacity} rows>"
 
@@ -101,27 +104,58 @@ def _with_room(rows: np.ndarray, axis: int, capacity: int) -> np.ndarray:
     return made
 
 
-def counts(caches: Sequence[Cache]) -> dict[int, str]:
-    """Numbers of rows -> the input of the changed model whose first size is this number (sizes can be open)."""
-    return {cache.rows: f"{cache.past} (rows)" for cache in reversed(caches)}
+class Caches:
+    """Those of a binding, of which each run has all.
+
+    Attributes:
+        pasts, presents: the inputs and outputs that they stand for.
+        in_arrays: of each present the input of the changed model in whose array it is to be.
+    """
+
+    def __init__(self, caches: Iterable[Cache] = ()) -> None:
+        self._all = tuple(caches)
+        self.pasts = frozenset(cache.past for cache in self._all)
+        self.presents = tuple(cache.present for cache in self._all)
+        self.in_arrays = {cache.present: cache.array_name for cache in self._all}
+        self._kinds = tuple((cache.past, cache.present, cache.axis) for cache in self._all)
+
+    def __iter__(self) -> Iterator[Cache]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def with_cache(self, cache: Cache) -> Caches:
+        """These and another one, which takes the place of that of the same past."""
+        return Caches(({each.past: each for each in self._all} | {cache.past: cache}).values())
+
+    def counts(self) -> dict[int, str]:
+        """Numbers of rows -> the input of the changed model whose first size is this number (sizes can be open)."""
+        return {cache.rows: f"{cache.past} (rows)" for cache in reversed(self._all)}
+
+    def layout(self, counts: Mapping[int, str]) -> tuple[object, ...]:
+        """What decides the changed model: which inputs and outputs they are, and which of them have equally many rows."""
+        return self._kinds, tuple([counts[cache._rows] for cache in self._all])
+
+    def changed(self, graph: Graph) -> Graph:
+        """The graph with arrays, and numbers of rows, for the pasts; those that are equal now are one."""
+        if not self._all:
+            return graph
+        arrays = {cache.past: cache.array_name for cache in self._all}
+        constants, types, nodes, names = dict(graph.constants), dict(graph.types), [], self.counts()
+        for cache in self._all:
+            count = names[cache.rows]
+            declared = types.get(cache.past)
+            shape = list(declared.shape) if isinstance(declared, TensorType) and declared.shape else [None] * cache.buffer.ndim
+            types[count] = TensorType(np.dtype(bool), (shape[cache.axis], 0))
+            shape[cache.axis] = "capacity"
+            types[cache.array_name] = TensorType(cache.buffer.dtype, tuple(shape))
+            zero, axis, size = (f"{cache.past} ({part})" for part in ("start", "axis", "size"))
+            constants |= {zero: np.zeros(1, np.int64), axis: np.array([cache.axis])}
+            nodes.append(Node("Shape", [count], [size], {"start": 0, "end": 1}, size, version=15))
+            nodes.append(Node("Slice", [cache.array_name, zero, size, axis], [cache.past], name=cache.past, version=13))
+        inputs = [*(arrays.get(name, name) for name in graph.inputs), *names.values()]
+        return graph.copy(inputs=inputs, nodes=[*nodes, *graph.nodes], constants=constants, types=types)
 
 
-def with_caches(graph: Graph, caches: Sequence[Cache]) -> Graph:
-    """The graph with caches' arrays, and numbers of rows, for its pasts; those that are equal now are one."""
-    if not caches:
-        return graph
-    arrays = {cache.past: cache.array_name for cache in caches}
-    constants, types, nodes, names = dict(graph.constants), dict(graph.types), [], counts(caches)
-    for cache in caches:
-        count = names[cache.rows]
-        declared = types.get(cache.past)
-        shape = list(declared.shape) if isinstance(declared, TensorType) and declared.shape else [None] * cache.buffer.ndim
-        types[count] = TensorType(np.dtype(bool), (shape[cache.axis], 0))
-        shape[cache.axis] = "capacity"
-        types[cache.array_name] = TensorType(cache.buffer.dtype, tuple(shape))
-        zero, axis, size = (f"{cache.past} ({part})" for part in ("start", "axis", "size"))
-        constants |= {zero: np.zeros(1, np.int64), axis: np.array([cache.axis])}
-        nodes.append(Node("Shape", [count], [size], {"start": 0, "end": 1}, size, version=15))
-        nodes.append(Node("Slice", [cache.array_name, zero, size, axis], [cache.past], name=cache.past, version=13))
-    inputs = [*(arrays.get(name, name) for name in graph.inputs), *names.values()]
-    return graph.copy(inputs=inputs, nodes=[*nodes, *graph.nodes], constants=constants, types=types)
+NO_CACHES = Caches()

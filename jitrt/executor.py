@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from struct import Struct
 from types import MappingProxyType
 
 import numpy as np
@@ -173,6 +174,7 @@ class Executor:
         self.turns = nested_turns(plan)
         self.free: list[Context] = []
         self.recycler = Recycler()
+        self._put_buffers = Struct(f"{len(plan.inputs) + len(plan.outputs)}q").pack_into
 
     def run(
         self,
@@ -196,16 +198,12 @@ class Executor:
         """
         context = self.take(binding or self.binding)
         outputs: list[object] = [None] * len(self.plan.outputs)
-        buffers, count = context.buffers, len(inputs)
-        for i in range(count):
-            buffers[i] = id(inputs[i])
         for i, shape, dtype, nbytes in context.binding.made:
             if i not in given:
-                outputs[i] = array = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
-                buffers[count + i] = id(array)
+                outputs[i] = np.empty(shape, dtype) if nbytes < LARGE else self.recycler.empty(shape, dtype, nbytes)
         for i, array in given.items():
             outputs[i] = array
-            buffers[count + i] = id(array)
+        self._put_buffers(context.buffers, 0, *map(id, inputs), *map(id, outputs))
         try:
             for segment in self.segments:
                 if segment.host is None:

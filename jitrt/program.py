@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -60,6 +60,7 @@ class Entry:
         rest: the program of what needed values first.
         binding: the plan's sizes for this signature.
         fresh: every value is a new array of its own: none lies on memory of the inputs, of a host step or of another value.
+        in_place: values that are written to the array of an input, and that input, as the program was asked to if possible.
         sizes: what the plan leaves open.
     """
 
@@ -70,6 +71,7 @@ class Entry:
     outputs: dict[str, int]
     rest: Program | None
     fresh: bool
+    in_place: Mapping[str, str]
     sizes: OpenSizes | None = None
     growing: dict[tuple[Roles, bool], Turn | None] = field(default_factory=dict, repr=False)  # the same for all of the plan's sizes
     _turns: dict[tuple[Roles, bool], Turn | None] = field(default_factory=dict, init=False, repr=False)
@@ -305,7 +307,10 @@ class Program:
         fresh = rest is None and not shared
         while len(self.families) > MAX_PLANS:
             self.families.popitem(last=False)
-        return Entry(plan, executor, binding, inputs, where, rest, fresh, sizes)
+        in_place = {
+            name: source for name, source in self.in_place.items() if name in where and _lies_in(plan, where[name], inputs, source)
+        }
+        return Entry(plan, executor, binding, inputs, where, rest, fresh, in_place, sizes)
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str], opened: Opened | None) -> tuple[Plan, Traced, dict[str, int]]:
         """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""
@@ -340,6 +345,12 @@ class Program:
         self.shared.announce([REPEAT])
         key = (*map(id, body.nodes), *body.inputs, *body.outputs, *((name, id(x)) for name, x in body.constants.items()))
         return bodies.setdefault(key, Program(body, self.shared))
+
+
+def _lies_in(plan: Plan, output: int, inputs: Sequence[str], source: str) -> bool:
+    """Whether a plan's output is in the array of an input."""
+    made = plan.outputs[output]
+    return isinstance(made, Tensor) and made.in_place and inputs[made.ref.buffer.index] == source
 
 
 def _fixed_contents(feeds: Mapping[str, object], opened: Opened) -> dict[str, object]:

@@ -23,7 +23,7 @@ from .options import RunOptions, SessionOptions
 from .values import feed, type_text
 
 if TYPE_CHECKING:
-    from .cache import Cache
+    from .cache import Caches
     from .engine import Engine
     from .fusion.bindings import Binding
     from .fusion.plan import Plan
@@ -187,7 +187,7 @@ class InferenceSession:
             raise _failure(error) from error
 
     def _run_bound(
-        self, inputs: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Sequence[Cache],
+        self, inputs: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches,
         options: RunOptions | None,
     ) -> tuple[list[object], Binding]:  # fmt: skip
         """`run` with outputs and caches in the caller's memory (`IOBinding`), and what it ran."""
@@ -195,11 +195,10 @@ class InferenceSession:
 
         if options is not None:
             _check_run_options(options)
-        pasts = {cache.past for cache in caches}
-        twice = [c.present for c in caches if c.present in outputs] + [name for name in inputs if name in pasts]
+        twice = [*caches.in_arrays.keys() & outputs.keys(), *caches.pasts & inputs.keys()]
         if twice:
             raise InvalidArgument(f"{twice[0]!r} is bound, and kept by a cache")
-        feeds, engine = self._feeds(inputs, pasts), self._engine_for([*outputs, *(cache.present for cache in caches)])
+        feeds, engine = self._feeds(inputs, caches.pasts), self._engine_for([*outputs, *caches.presents])
         started = self._trace_file.now() if self._trace_file is not None else 0.0
         try:
             values, ran = bound.run(engine, feeds, outputs, caches)
