@@ -2,8 +2,8 @@
 
 Lanes run along the channels of a head instead: `dots` multiplies rows of keys with one query, `mixed` adds up rows of values.
 Rows are read in the order in which they lie in memory, some of them for one query after the other. The first query asks for
-nothing ahead: there is so little to do for a line of the cache that the core itself runs far ahead, and asking would slow it.
-The others find their rows in L1; meanwhile they ask for the next ones.
+rows far ahead, in L2: as many lines as can be on their way to L1 are too few to keep memory busy. The others find their rows in
+L1; meanwhile they ask for the next ones.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from .window import Code
 _KEYS = 8  # that `dots` takes together, or as many as there are lanes: chains that hide the latency of one
 _VECTORS = (8, 4, 1)  # of channels that `mixed` takes together, likewise
 _ROWS = 16  # of values that `mixed` takes for one query after the other, and by which it asks for them
+_AHEAD = 32  # rows that the first query is ahead of itself: 8 KB of heads of 64 floats
 _EACH = 3  # rows that one address register serves: the instruction adds once or twice their distance
 _LINE = 64  # bytes
 
 
 class _Turns:
-    """All queries but the first take turns in asking for rows that come next, so that some are always on their way."""
+    """All queries but the first take turns in asking for rows that come next, so that some are always on their way.
+
+    The first one asks for rows further ahead, in memory.
+    """
 
     def __init__(self, code: Code, queries: E, query: E) -> None:
         self.code, self.others, self.left = code, queries - 1, code.variable(query - 1)
+        self.is_first = query == 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -75,12 +80,15 @@ def _dots(code: Code, keys: int, x: E, x_row: E, q: E, columns: E, turns: _Turns
     zero = emit.constant(code.builder, code.kind, code.lanes, 0)
     sums = [code.variable(zero) for _ in range(keys)]
     leads = [code.variable(x + x_row * i) for i in range(0, 2 * keys, _EACH)]
-    factors = code.variable(q)
+    factors, far = code.variable(q), x_row * _AHEAD
 
     def turn(vectors: int, left: E | None = None) -> None:
         here = [code.unrelated(lead.get()) for lead in leads]
         rows = [here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH] for i in range(2 * keys)]
         if vectors == line:
+            with code.when(turns.is_first):
+                for row in rows[:keys]:
+                    code.prefetch(row + far, soon=False)
             with turns.taken():
                 for row in rows[keys:]:
                     code.prefetch(row)
@@ -147,13 +155,19 @@ def _mix(code: Code, wide: int, lanes: E | None, rows: E, p: E, x: E, x_row: E, 
     vector = code.lanes * code.size
     sums = [code.variable(code.load(y + v * vector, lanes)) for v in range(wide)]
     share, row = code.variable(p), code.variable(x)
-    ahead = x_row * _ROWS
+
+    def ask(rows_ahead: E, soon: bool) -> None:
+        coming = code.unrelated(row.get() + rows_ahead)
+        for line in range(0, wide * vector, _LINE):
+            code.prefetch(coming + line, soon)
+
+    ahead, far = x_row * _ROWS, x_row * _AHEAD
     with code.loop(rows):
         code.keep_rolled()
+        with code.when(turns.is_first):
+            ask(far, soon=False)
         with turns.taken():
-            coming = code.unrelated(row.get() + ahead)
-            for line in range(0, wide * vector, _LINE):
-                code.prefetch(coming + line)
+            ask(ahead, soon=True)
         weight = emit.splat(code.scalar(share.get(), code.kind), code.lanes)
         for v, each in enumerate(sums):
             each.set(code.load(row.get() + v * vector, lanes).fma(weight, each.get()))
