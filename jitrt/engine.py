@@ -15,7 +15,7 @@ from .log import log
 from .measure import rule
 from .ops.weights import Weight
 from .options import WEIGHTS, SessionOptions
-from .program import Program, Shared
+from .program import Entry, Program, Shared
 
 
 class Engine:
@@ -32,9 +32,13 @@ class Engine:
 
     def run(self, feeds: Mapping[str, object], outputs: list[str]) -> list[object]:
         """Run and return the named values, which are the caller's alone."""
+        return self.run_and_tell(feeds, outputs)[0]
+
+    def run_and_tell(self, feeds: Mapping[str, object], outputs: list[str]) -> tuple[list[object], Entry]:
+        """`run`, and the plan of these inputs."""
         entry = self.program.entry(feeds, outputs)
         values = self.program.run_entry(entry, feeds, outputs)
-        return values if entry.fresh else owned(values, feeds)
+        return values if entry.fresh else owned(values, feeds), entry
 
     def rounded(self, names: Sequence[str]) -> bool:
         """Whether there are constants among these values that are no longer held exactly."""

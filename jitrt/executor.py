@@ -174,6 +174,7 @@ class Executor:
         self.turns = nested_turns(plan)
         self.free: list[Context] = []
         self.recycler = Recycler()
+        self._copies = not all(isinstance(x, Tensor) and x.ref.buffer.space is Space.OUTPUT for x in plan.outputs)
         self._put_buffers = Struct(f"{len(plan.inputs) + len(plan.outputs)}q").pack_into
 
     def run(
@@ -214,7 +215,7 @@ class Executor:
                     self._host(context, segment, inputs, outputs)
                 if host_seconds is not None:
                     host_seconds[segment.first] = time.perf_counter() - started
-            if any(out is None for out in outputs):
+            if self._copies and any(out is None for out in outputs):
                 self._copy_out(context, inputs, outputs)
         finally:
             self.give(context)

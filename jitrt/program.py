@@ -60,6 +60,7 @@ class Entry:
         rest: the program of what needed values first.
         binding: the plan's sizes for this signature.
         fresh: every value is a new array of its own: none lies on memory of the inputs, of a host step or of another value.
+        is_of_contents: the plan depends on what some inputs hold.
         in_place: values that are written to the array of an input, and that input, as the program was asked to if possible.
         sizes: what the plan leaves open.
     """
@@ -71,6 +72,7 @@ class Entry:
     outputs: dict[str, int]
     rest: Program | None
     fresh: bool
+    is_of_contents: bool
     in_place: Mapping[str, str]
     sizes: OpenSizes | None = None
     growing: dict[tuple[Roles, bool], Turn | None] = field(default_factory=dict, repr=False)  # the same for all of the plan's sizes
@@ -310,7 +312,7 @@ class Program:
         in_place = {
             name: source for name, source in self.in_place.items() if name in where and _lies_in(plan, where[name], inputs, source)
         }
-        return Entry(plan, executor, binding, inputs, where, rest, fresh, in_place, sizes)
+        return Entry(plan, executor, binding, inputs, where, rest, fresh, bool(self.read), in_place, sizes)
 
     def _plan(self, feeds: Mapping[str, object], outputs: list[str], opened: Opened | None) -> tuple[Plan, Traced, dict[str, int]]:
         """The plan, the trace that it is of, and which of the plan's outputs each output and later input is."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .fusion.bindings import Binding
     from .fusion.plan import Plan
     from .profile import Profile
+    from .program import Entry
+    from .recent import Recent
     from .tracefile import TraceFile
 
 PROVIDER = "CPUExecutionProvider"
@@ -104,6 +106,7 @@ class InferenceSession:
         self._engine = Engine(self.graph, self._threads, self._options)
         self._kept = _values(self._engine.graph)
         self._other_engines: dict[frozenset[str], Engine] = {}
+        self._recent: Recent | None = None
         self._check_operators()
         self._values = _values(self.graph)
         self._state = _file_state(self._source)
@@ -170,17 +173,37 @@ class InferenceSession:
         """
         if run_options is not None:
             _check_run_options(run_options)
-        outputs = self._output_names(output_names)
-        feeds = self._feeds(input_feed)
-        values = self._run(feeds, outputs) if self._trace_file is None else self._traced_run(feeds, outputs)
+        recent = self._recent
+        if recent is not None and recent.is_like(output_names, input_feed):
+            try:
+                values = recent.run(input_feed)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise _failure(error) from error
+        else:
+            values = self._checked_run(output_names, input_feed)
         if run_options is not None:
             _check_run_options(run_options)
         return values
 
-    def _run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
+    def _checked_run(self, asked: Sequence[str] | None, given: Mapping[str, object]) -> list[object]:
+        """A run of which nothing is known yet; the next one may be like it."""
+        from .recent import Recent
+
+        outputs = self._output_names(asked)
+        feeds = self._feeds(given)
+        if self._trace_file is not None:
+            return self._traced_run(feeds, outputs)
+        values, entry = self._run(feeds, outputs)
+        self._recent = Recent.of(asked, given, feeds, outputs, entry)
+        return values
+
+    def _run(self, feeds: dict[str, object], outputs: list[str]) -> tuple[list[object], Entry]:
+        """The outputs, and the plan that made them."""
         engine = self._engine if outputs is self.graph.outputs else self._engine_for(outputs)
         try:
-            return engine.run(feeds, outputs)
+            return engine.run_and_tell(feeds, outputs)
         except MemoryError:
             raise
         except Exception as error:
@@ -227,7 +250,7 @@ class InferenceSession:
     def _traced_run(self, feeds: dict[str, object], outputs: list[str]) -> list[object]:
         """A run for the trace file: repeated once with a timeline of its steps."""
         started = self._trace_file.now()
-        values = self._run(feeds, outputs)
+        values, _ = self._run(feeds, outputs)
         self._trace_file.add("model_run", started)
         started = self._trace_file.now()
         self._trace_file.add_steps(self._engine.profile(feeds, 1), started)

@@ -1,0 +1,89 @@
+"""Runs that are like the one before take a short way, which gives the same results and refuses the same inputs."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from onnx.parser import parse_model
+from small_model import MODEL, WRONG, K, X, raised
+
+import jitrt
+
+HEADER = '<ir_version: 10, opset_import: ["": 20]> g '
+ADD = f"{HEADER}(float[N,M] x, float[N,M] y) => (float[N,M] s, float[N,M] d) {{ s = Add (x, y) d = Sub (x, y) }}"
+RESHAPE = f"{HEADER}(float[N] x, int64[2] shape) => (float[A,B] y) {{ y = Reshape (x, shape) }}"
+
+
+@pytest.fixture
+def adding() -> jitrt.InferenceSession:
+    return jitrt.InferenceSession(parse_model(ADD))
+
+
+def _is_short(session: jitrt.InferenceSession, names: object, feeds: object) -> bool:
+    return session._recent is not None and session._recent.is_like(names, feeds)
+
+
+def test_other_numbers_of_the_same_shape_take_the_short_way(adding):
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        x, y = rng.standard_normal((2, 3, 5), np.float32)
+        assert _is_short(adding, None, {"x": x, "y": y}) == (i > 0)
+        s, d = adding.run(None, {"y": y, "x": x} if i % 2 else {"x": x, "y": y})
+        np.testing.assert_array_equal(s, x + y)
+        np.testing.assert_array_equal(d, x - y)
+        assert not np.shares_memory(s, x)
+
+
+def test_other_shapes_orders_outputs_and_layouts_are_right(adding):
+    rng = np.random.default_rng(0)
+    for names in (None, ["s", "d"], ["d"], ["d", "s"], [], ("s",), None):
+        for shape in ((3, 5), (5, 3), (1, 1), (0, 4), (3, 5)):
+            x, y = rng.standard_normal((2, *shape), np.float32)
+            expected = {"s": x + y, "d": x - y}
+            adding.run(names, {"x": x, "y": y})
+            strided, readonly = np.asfortranarray(x), y.copy()
+            readonly.flags.writeable = False
+            for feeds in ({"x": x, "y": y}, {"x": strided, "y": readonly}, {"x": x.tolist() if x.size else x, "y": y}):
+                got = adding.run(names, feeds)
+                for name, value in zip(names or ["s", "d"], got, strict=True):
+                    np.testing.assert_array_equal(value, expected[name])
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_refused_after_a_run_that_was_right(case):
+    session = jitrt.InferenceSession(MODEL)
+    feeds, names, said = WRONG[case]
+    expected = session.run(None, {"x": X, "k": K})
+    for _ in range(2):
+        assert said in str(raised(lambda: session.run(names, feeds)))
+        for a, b in zip(session.run(None, {"x": X, "k": K}), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_where_contents_decide_there_is_no_short_way():
+    session = jitrt.InferenceSession(parse_model(RESHAPE))
+    x = np.arange(6, dtype=np.float32)
+    for shape in ((2, 3), (3, 2), (3, 2), (1, 6)):
+        (y,) = session.run(None, {"x": x, "shape": np.array(shape)})
+        np.testing.assert_array_equal(y, x.reshape(shape))
+
+
+def test_threads_of_different_shapes_do_not_mix(adding):
+    problems: list[object] = []
+
+    def work(rows: int) -> None:
+        rng = np.random.default_rng(rows)
+        for _ in range(200):
+            x, y = rng.standard_normal((2, rows, 7), np.float32)
+            s, d = adding.run(None, {"x": x, "y": y})
+            if not (np.array_equal(s, x + y) and np.array_equal(d, x - y)):
+                problems.append(rows)
+
+    threads = [threading.Thread(target=work, args=(rows,)) for rows in (1, 3, 3, 8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not problems
