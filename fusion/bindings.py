@@ -7,7 +7,7 @@ for a large model. The arena is packed for more than the sizes at hand, and anew
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
@@ -30,22 +30,25 @@ class Binding:
 
     Attributes:
         plan: may have open sizes.
-        values: of the plan's open sizes, in their order. offsets: of the arena's memories.
-        sizes: the values of the symbols.
+        numbers: the values of the plan's open sizes, in their order; values: the same. offsets: of the arena's memories.
+        shapes: of each output; None: only a run knows it.
         made: of each output that a run allocates: its index, shape, dtype and bytes.
+        sizes: the values of the symbols.
     """
 
     plan: Plan
     arena_bytes: int
     scratch_bytes: int
+    numbers: tuple[int, ...] = field(repr=False)
     values: np.ndarray = field(repr=False)
     offsets: np.ndarray = field(repr=False)
+    shapes: list[tuple[int, ...] | None]
     made: list[tuple[int, tuple[int, ...], np.dtype, int]]
     sizes: tuple[int, ...] = ()
 
     @cached_property
     def _at(self) -> _Values:
-        return _Values(self.plan, self.values.tolist(), self.offsets, self.sizes)
+        return _Values(self.plan, self.numbers, self.offsets, self.sizes)
 
     @cached_property
     def inputs(self) -> tuple[Tensor | Buffer, ...]:
@@ -62,12 +65,6 @@ class Binding:
         """The plan's steps in Python by number, all shapes given."""
         steps = {i: step for i, step in enumerate(self.plan.steps) if isinstance(step, HostStep)}
         return {i: self._at.host(step) for i, step in steps.items()} if self.plan.is_open else steps
-
-    def shape(self, i: int) -> tuple[int, ...] | None:
-        """The shape of output i; None: only a run knows it."""
-        out = self.plan.outputs[i]
-        known = isinstance(out, Tensor | Numbers)
-        return tuple([n if type(n) is int else self._at.number(n) for n in out.shape]) if known else None
 
     def concrete(self) -> Plan:
         """The plan as it is with these values."""
@@ -106,6 +103,12 @@ class Binder:
         self.plan = plan
         self._lock = threading.Lock()
         self._packing: Packing | None = None
+        shapes = [_Numbers.at(plan, x.shape) if isinstance(x, Tensor | Numbers) else None for x in plan.outputs]
+        self._shapes = list(dict.fromkeys(shapes))  # those of a decoder's new keys and values are all alike
+        self._shape_of = [self._shapes.index(shape) for shape in shapes]
+        buffers = [(i, x.dtype, x.ref.buffer) for i, x in enumerate(plan.outputs) if isinstance(x, Tensor)]
+        self._made = [(i, dtype, _Numbers.at(plan, (b.nbytes,))) for i, dtype, b in buffers if b.space is Space.OUTPUT]
+        self._scratch_bytes = _Numbers.at(plan, (plan.scratch_bytes,))
         if plan.is_open:
             self._solve = solver(plan.symbols, [size.terms for size in plan.sizes])
             self._memories = [plan.place(m.nbytes) if isinstance(m.nbytes, Size) else m.nbytes for m in plan.memories]
@@ -116,14 +119,13 @@ class Binder:
         """The binding for these values of the symbols; None: they do not meet the plan's guards."""
         plan = self.plan
         if not plan.is_open:
-            return Binding(plan, plan.arena_bytes, plan.scratch_bytes, _NONE, _NONE, _made(plan, int))
+            return self._binding(plan.arena_bytes, plan.scratch_bytes, (), _NONE, _NONE)
         solved = self.values_at(sizes)
         if solved is None:
             return None
         values = np.array(solved, np.int64)
         packing = self._packed(self._memory_sizes(values), sizes)
-        number = _Values(plan, solved).number
-        return Binding(plan, packing.nbytes, number(plan.scratch_bytes), values, packing.offsets, _made(plan, number), tuple(sizes))
+        return self._binding(packing.nbytes, self._scratch(solved), solved, values, packing.offsets, tuple(sizes))
 
     def bind_all(self, several: Sequence[Sequence[int]]) -> tuple[Binding, np.ndarray] | None:
         """The binding for the first of several values of the symbols, with memory for all, and the plan's sizes for each of them.
@@ -135,10 +137,25 @@ class Binder:
             return None
         values = np.array(solved, np.int64).reshape(len(solved), -1)
         packing = self._packed(np.max([self._memory_sizes(row) for row in values], axis=0), several[len(solved) - 1])
-        plan, number = self.plan, _Values(self.plan, solved[0]).number
-        scratch = max(int(_Values(plan, row).number(plan.scratch_bytes)) for row in solved)
-        made = _made(plan, number)
-        return Binding(plan, packing.nbytes, scratch, values[0], packing.offsets, made, tuple(several[0])), values
+        scratch = max(map(self._scratch, solved))
+        return self._binding(packing.nbytes, scratch, solved[0], values[0], packing.offsets, tuple(several[0])), values
+
+    def _binding(
+        self,
+        arena: int,
+        scratch: int,
+        numbers: tuple[int, ...],
+        values: np.ndarray,
+        offsets: np.ndarray,
+        sizes: tuple[int, ...] = (),
+    ) -> Binding:
+        known = [None if shape is None else shape.of(numbers) for shape in self._shapes]
+        shapes = [known[i] for i in self._shape_of]
+        made = [(i, shapes[i], dtype, nbytes.of(numbers)[0]) for i, dtype, nbytes in self._made]
+        return Binding(self.plan, arena, scratch, numbers, values, offsets, shapes, made, sizes)
+
+    def _scratch(self, numbers: tuple[int, ...]) -> int:
+        return self._scratch_bytes.of(numbers)[0]
 
     def values_at(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """The values of the plan's open sizes for these of the symbols; None: they do not meet the plan's guards."""
@@ -172,13 +189,19 @@ class Binder:
         return nbytes
 
 
-def _made(plan: Plan, number: Callable[[int], int]) -> list[tuple[int, tuple[int, ...], np.dtype, int]]:
-    """What a run allocates, with values in place of sizes."""
-    return [
-        (i, tuple(map(number, out.shape)), out.dtype, number(out.ref.buffer.nbytes))
-        for i, out in enumerate(plan.outputs)
-        if isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT
-    ]
+@dataclass(frozen=True)
+class _Numbers:
+    """Numbers that are not negative, or among the plan's open sizes: for those, -1 less their place."""
+
+    codes: tuple[int, ...]
+
+    @staticmethod
+    def at(plan: Plan, numbers: Iterable[int]) -> _Numbers:
+        return _Numbers(tuple(~plan.place(n) if isinstance(n, Size) else int(n) for n in numbers))
+
+    def of(self, values: Sequence[int]) -> tuple[int, ...]:
+        """The numbers for these values of the plan's open sizes."""
+        return tuple([n if n >= 0 else values[~n] for n in self.codes])
 
 
 class _Values:

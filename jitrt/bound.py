@@ -89,7 +89,7 @@ def _program(engine: Engine, caches: Caches, shared: Mapping[str, str], counts: 
 
 def _shape(entry: Entry, name: str) -> tuple[int, ...] | None:
     """An output's shape; None: only the run knows it."""
-    return entry.binding.shape(entry.outputs[name])
+    return entry.binding.shapes[entry.outputs[name]]
 
 
 # -- who shares

@@ -111,6 +111,7 @@ class Context:
         self.scratch = aligned(0)
         self.scratch_size = 0
         self.words = executor.words.empty()
+        self.rest = self.words[:0]  # see `Words.fill`
         self.hosts: list[object] = [None] * plan.host_values
         self.buffers = np.zeros(len(plan.inputs) + len(plan.outputs) + 1, np.int64)
         self.jobs = {first: Job(self, table) for first, table in executor.words.tables.items()}
@@ -127,11 +128,15 @@ class Context:
         """Grow memory, write all words."""
         self.release()
         self.arena.grow(binding.arena_bytes)
+        stays = self.binding is not None and self.binding.offsets is binding.offsets and self.address == self.arena.address
         self.address = self.arena.address
         each = -(-max(binding.scratch_bytes, 64) // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT + SCRATCH_ALIGNMENT
         if self.scratch_size < each:
             self.scratch_size, self.scratch = each, aligned(each * self.executor.pool.threads)
-        self.executor.words.fill(self.words, self.address, binding)
+        if stays:
+            self.executor.words.resize(self.words, self.rest, binding)
+        else:
+            self.rest = self.executor.words.fill(self.words, self.address, binding)
         for part in (*self.jobs.values(), *self.nested.values()):
             part.bind()
         self.binding = binding

@@ -65,11 +65,11 @@ class OpenSizes:
 
     def at(self, values: Sequence[int]) -> Shapes:
         """The inputs' shapes for values of the symbols."""
-        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        open_ones = {name: list(self.shapes[name]) for places in self.places for name, _ in places}
         for value, places in zip(values, self.places):
             for name, d in places:
-                shapes[name][d] = value
-        return {name: tuple(shape) for name, shape in shapes.items()}
+                open_ones[name][d] = value
+        return self.shapes | {name: tuple(shape) for name, shape in open_ones.items()}
 
     def opened(self, symbols: Symbols) -> Opened:
         """The inputs' shapes with symbols."""

@@ -72,14 +72,21 @@ class Words:
         """The array of a context, to be filled."""
         return np.empty_like(self._template)
 
-    def fill(self, words: np.ndarray, arena: int, binding: Binding) -> None:
-        """Write all words for a context's arena and the sizes of a run."""
+    def fill(self, words: np.ndarray, arena: int, binding: Binding) -> np.ndarray:
+        """Write all words for a context's arena and the sizes of a run; gives those to which sizes are added, without them."""
         words[:] = self._template
         words[self._own_at] += words.ctypes.data
         words[self._arena_at] += arena
         if self.plan.is_open:
             words[self._memory_at] += binding.offsets[self._memory_of]
-            words[self._size_at] += binding.values[self._size_of]
+        rest = words[self._size_at]
+        self.resize(words, rest, binding)
+        return rest
+
+    def resize(self, words: np.ndarray, rest: np.ndarray, binding: Binding) -> None:
+        """Write the words that depend on sizes, of an array that was filled for the same places; `rest` is what that gave."""
+        if self.plan.is_open:
+            words[self._size_at] = rest + binding.values[self._size_of]
 
     def places_of_sizes(self) -> list[tuple[int, int]]:
         """The words to which open sizes are added, and which ones, by their numbers in the plan."""
