@@ -423,13 +423,12 @@ class _Call:
         *leads, queries = self.sizes
         sizes = kernels.Sizes(tuple(leads), queries, k.shape[-2], q.shape[-1], v.shape[-1])
         launches: list[Launch] = []
-        for first, number in reversed(kernels.parts(evaluate.memory_name(x.outputs[0].dtype), _matrix(k), _matrix(v), sizes)):
-            (then,) = launches or (None,)
-            launches = self._part(x, first, replace(sizes, queries=number), then)
+        for first, number in kernels.parts(evaluate.memory_name(x.outputs[0].dtype), _matrix(k), _matrix(v), sizes):
+            launches += self._part(x, first, replace(sizes, queries=number))
         return launches
 
-    def _part(self, x: LaunchContext, first: int, sizes: kernels.Sizes, then: Launch | None) -> list[Launch]:
-        """Launches for the queries from the `first` one on, and for what comes `then`."""
+    def _part(self, x: LaunchContext, first: int, sizes: kernels.Sizes) -> list[Launch]:
+        """Launches for the queries from the `first` one on."""
         q, k, v, *reads = x.inputs
         (y,) = x.outputs
         dtype = evaluate.memory_name(y.dtype)
@@ -438,10 +437,10 @@ class _Call:
         if self.work is not None:
             (kernel, args), other = (self._work(reads, sizes, first, rows) for rows in (few, not few))
             scores, spare = (Address(kernel), Block(args)), other[:1]
-        label = f"{'x'.join(map(str, sizes.leads))}x({self.sizes[-1]}x{sizes.head}x{sizes.keys}x{sizes.value})"
+        label = f"{'x'.join(map(str, sizes.leads))}x({sizes.queries}x{sizes.head}x{sizes.keys}x{sizes.value})"
         launches = kernels.attention(
             dtype, _matrix(q).beyond(first), _matrix(k), _matrix(v), _matrix(y).beyond(first), sizes, scale=self.scale,
-            scores=scores, band=self.band and self.band.beyond(first), then=then, alloc=x.alloc, threads=x.threads, label=label,
+            scores=scores, band=self.band and self.band.beyond(first), alloc=x.alloc, threads=x.threads, label=label,
         )  # fmt: skip
         return with_spare(launches, *spare)
 

@@ -19,7 +19,6 @@ from jitrt.fusion.trace import Specialise, trace
 from jitrt.ops.kernels import target
 from jitrt.ops.kernels.attention import Band
 from jitrt.ops.kernels.attentionfew import FEW
-from jitrt.ops.kernels.launch import Address
 from jitrt.ops.primitives import Kernel
 
 Array = np.ndarray
@@ -255,9 +254,8 @@ def test_a_few_queries_are_masked_in_rows(queries: int, keys: int, mask: str) ->
 
 @pytest.mark.parametrize("rest", [1, 4, 5])
 @pytest.mark.parametrize("mask", ["none", "a key", "a query", "a pair", "a batch's pair", "all", "causal", "a window"])
-@pytest.mark.parametrize("vectors", [3, 40])
-def test_a_few_queries_beyond_whole_vectors_are_a_part_of_their_own(vectors: int, rest: int, mask: str) -> None:
-    queries, keys = target.current().lanes * vectors + rest, 53
+def test_a_few_queries_beyond_whole_vectors_are_a_part_of_their_own(rest: int, mask: str) -> None:
+    queries, keys = target.current().lanes * 3 + rest, 53
     shape = tuple({S: queries, T: keys}.get(n, n) for n in MASKS.get(mask, (S, T)))
     hidden = np.where(RNG.random(shape) < 0.3, -1e9, RNG.standard_normal(shape)).astype(np.float32)
     if mask in ("causal", "a window"):
@@ -273,8 +271,7 @@ def test_a_few_queries_beyond_whole_vectors_are_a_part_of_their_own(vectors: int
     check(model)
     session, feeds = jitrt.InferenceSession(model.SerializeToString()), feeds_of(model, {})
     session.run(None, feeds)
-    (step,) = session.get_plan(feeds).steps
-    assert any(type(arg) is Address and arg.kernel.factory == "attentionfew:factory" for arg in step.args) == (rest <= FEW)
+    assert len(session.get_plan(feeds).steps) == (2 if rest <= FEW else 1)
 
 
 @pytest.mark.parametrize("queries", [1, 2, 5])

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from . import attentionfew
 from .blocking import heights, most_rows, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
-from .launch import Address, Block, Launch, with_spare
+from .launch import Launch, with_spare
 from .padcopy import pad_copy
 from .sizes import deferred, is_open, most, now
 from .spec import KernelSpec, handwritten
@@ -101,7 +101,6 @@ def attention(
     scale: float = 1.0,
     scores: tuple[Opaque, Opaque] | None = None,
     band: Band | None = None,
-    then: Launch | None = None,
     alloc: Alloc,
     threads: int = 1,
     label: str = "attention",
@@ -114,7 +113,6 @@ def attention(
             of the block at the start of the scratch (see `loopcode.Shape.SCORES`). Where `is_few` says so, on [queries, keys],
             in rows of `attentionfew.BLOCK`.
         band: blocks outside are not computed, and keys and values there not read.
-        then: the same for more queries, few ones, a task a head, which finds keys and values in the caches of the head's last task.
 
     Raises:
         ValueError: they are not.
@@ -146,15 +144,11 @@ def attention(
         *(scores or (0, 0)),
         each, blocks, keys, *_split(keys), *_split(last), *_split(s.value), k_copied, v_copied,
         *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
-        *((Address(then.kernel), Block(then.args)) if then else (0, 0)),
     )  # fmt: skip
     scratch = 128 + FLAGS + width * size * (keys + each * (s.head + s.value + STATE))
     scratch += keys * size * (k_copied * s.head + v_copied * s.value)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
-    flops = s.flops
-    if then is not None:
-        scratch, flops = most(scratch, then.scratch), flops + then.flops
-    launches.append(Launch(_kernel(dtype, k_lines, v_lines, bounded), args, s.heads * blocks, scratch, label, flops, moved))
+    launches.append(Launch(_kernel(dtype, k_lines, v_lines, bounded), args, s.heads * blocks, scratch, label, s.flops, moved))
     return with_spare(launches, attentionfew.kernel_of(dtype)) if k_lines and v_lines else launches
 
 
@@ -169,7 +163,7 @@ def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:
 
 
 def parts(dtype: str, k: Heads, v: Heads, s: Sizes) -> list[tuple[int, int]]:
-    """(first, number) of queries that are to be treated apart: whole vectors, and a few that would take one more.
+    """(first, number) of queries that are to have calls of their own: whole vectors, and a few that would take one more.
 
     Square images in patches and a class token are whole vectors and one.
     """

@@ -15,7 +15,7 @@ _BELOW = 100.0
 
 
 def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable:
-    """The kernel. Task = (head, block of panels); the head's last one also has those few queries that fill no vector.
+    """The kernel. Task = (head, block of panels).
 
     Scratch: 64 bytes for the block of `scores`; a vector of `squares`; whether each panel is to be computed; the scores of a
     block of keys; for each panel its state, its queries and its result so far; copies of a block of keys and values.
@@ -247,7 +247,5 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
             divided(result, value, state + SUM * pitch)
             # lanes along queries, rows of y along channels
             turn(result, value, count, pitch, size, y + first * args[22], args[22])
-        if args[53] != 0 and task % blocks == blocks - 1:
-            call_kernel(args[53], args[54], h, scratch)
 
     return kernel
