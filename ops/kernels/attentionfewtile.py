@@ -17,7 +17,7 @@ from .emit import E
 from .window import Code
 
 _KEYS = 8  # that `dots` takes together, or as many as there are lanes: chains that hide the latency of one
-_VECTORS = (8, 4, 1)  # of channels that `mixed` takes together, likewise
+_VECTORS = (8, 4, 2, 1)  # of channels that `mixed` takes together, likewise
 _ROWS = 16  # of values that `mixed` takes for one query after the other, and by which it asks for them
 _AHEAD = 32  # rows that the first query is ahead of itself: 8 KB of heads of 64 floats
 _EACH = 3  # rows that one address register serves: the instruction adds once or twice their distance
