@@ -43,14 +43,15 @@ def run(
     entry = _program(engine, caches, shared, counts).entry(known, names)
     placed: Arrays = {}
     if entry.rest is None:
+        where = entry.outputs
         placed = {name: known[source] for name, source in entry.in_place.items()}
         placed |= _direct(entry, known, outputs, placed)
-        shapes = [_shape(entry, cache.present) for cache in caches]
+        shapes = [entry.binding.shapes[where[name]] for name in caches.presents]
         for cache, shape in zip(caches, shapes):
             cache.check(shape)
-        given = {entry.outputs[name]: memory for name, memory in placed.items()}
+        given = {where[name]: memory for name, memory in placed.items()}
         results = entry.executor.run([known[name] for name in entry.inputs], entry.binding, given=given)
-        values = {name: results[entry.outputs[name]] for name in names}
+        values = {name: results[where[name]] for name in names if name not in placed} | placed
     else:  # part of it is planned when its values exist
         values = dict(zip(names, _program(engine, caches, {}, counts).run(known, names)))
     if not entry.fresh:
@@ -72,8 +73,12 @@ def _inputs(
     known = dict(feeds)
     known.update([(cache.array_name, cache.buffer) for cache in caches])
     known.update([(name, np.empty((count, 0), np.bool_)) for count, name in counts.items()])
-    shared = _same_memory(feeds, outputs) | caches.in_arrays
-    return _separate(known, [*_spans(feeds), *[cache.span for cache in caches]], shared), shared
+    spans, same = _spans(feeds), _same_memory(feeds, outputs)
+    shared = same | caches.in_arrays
+    # caches have arrays of their own
+    if not same and not any(start < e and s < end for s, e, _ in spans for start, end, _ in [cache.span for cache in caches]):
+        return known, shared
+    return _separate(known, [*spans, *[cache.span for cache in caches]], shared), shared
 
 
 def _program(engine: Engine, caches: Caches, shared: Mapping[str, str], counts: Mapping[int, str]) -> Program:
@@ -85,11 +90,6 @@ def _program(engine: Engine, caches: Caches, shared: Mapping[str, str], counts: 
     if found is None:
         found = engine.bound[key] = Program(caches.changed(engine.graph), engine.shared, shared)
     return found
-
-
-def _shape(entry: Entry, name: str) -> tuple[int, ...] | None:
-    """An output's shape; None: only the run knows it."""
-    return entry.binding.shapes[entry.outputs[name]]
 
 
 # -- who shares
@@ -122,7 +122,7 @@ def _direct(entry: Entry, known: Mapping[str, object], outputs: Mapping[str, np.
         i = entry.outputs[name]
         out = entry.plan.outputs[i]
         made_there = isinstance(out, Tensor) and out.ref.buffer.space is Space.OUTPUT and i not in found and name not in placed
-        if made_there and _is_target(memory) and (_shape(entry, name), out.dtype) == (memory.shape, memory.dtype):
+        if made_there and _is_target(memory) and (entry.binding.shapes[i], out.dtype) == (memory.shape, memory.dtype):
             found[i] = name
     bound = {f"output {name}": outputs[name] for name in found.values()}
     taken = {name for pair in _overlaps(_spans(known | bound)) for name in pair} if bound else set()

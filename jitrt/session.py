@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,6 +101,7 @@ class InferenceSession:
         self.graph: Graph = self._model.graph
         self._names = {*self.graph.inputs, *self.graph.overridable}
         self._required = [n for n in self.graph.inputs if not isinstance(self.graph.types.get(n), OptionalType)]
+        self._expected_inputs: dict[frozenset[str], tuple[list[str], list[str]]] = {}
         self._sizes = dict(self._options._dimensions)
         self._threads = self._options.intra_op_num_threads or default_threads()
         self._engine = Engine(self.graph, self._threads, self._options)
@@ -237,7 +238,7 @@ class InferenceSession:
 
     def _engine_for(self, outputs: list[str]) -> Engine:
         """An engine whose rewritten graph still has these values: nearly always the session's own."""
-        if self._kept.issuperset(outputs) and not self._engine.rounded(outputs):
+        if outputs == self.graph.outputs or (self._kept.issuperset(outputs) and not self._engine.rounded(outputs)):
             return self._engine
         from .engine import Engine
 
@@ -281,18 +282,28 @@ class InferenceSession:
                 known = [*self.graph.inputs, *self.graph.overridable]
                 raise InvalidArgument(f"invalid input name {name!r}; the model's inputs are {known}")
 
-    def _feeds(self, given: Mapping[str, object], without: Collection[str] = ()) -> dict[str, object]:
+    def _feeds(self, given: Mapping[str, object], without: frozenset[str] = frozenset()) -> dict[str, object]:
         """Validated inputs, in the graph's order, `without` some."""
-        graph, kinds, sizes = self.graph, self.graph.types, self._sizes
+        kinds, sizes = self.graph.types, self._sizes
         if type(given) is not dict and not isinstance(given, Mapping):
             raise InvalidArgument(f"input_feed takes a dictionary, got {type(given).__name__}")
-        missing = [n for n in self._required if n not in given and n not in without]
+        required, names = self._expected(without)
+        missing = [n for n in required if n not in given]
         if missing:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({list(given)}).")
         if not self._names.issuperset(given):
             self._check_input_names(given)
-        names = graph.inputs if not graph.overridable else [*graph.inputs, *(n for n in graph.overridable if n in given)]
-        return {n: feed(n, kinds.get(n), given.get(n), sizes) for n in names if n not in without}
+        if self.graph.overridable:
+            names = [*names, *(n for n in self.graph.overridable if n in given and n not in without)]
+        return {n: feed(n, kinds.get(n), given.get(n), sizes) for n in names}
+
+    def _expected(self, without: frozenset[str]) -> tuple[list[str], list[str]]:
+        """The inputs that have to be fed, and all but those with defaults, `without` some."""
+        found = self._expected_inputs.get(without)
+        if found is None:
+            required, names = ([n for n in given if n not in without] for given in (self._required, self.graph.inputs))
+            found = self._expected_inputs[without] = required, names
+        return found
 
     def run_with_ort_values(
         self, output_names: Sequence[str] | None, input_dict_ort_values: Mapping[str, object], run_options: RunOptions | None = None
