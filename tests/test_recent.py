@@ -68,6 +68,14 @@ def test_where_contents_decide_there_is_no_short_way():
     for shape in ((2, 3), (3, 2), (3, 2), (1, 6)):
         (y,) = session.run(None, {"x": x, "shape": np.array(shape)})
         np.testing.assert_array_equal(y, x.reshape(shape))
+        assert not _is_short(session, None, {"x": x, "shape": np.array(shape)})
+
+
+def test_names_that_are_no_texts_are_refused_after_a_run_that_was_right(adding):
+    x = np.ones((2, 2), np.float32)
+    adding.run(["s"], {"x": x, "y": x})
+    with pytest.raises(TypeError, match="an output's name is a string"):
+        adding.run([np.array(["s", "d"])], {"x": x, "y": x})
 
 
 def test_threads_of_different_shapes_do_not_mix(adding):

@@ -30,8 +30,8 @@ PAST, PRESENT = "past_key_values.", "present."  # how the names of inputs and ou
 # ---- the runtimes: functions from a request and its arrays to a run
 
 
-def _session(runtime, request: dict, entries: dict):
-    """A session of jitrt, or of onnxruntime, whose interface it has."""
+def session(runtime, request: dict, entries: dict):
+    """A session of jitrt, or of onnxruntime, whose interface it has, as a `load` asks for it."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = request["threads"]
     for name, value in entries.items():
@@ -49,10 +49,10 @@ def _jitrt(request: dict, feeds: dict) -> Run:
     """Caches stay where they are, and forget after a step what it has written."""
     import jitrt
 
-    session, outputs, pairs = _session(jitrt, request, request["entries"]), request["outputs"], _caches(request, feeds)
+    made, outputs, pairs = session(jitrt, request, request["entries"]), request["outputs"], _caches(request, feeds)
     if not pairs:
-        return lambda: session.run(outputs, feeds)
-    binding = session.io_binding()
+        return lambda: made.run(outputs, feeds)
+    binding = made.io_binding()
     for name in feeds.keys() - pairs.keys():
         binding.bind_cpu_input(name, feeds[name])
     longest = max(feeds[name].shape[-1] for name in feeds.keys() - pairs.keys())  # of the new tokens, or of their mask
@@ -65,7 +65,7 @@ def _jitrt(request: dict, feeds: dict) -> Run:
     def run() -> list:
         for name, cache in caches.items():
             cache.rows = rows[name]
-        session.run_with_iobinding(binding)
+        made.run_with_iobinding(binding)
         found = {**caches, **dict(zip(others, binding.get_outputs()))}
         return [found[name] for name in outputs]
 
@@ -76,18 +76,18 @@ def _onnxruntime(request: dict, feeds: dict) -> Run:
     """Caches are read and written where they are: the past in one place, the present in another."""
     import onnxruntime
 
-    session, outputs = _session(onnxruntime, request, {}), request["outputs"]
+    made, outputs = session(onnxruntime, request, {}), request["outputs"]
     if not _caches(request, feeds):
-        return lambda: session.run(outputs, feeds)
-    binding, held = session.io_binding(), onnxruntime.OrtValue.ortvalue_from_numpy
+        return lambda: made.run(outputs, feeds)
+    binding, held = made.io_binding(), onnxruntime.OrtValue.ortvalue_from_numpy
     for name, array in feeds.items():
         binding.bind_ortvalue_input(name, held(array))
-    written = [held(array) for array in session.run(outputs, feeds)]
+    written = [held(array) for array in made.run(outputs, feeds)]
     for name, value in zip(outputs, written):
         binding.bind_ortvalue_output(name, value)
 
     def run() -> list:
-        session.run_with_iobinding(binding)
+        made.run_with_iobinding(binding)
         return written
 
     return run

@@ -81,9 +81,9 @@ def measure(name: str, past: int, threads: int, duration: float) -> Reading:
         each()
     end = time.perf_counter() + duration
     while not steps or time.perf_counter() < end:
-        steps += [_time(step) for _ in range(RUNS)]
+        steps += [elapsed(step) for _ in range(RUNS)]
         for reader, found in zip(readers, speeds, strict=True):
-            found += [large / _time(reader) for _ in range(RUNS)]
+            found += [large / elapsed(reader) for _ in range(RUNS)]
     return Reading(steps, size, max(speeds, key=statistics.median))
 
 
@@ -95,7 +95,8 @@ def bytes_read(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> int:
     return sum(onnx.numpy_helper.to_array(w).nbytes for w in weights) + sum(array.nbytes for array in caches)
 
 
-def _time(run: Callable[[], object]) -> float:
+def elapsed(run: Callable[[], object]) -> float:
+    """The seconds of a run."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

@@ -21,6 +21,10 @@ from benchmarks import memory, zoo
 from benchmarks.probe import stored_kernels
 from benchmarks.report import seconds, verdict
 
+from .child import session
+from .decoding import elapsed
+from .driver import load_request
+
 FIRST = 2  # length: a single one has a plan of its own, as sizes of 1 are broadcast
 SETTLED = 50  # runs, each of another length, after which nothing may be new
 EVERY = 10  # of later runs, one is made again and followed by a look at the memory
@@ -90,15 +94,11 @@ def measure(runtime_name: str, name: str, dimension: str, limit: int, threads: i
     """Run a model of the zoo with that dimension from `FIRST` to `limit` (in a process of its own)."""
     with tempfile.TemporaryDirectory(prefix="jitrt-bench-") as store:
         os.environ["JITRT_CACHE_DIR"] = store
-        run = _session(importlib.import_module(runtime_name), name, threads)
-        return grow(run, inputs(name, dimension, limit), limit)
-
-
-def _session(runtime, name: str, threads: int) -> Callable[[dict[str, np.ndarray]], object]:
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(zoo.build(name).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda feeds: session.run(None, feeds)
+        model = zoo.build(name)
+        request = load_request(model, model.SerializeToString(), threads)
+        made = session(importlib.import_module(runtime_name), request, {})
+        del model
+        return grow(lambda feeds: made.run(None, feeds), inputs(name, dimension, limit), limit)
 
 
 def inputs(name: str, dimension: str, limit: int) -> Callable[[int], dict[str, np.ndarray]]:
@@ -122,9 +122,9 @@ def grow(run: Callable[[dict], object], feeds_of: Callable[[int], dict], limit: 
     settled = most = kernels = 0
     for i, length in enumerate(np.random.default_rng(0).permutation(np.arange(FIRST, limit + 1)), 1):
         feeds = feeds_of(int(length))
-        first = _time(lambda feeds=feeds: run(feeds))
+        first = elapsed(lambda feeds=feeds: run(feeds))
         if i > SETTLED and i % EVERY == 0:
-            extra.append(first - statistics.median(_time(lambda feeds=feeds: run(feeds)) for _ in range(AGAIN)))
+            extra.append(first - statistics.median(elapsed(lambda feeds=feeds: run(feeds)) for _ in range(AGAIN)))
         del feeds
         if i == SETTLED:
             _wait_for_processes()
@@ -144,9 +144,3 @@ def _wait_for_processes() -> None:
 def _held() -> int:
     gc.collect()
     return memory.held(os.getpid())
-
-
-def _time(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

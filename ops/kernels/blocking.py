@@ -224,7 +224,6 @@ class _Work:
         return fits and (panels * self.block_bytes <= _B_BYTES)
 
 
-@lru_cache(maxsize=4096)
 def _share(work: _Work) -> tuple[int, int, int, int]:
     """(tiles of a task, row blocks, panels of a task, panel blocks) at the least expected time.
 
