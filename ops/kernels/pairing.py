@@ -43,13 +43,13 @@ def launch(a, panels, c, residual, finish, made, label):
 @deferred()
 def scratch_bytes(rows: int) -> int:
     row = panel_width(4) * 4
-    return 64 + 2 * row + 128 + word.MOST_PARTS * row + rows * (word.INFO_BYTES + word.ROW_BYTES) + 4096 + 64
+    return 64 + 2 * row + 128 + row + rows * (word.INFO_BYTES + word.ROW_BYTES) + 4096 + 64
 
 
 @lru_cache(maxsize=4096)
 def cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
     blocks = -(-depth // word.MOST_STEPS)
-    steps = -(-depth // (blocks * word.PART)) * word.PART
+    steps = -(-depth // (blocks * word.TURN)) * word.TURN
     panels = -(-columns // panel_width(4))
     best, made = float("inf"), Cut()
     fewest = -(-rows // 200)

@@ -14,7 +14,7 @@ from . import pairingwords as word
 from . import target
 from .ahead import ASKED, bringing
 
-HEIGHTS = (10, 8, 6, 5, 4, 2, 1)  # of tiles: 20 accumulators, 6 vectors of a panel and sums fill 32 registers
+HEIGHTS = (8, 7, 6, 5, 4, 2, 1)  # of tiles: 20 accumulators, 6 vectors of a panel and sums fill 32 registers
 TABLED = 15  # rows whose first tile one word tells
 
 
@@ -31,7 +31,7 @@ def factory() -> Callable:
     load, store, splat, total, first_lane = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes), simd.reduce_add, simd.first
     first_lanes, select = simd.first_lanes(lanes), simd.select
     tallest, (few, more), tabled = HEIGHTS[0], _first_tiles(), TABLED
-    steps_of_part, row_room, info_room, most_parts = word.PART, word.ROW_BYTES, word.INFO_BYTES, word.MOST_PARTS
+    turn, row_room, info_room = word.TURN, word.ROW_BYTES, word.INFO_BYTES
     infinity, inverse_odd = 0x7FF << 52, 4 * word.ODD
 
     def kernel(args, task, scratch):
@@ -48,8 +48,8 @@ def factory() -> Callable:
         zeros = scratch + 64
         squares = zeros + row_bytes
         facts = squares + row_bytes
-        corrections = facts + 128
-        info = corrections + most_parts * row_bytes
+        pairs = facts + 128
+        info = pairs + row_bytes
         copy = info + args[word.OWN_ROWS] * info_room
         copy += (4096 + 2048 - copy) % 4096
         for v in range(0, row_bytes, vector):
@@ -58,13 +58,11 @@ def factory() -> Callable:
             k = kb * steps
             own = min(steps, depth - k)
             last = k + own >= depth
-            triples = own // 3
-            rest, parts = own - 3 * triples, (3 * triples + steps_of_part - 1) // steps_of_part
-            of_last = triples - (parts - 1) * (steps_of_part // 3)
+            turns, rest = own // turn, own % turn
             for p in range(p0, p1):
                 b, c0 = args[word.B] + p * panel + k * row_bytes, p * width
                 cols = min(width, columns - c0)
-                measure(args, b, parts, of_last, rest, cols, corrections, squares, facts)
+                measure(args, b, turns, rest, cols, pairs, squares, facts)
                 if p == p0:
                     low = select(first_lanes(cols), load(squares), splat(0.0))
                     high = select(first_lanes(cols - lanes), load(squares + vector), splat(0.0))
@@ -91,11 +89,10 @@ def factory() -> Callable:
                     for i in range(height):
                         odd += load_one(about + i * info_room + inverse_odd)
                     if odd != 0:
-                        tile(args, height, x, about, b, corrections, 0, 0, own, 0, 0, base, start, start_row, y, cols, clip)
+                        tile(args, height, x, about, b, pairs, 0, own, 0, 0, base, start, start_row, y, cols, clip)
                     else:
-                        tile(args, height, x, about, b, corrections, parts, of_last, rest, ahead, end, base, start, start_row, y,
-                             cols, clip)  # fmt: skip
-                        ahead = min(end, ahead + own // 12 * 256)
+                        tile(args, height, x, about, b, pairs, turns, rest, ahead, end, base, start, start_row, y, cols, clip)
+                        ahead = min(end, ahead + turns * 256)
                     left, x, about, y = left - height, x + height * row_room, about + height * info_room, y + height * args[word.Y_ROW]
                     if start != 0:
                         start += height * start_row

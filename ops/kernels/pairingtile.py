@@ -18,7 +18,6 @@ from .emit import E
 from .window import WORD, Code, Variable
 
 LIMIT = 16.0
-_UNROLL = 4  # triples of one turn of the loop
 _LINES = 4  # cache lines of the next panel that a turn asks for
 _LINE = 64
 _VECTORS = range(2)  # of a panel
@@ -28,11 +27,12 @@ _LARGEST = 1e30  # the square of a length: larger ones are no way for pairs
 
 
 def tile(lanes: int, heights: tuple[int, ...]) -> Callable:
-    """``tile(args, height, x, info, b, corrections, parts, triples, rest, ahead, end, base, start, start_row, y, columns, clip)``.
+    """``tile(args, height, x, info, b, pairs, turns, rest, ahead, end, base, start, start_row, y, columns, clip)``.
 
     y[i, :] = base[:] + start[i, :] + inverse[i] * sum over k of x[i, k] * b[k, :], for `height` rows, `columns` of one panel.
-    K is `parts` parts, the last one of `triples`, and `rest` steps without pairs. x: rows of ROW_BYTES with INFO_BYTES that belong
-    to them at `info`. corrections: two vectors for each part. `start` may be 0. `ahead`: what to bring to L2 meanwhile, up to `end`.
+    K is `turns` of four triples and `rest` steps without pairs. x: rows of ROW_BYTES with INFO_BYTES that belong to them at `info`.
+    `pairs`: what takes away that those of the panel's columns add too much. `start` may be 0. `ahead`: what to bring to L2
+    meanwhile, up to `end`.
     """
 
     def body(code: Code, block: ir.Value, height: E, *values: E) -> None:
@@ -47,58 +47,44 @@ def tile(lanes: int, heights: tuple[int, ...]) -> Callable:
             builder.branch(done)
         builder.position_at_end(done)
 
-    names = "height x info b corrections parts triples rest ahead end base start start_row y columns clip"
+    names = "height x info b pairs turns rest ahead end base start start_row y columns clip"
     return window.leaf(names, "f32", lanes, body)
 
 
 def _tile(
-    code: Code, block: ir.Value, rows: int, x: E, info: E, b: E, corrections: E, parts: E, triples: E, rest: E, ahead: E, end: E,
-    base: E, start: E, start_row: E, y: E, columns: E, clip: E,
+    code: Code, block: ir.Value, rows: int, x: E, info: E, b: E, pairs: E, turns: E, rest: E, ahead: E, end: E, base: E,
+    start: E, start_row: E, y: E, columns: E, clip: E,
 ) -> None:  # fmt: skip
     vector = 4 * code.lanes
-    nothing = emit.constant(code.builder, "f32", code.lanes, 0)
-    sums = {(i, v): code.variable(nothing) for i in range(rows) for v in _VECTORS}
     source, panel, far = code.variable(x), code.variable(b), code.variable(ahead)
+    sums = _begin(code, rows, info, pairs, turns)
 
     def broadcast(address: E) -> E:
         return emit.splat(code.scalar(address, "f32"), code.lanes)
 
-    def own_addresses(address: E) -> list[E]:
-        """The same for each vector. If LLVM knew that, it would keep what is broadcast in a register, which costs an addition's time."""
-        return [code.unrelated(address) for _ in _VECTORS]
-
-    def turn(number: int) -> None:
-        """So many triples."""
-        here, at = own_addresses(source.get()), code.unrelated(panel.get())
-        for k in range(0, number * word.TRIPLE, word.TRIPLE):
-            b0, b1, b2 = ([code.load(at + (2 * (k + j) + v) * vector) for v in _VECTORS] for j in range(word.TRIPLE))
+    with code.loop(turns):
+        code.keep_rolled()
+        # The same address for each vector. If LLVM knew that, it would keep what is broadcast in a register, which costs the time
+        # of an addition.
+        here, at = [code.unrelated(source.get()) for _ in _VECTORS], code.unrelated(panel.get())
+        for k in range(0, word.TURN, 3):
+            code.keep_order()
+            b0, b1, b2 = ([code.load(at + (2 * (k + j) + v) * vector) for v in _VECTORS] for j in range(3))
             for i in range(rows):
                 for v in _VECTORS:
-                    x0, x1, x2 = (broadcast(here[v] + (i * word.ROW_BYTES + (k + j) * 4)) for j in range(word.TRIPLE))
-                    total = (b1[v] + x0).fma(b0[v] + x1, sums[i, v].get())
+                    x0, x1, x2 = (broadcast(here[v] + (i * word.ROW_BYTES + (k + j) * 4)) for j in range(3))
+                    total = sums[i, v].get()
+                    if k // 3 % 2 == 0:
+                        total = (b1[v] + x0).fma(b0[v] + x1, total)
+                    else:
+                        total = (-(b1[v] - x0)).fma(b0[v] - x1, total)
                     sums[i, v].set(b2[v].fma(x2, total))
-        source.set(source.get() + number * word.TRIPLE * 4)
-        panel.set(at + number * word.TRIPLE * 2 * vector)
-
-    def turns(count: E, number: int) -> None:
-        with code.loop(count):
-            code.keep_rolled()
-            turn(number)
-            if number > 1:
-                with code.when(far.get() < end):
-                    for line in range(_LINES):
-                        code.prefetch(far.get() + line * _LINE, soon=False)
-                    far.set(far.get() + _LINES * _LINE)
-
-    with code.loop(parts) as part:
-        here, of_columns = own_addresses(info + part * 4), corrections + part * (2 * vector)
-        for v in _VECTORS:
-            of_column = code.load(of_columns + v * vector)
-            for i in range(rows):
-                sums[i, v].set(sums[i, v].get() - (of_column + broadcast(here[v] + i * word.INFO_BYTES)))
-        count = triples.select(part == parts - 1, triples, word.PART // word.TRIPLE)
-        turns(count >> _UNROLL.bit_length() - 1, _UNROLL)
-        turns(count & (_UNROLL - 1), 1)
+        source.set(source.get() + word.TURN * 4)
+        panel.set(at + word.TURN * 2 * vector)
+        for line in range(_LINES):
+            code.prefetch(far.get() + line * _LINE, soon=False)
+        following = far.get() + _LINES * _LINE
+        far.set(end.select(following < end, following, far.get()))
     with code.loop(rest):
         code.keep_rolled()
         at = panel.get()
@@ -110,6 +96,18 @@ def _tile(
         source.set(source.get() + 4)
         panel.set(at + 2 * vector)
     _finish(code, block, sums, info, base, start, start_row, y, columns, clip)
+
+
+def _begin(code: Code, rows: int, info: E, pairs: E, turns: E) -> dict[tuple[int, int], Variable]:
+    """Sums that begin without what pairs will add too much, if there are any."""
+    nothing = emit.constant(code.builder, "f32", code.lanes, 0)
+    sums = {(i, v): code.variable(nothing) for i in range(rows) for v in _VECTORS}
+    with code.when(turns > 0):
+        of_columns = [code.load(pairs + v * 4 * code.lanes) for v in _VECTORS]
+        for (i, v), total in sums.items():
+            of_row = emit.splat(code.scalar(info + (i * word.INFO_BYTES + word.PAIRS * 4), "f32"), code.lanes)
+            total.set(of_columns[v] + of_row)
+    return sums
 
 
 def _finish(
@@ -135,37 +133,38 @@ def _finish(
 
 
 def measuring(lanes: int) -> Callable:
-    """``measure(args, b, parts, triples, rest, columns, corrections, squares, sound)``: what there is to know of a panel's K block.
+    """``measure(args, b, turns, rest, columns, pairs, squares, sound)``: what there is to know of a panel's K block.
 
-    At `corrections` are put, two vectors for each part, what its pairs add; at `squares` those of the columns' lengths, ones
-    beyond the last column. The word at `sound` becomes 1 if every column has numbers that count beside its largest one, 0 if one has
-    not, or has something that is not finite.
+    At `pairs` is put what takes away that those of columns add too much; at `squares` those of the columns' lengths, ones beyond the
+    last column. The word at `sound` becomes 1 if every column has numbers that count beside its largest one, 0 if one has not, or has
+    something that is not finite.
     """
     row = 2 * 4 * lanes
 
-    def body(code, block, b, parts, triples, rest, columns, corrections, squares, sound):
+    def body(code, block, b, turns, rest, columns, pairs, squares, sound):
         nothing = emit.constant(code.builder, "f32", lanes, 0)
-        lengths, tops = ([code.variable(nothing) for _ in _VECTORS] for _ in range(2))
+        lengths, tops, totals = ([code.variable(nothing) for _ in _VECTORS] for _ in range(3))
         panel = code.variable(b)
 
-        def look(v: int, j: int) -> E:
-            value = code.load(panel.get() + (j * row + v * 4 * lanes))
-            square = value * value
+        def look(v: int, *steps: int) -> list[E]:
+            """Some steps of a column: their squares are added up, and the largest such sum is kept."""
+            values = [code.load(panel.get() + (j * row + v * 4 * lanes)) for j in steps]
+            square = values[0] * values[0]
+            for value in values[1:]:
+                square = value.fma(value, square)
             lengths[v].set(lengths[v].get() + square)
             tops[v].set(tops[v].get().at_least(square))
-            return value
+            return values
 
-        with code.loop(parts) as part:
-            pairs = [code.variable(nothing) for _ in _VECTORS]
-            with code.loop(triples.select(part == parts - 1, triples, word.PART // word.TRIPLE)):
-                code.keep_rolled()
+        with code.loop(turns):
+            code.keep_rolled()
+            for k in range(0, word.TURN, 3):
                 for v in _VECTORS:
-                    first, second, _ = (look(v, j) for j in range(word.TRIPLE))
-                    pairs[v].set(first.fma(second, pairs[v].get()))
-                panel.set(panel.get() + word.TRIPLE * row)
-            for v in _VECTORS:
-                code.store(corrections + part * row + v * 4 * lanes, pairs[v].get())
+                    first, second, _ = look(v, k, k + 1, k + 2)
+                    totals[v].set((first if k // 3 % 2 else -first).fma(second, totals[v].get()))
+            panel.set(panel.get() + word.TURN * row)
         with code.loop(rest):
+            code.keep_rolled()
             for v in _VECTORS:
                 look(v, 0)
             panel.set(panel.get() + row)
@@ -175,10 +174,11 @@ def measuring(lanes: int) -> Callable:
             length = lengths[v].get()
             own = _counts(length, tops[v].get()) | beyond
             sounds = own if sounds is None else sounds & own
+            code.store(pairs + v * 4 * lanes, totals[v].get())
             code.store(squares + v * 4 * lanes, length.select(beyond, 1, length))
         _put(code, sound, sounds)
 
-    return window.leaf("b parts triples rest columns corrections squares sound", "f32", lanes, body)
+    return window.leaf("b turns rest columns pairs squares sound", "f32", lanes, body)
 
 
 def _counts(square: E, top: E) -> E:
@@ -212,31 +212,33 @@ def taking(lanes: int) -> Callable:
     def body(code, block, x, rows, own, reference, copy, info):
         x_row = code.argument(block, word.X_ROW)
         wanted = emit.splat(code.scalar(reference, "f32"), lanes).bits("i32")
-        of_triples = own / word.TRIPLE * word.TRIPLE
-        starts = [_starts(code, j) for j in range(group)]
+        nothing, single = emit.constant(code.builder, "f32", lanes, 0), code.of_lanes(0)
+        of_turns = own / word.TURN * word.TURN
+        signs = [_signs(code, j) for j in range(group)]
 
         def length(row: E) -> tuple[E, E]:
-            """The square of a row's length, and that of its largest element, in every lane."""
-            squares, tops = (code.variable(emit.constant(code.builder, "f32", lanes, 0)) for _ in range(2))
+            """The square of a row's length, and the largest sum of some of its squares, in every lane."""
+            squares, tops = (code.variable(nothing) for _ in range(2))
 
-            def add(at: E, _: int, left: E | None) -> None:
-                value = code.load(row + at, left)
-                squares.set(squares.get() + value * value)
-                tops.set(tops.get().at_least(value * value))
+            def add(at: E, number: int, left: E | None) -> None:
+                square = None
+                for j in range(number):
+                    value = code.load(row + at + j * vector, left)
+                    square = value * value if square is None else value.fma(value, square)
+                squares.set(squares.get() + square)
+                tops.set(tops.get().at_least(square))
 
-            window.over_channels(code, own, add)
+            window.over_channels(code, own, add, wide=group)
             return simd.across(E.__add__)(squares.get()), simd.across(E.at_least)(tops.get())
 
-        def pairs(row: E, left: E | None) -> E:
-            """The sum of the pairs of a group, or of those within its `left` first elements."""
+        def pairs(row: E, left: E | None, total: Variable) -> None:
+            """Adds those of a group, or of its `left` first elements."""
             values = [code.load(row + j * vector) for j in range(group)]
-            total = None
             for j, value in enumerate(values):
-                begins = starts[j] if left is None else starts[j] & code.first(left - j * lanes)
                 product = value * _shifted(value, values[min(j + 1, group - 1)])
-                product = product.select(begins, product, 0)
-                total = product if total is None else total + product
-            return total
+                if left is not None:
+                    product = product.select(code.first(left - j * lanes), product, 0)
+                total.set(product.fma(signs[j], total.get()))
 
         with code.loop(rows) as i:
             row, out, about = x + x_row * i, copy + i * word.ROW_BYTES, info + i * word.INFO_BYTES
@@ -247,32 +249,29 @@ def taking(lanes: int) -> Callable:
             shift = shift.select(counts, shift.at_least(-_SHIFT).at_most(_SHIFT), 0)
             factor = (shift + _ONE).bits("f32")
 
-            def copy_vector(at: E, _: int, left: E | None, row: E = row, out: E = out, factor: E = factor) -> None:
-                code.store(out + at, code.load(row + at, left) * factor)
+            def copy_vectors(at: E, number: int, left: E | None, row: E = row, out: E = out, factor: E = factor) -> None:
+                for j in range(number):
+                    code.store(out + at + j * vector, code.load(row + at + j * vector, left) * factor)
 
-            window.over_channels(code, own, copy_vector)
-            single = code.of_lanes(0)
+            window.over_channels(code, own, copy_vectors, wide=group)
             single.store(about + word.INVERSE * 4, _first(-shift + _ONE).bits("f32"))
             single.store(about + word.ODD * 4, _first(counts.cast("i32") ^ 1).bits("f32"))
-            for part in range(word.MOST_PARTS):
-                begin, step = part * word.PART, group * lanes
-                with code.when(of_triples > begin):
-                    total = code.variable(square.like(0))
-                    for first in range(begin, begin + word.PART, step):
-                        with code.when(of_triples >= first + step):
-                            total.set(total.get() + pairs(out + first * 4, None))
-                        with code.when((of_triples > first) & (of_triples < first + step)):
-                            total.set(total.get() + pairs(out + first * 4, of_triples - first))
-                    single.store(about + part * 4, _first(simd.across(E.__add__)(total.get())))
+            total, step = code.variable(nothing), group * lanes
+            whole = of_turns / step
+            with code.loop(whole) as j:
+                pairs(out + j * (4 * step), None, total)
+            with code.when(of_turns > whole * step):
+                pairs(out + whole * (4 * step), of_turns - whole * step, total)
+            single.store(about + word.PAIRS * 4, _first(simd.across(E.__add__)(total.get())))
 
     return window.leaf("x rows own reference copy info", "f32", lanes, body)
 
 
-def _starts(code: Code, number: int) -> E:
-    """b1: the lanes of vector `number` of a group in which triples start."""
-    lanes = ir.VectorType(ir.IntType(1), code.lanes)
-    chosen = [ir.Constant(ir.IntType(1), (number * code.lanes + i) % word.TRIPLE == 0) for i in range(code.lanes)]
-    return E(code.builder, ir.Constant(lanes, chosen), "b1", code.lanes)
+def _signs(code: Code, number: int) -> E:
+    """What the product of an element and the next one is multiplied by in vector `number` of a group: 0 unless they are a pair."""
+    places = [number * code.lanes + i for i in range(code.lanes)]
+    values = [0.0 if place % 3 else 1.0 if place // 3 % 2 else -1.0 for place in places]
+    return emit.constant(code.builder, "f32", code.lanes, 0).of(ir.Constant(emit.llvm_type("f32", code.lanes), values))
 
 
 def _shifted(x: E, following: E) -> E:

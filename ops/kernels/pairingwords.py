@@ -10,11 +10,9 @@ X_ROW, Y_ROW, R_ROW, ROWS, COLUMNS, DEPTH = range(9, 15)
 STEPS, OWN_ROWS, OWN_PANELS, PANEL_TASKS = range(15, 19)
 WORDS = 19
 
-TRIPLE = 3  # K steps of which two make a pair and the third is multiplied as it is
-PART = 96  # K steps of which the sums of pairs are made good together: whole triples, whole vectors of 16
+TURN = 12  # K steps of four triples: of three steps two make a pair and the third is multiplied as it is
 MOST_STEPS = 768  # of a K block
-MOST_PARTS = MOST_STEPS // PART
 ROW_BYTES = 4 * MOST_STEPS + 64  # of a row of A in scratch: an odd number of cache lines, so that rows spread over L1
-# floats that say of a row in scratch: what its pairs add to each part, the inverse of its factor, whether pairs are no way for it
-INFO, INVERSE, ODD = 16, MOST_PARTS, MOST_PARTS + 1
-INFO_BYTES = 4 * INFO
+# floats that say of a row in scratch: what takes away that its pairs add too much, the inverse of its factor, whether it is odd
+PAIRS, INVERSE, ODD = range(3)
+INFO_BYTES = 16

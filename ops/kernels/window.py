@@ -97,6 +97,11 @@ class Code:
         call = self.builder.asm(nothing, "", "", [], True)
         call.attributes.add("convergent")
 
+    def keep_order(self) -> None:
+        """Stops LLVM from moving what reads or writes memory across this place, which takes registers that it then has to spill."""
+        nothing = ir.FunctionType(ir.VoidType(), [])
+        self.builder.asm(nothing, "", "~{memory}", [], True)
+
     def variable(self, initial: E) -> Variable:
         """A value that loops may change."""
         return Variable(initial)
