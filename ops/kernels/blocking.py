@@ -32,6 +32,10 @@ _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 80e9, 15e9
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 _TASKS = 32  # a thread, at most
 _LATE = 2.0  # tasks, what threads wait for the last one on cores that others use too
+# cycles of one core, fitted to products of the sizes that real networks have
+BEGINNING = 60  # of a tile
+_APART = 20  # of a line of A that another core may have written, if tasks do not take its rows apart
+_LINE = 64  # bytes
 
 
 def panel_width(itemsize: int, groups: int = 1, each: int = 0) -> int:
@@ -139,6 +143,21 @@ def tile_cost(height: int, vectors: int = 2) -> float:
     """Cycles of one K step of a tile: two loads a cycle, its vectors from L2, FMA latency 4, and a share of what surrounds it."""
     of = target.current()
     return max(vectors * height / of.units, (height + vectors) / 2, vectors * of.lanes * 4 / _L2_BYTES, 4) + 0.5
+
+
+def cycles(rows: int, depth: int, columns: int, threads: int) -> float:
+    """Cycles of each thread for a float32 product A[rows, depth] B[depth, columns], the direct way."""
+    first, count, second, tiles = split_row(rows, most_rows(depth * 4))
+    step = count * tile_cost(first) + ((tiles - count) * tile_cost(second) if tiles > count else 0.0)
+    panel = depth * step + -(-depth // K_STEPS) * BEGINNING * tiles
+    flops = 2 * rows * depth * columns
+    of_rows = blocking("f32", 1, rows, (1, 1, 1, depth), 1, columns, flops, 1, threads, depth * 4).row_blocks
+    return -(-columns // panel_width(4)) * panel / threads + moving_cycles(rows, depth, threads, of_rows)
+
+
+def moving_cycles(rows: int, depth: int, threads: int, row_blocks: int) -> float:
+    """Cycles in which each thread waits for lines of A that others wrote, unless there is a block of rows for each."""
+    return 0.0 if row_blocks >= threads else _APART * rows * depth * 4 / _LINE * (threads - 1) / threads
 
 
 @deferred()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import strassen
+from . import ways
 from .blocking import panel_width
 from .conv import conv
 from .convweights import PackedWeights, weights_packing
@@ -97,7 +97,7 @@ def matmul(
         low=low, high=high, epilogue=epilogue, alloc=alloc, threads=threads, label=label,
     )  # fmt: skip
     if dtype == "f32" and not isinstance(b, Matrix | Panels) and len(launches) == 1:  # nothing is copied
-        return strassen.instead(launches[0], a, b, c, residual, (bias, low, high, *(epilogue or (0, 0))), threads)
+        return ways.instead(launches[0], a, b, c, residual, (bias, low, high, *(epilogue or (0, 0))), threads)
     return launches
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import ahead, conv, strassen, target
+from . import ahead, conv, target, ways
 from .blocking import panel_width
 from .gemm import matmul
 from .gemm import packing as gemm_packing
@@ -51,7 +51,7 @@ def product(
     if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
         widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
         # hundreds of rows may only be expected where their number changes: it is large, and most classifiers do without
-        fast = [strassen.kernel()] if is_open(rows) and strassen.possible(a.shape[2], c.shape[2]) else []
+        fast = ways.kernels(a.shape[2], c.shape[2]) if is_open(rows) else []
         return with_spare(gemv(dtype, a, panels, c, **own), many, *fast, *widening)
     if dtype == "f32":
         return with_spare(matmul("f32", a, panels, c, alloc=alloc, **own), few)

@@ -1,123 +1,183 @@
-"""The kernel of `pairing`: what a task is, and the loops around the passes and the register tile (`pairingtile`).
+"""The kernel of `pairing`: what a task is, and the loops around `pairingpasses` and the register tile (`pairingtile`).
 
-Loop order of a task: K blocks; panels; tiles. The rows of A, scaled, stand in scratch for a K block, and stay in L2; a panel is
-looked at before the first tile takes it, and stays there for all tiles.
+Loop order of a task: K blocks; panels; tiles. Rows of A stand in scratch for a K block, multiplied by powers of 2, and stay in L2.
+A panel is looked at before the first tile takes it, which brings it to L2 for all others; the first tiles bring the next one.
+
+Pairs err by what is in a row and a column, not by what is in their products. So a panel goes without if a column's length is more
+than `pairingpasses.LIMIT` times another than the average, or if the terms that a column is sampled for, those of the largest
+features, show that it is small where those are large. A tile goes without if one of its rows is nearly one element.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from functools import lru_cache
-
 from . import pairingwords as word
 from . import target
 from .ahead import ASKED, bringing
+from .pairing import first_tile
 
-HEIGHTS = (8, 7, 6, 5, 4, 2, 1)  # of tiles: 20 accumulators, 6 vectors of a panel and sums fill 32 registers
-TABLED = 15  # rows whose first tile one word tells
+SMALLEST = 32  # times less than the lengths of row and column let expect may terms be, by samples of a sixteenth of them
 
 
 def factory() -> Callable:
     """The kernel. Task = (block of rows, block of panels), the panels running fastest; scratch: `pairing.scratch_bytes`."""
-    from . import pairingtile, simd
+    from . import pairingpasses, simd
     from .convkernel import finishing
 
     lanes = target.current().lanes
-    width, vector, row_bytes = 2 * lanes, 4 * lanes, 8 * lanes
-    take, measure, compare = pairingtile.taking(lanes), pairingtile.measuring(lanes), pairingtile.comparing(lanes)
-    tile, finish, bring = pairingtile.tile(lanes, HEIGHTS), finishing(), bringing()
-    words, load_word, load_one = simd.block, simd.load("i64", 0), simd.load("f32", 0)
-    load, store, splat, total, first_lane = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes), simd.reduce_add, simd.first
-    first_lanes, select = simd.first_lanes(lanes), simd.select
-    tallest, (few, more), tabled = HEIGHTS[0], _first_tiles(), TABLED
-    turn, row_room, info_room = word.TURN, word.ROW_BYTES, word.INFO_BYTES
-    infinity, inverse_odd = 0x7FF << 52, 4 * word.ODD
+    width, row_bytes, turn = 2 * lanes, 8 * lanes, word.TURN
+    take, measure, compare = pairingpasses.taking(lanes), pairingpasses.measuring(lanes), pairingpasses.comparing(lanes)
+    multiply, average, (clear, choose), finish, bring = (
+        _multiplying(lanes),
+        _averaging(lanes),
+        _sampling(lanes),
+        finishing(),
+        bringing(),
+    )
+    words, load_word, store, splat = simd.block, simd.load("i64", 0), simd.store("f32"), simd.splat("f32", lanes)
+    infinity = 0x7FF << 52
 
     def kernel(args, task, scratch):
-        depth, panel_tasks, own_panels = args[word.DEPTH], args[word.PANEL_TASKS], args[word.OWN_PANELS]
-        columns, rows, steps = args[word.COLUMNS], args[word.ROWS], args[word.STEPS]
-        panel, panels = depth * row_bytes, (columns + width - 1) // width
+        depth, steps, panel_tasks = args[word.DEPTH], args[word.STEPS], args[word.PANEL_TASKS]
+        panel, panels = depth * row_bytes, (args[word.COLUMNS] + width - 1) // width
         if task < 0:
-            p = (-1 - task) % ASKED % panel_tasks * own_panels
-            bring(args[word.B] + p * panel, min(own_panels, panels - p) * panel, (-1 - task) // ASKED)
+            p = (-1 - task) % ASKED % panel_tasks * args[word.OWN_PANELS]
+            bring(args[word.B] + p * panel, min(args[word.OWN_PANELS], panels - p) * panel, (-1 - task) // ASKED)
             return
-        p0, row = task % panel_tasks * own_panels, task // panel_tasks * args[word.OWN_ROWS]
-        p1, own_rows = min(panels, p0 + own_panels), min(args[word.OWN_ROWS], rows - row)
+        p0, row = task % panel_tasks * args[word.OWN_PANELS], task // panel_tasks * args[word.OWN_ROWS]
+        p1, rows = min(panels, p0 + args[word.OWN_PANELS]), min(args[word.OWN_ROWS], args[word.ROWS] - row)
         clips = args[word.LOW] != infinity - (1 << 63) or args[word.HIGH] != infinity
-        zeros = scratch + 64
-        squares = zeros + row_bytes
-        facts = squares + row_bytes
-        pairs = facts + 128
-        info = pairs + row_bytes
-        copy = info + args[word.OWN_ROWS] * info_room
-        copy += (4096 + 2048 - copy) % 4096
-        for v in range(0, row_bytes, vector):
-            store(zeros + v, splat(0.0))
-        for kb in range((depth + steps - 1) // steps):
-            k = kb * steps
+        zeros, pairs, squares, reference = (
+            scratch + word.ZEROS_AT, scratch + word.PAIRS_AT, scratch + word.SQUARES_AT, scratch + word.REFERENCE_AT,
+        )  # fmt: skip
+        sound, alike, least = scratch + word.SOUND_AT, scratch + word.ALIKE_AT, scratch + word.LEAST_AT
+        features, samples, info = scratch + word.FEATURES_AT, scratch + word.SAMPLES_AT, scratch + word.INFO_AT
+        copy = info + args[word.OWN_ROWS] * word.INFO_BYTES
+        # half a page from where B is in its: else what is stored would fall into the sets of L1 that it is read into
+        copy += (args[word.B] + word.PAGE // 2 - copy) % word.PAGE
+        for i in range(word.WORDS):
+            words(scratch + word.BLOCK_AT)[i] = args[i]
+        store(zeros, splat(0.0))
+        store(zeros + 4 * lanes, splat(0.0))
+        for k in range(0, depth, steps):
             own = min(steps, depth - k)
-            last = k + own >= depth
-            turns, rest = own // turn, own % turn
+            clip = 1 if k + own == depth and clips else 0
             for p in range(p0, p1):
                 b, c0 = args[word.B] + p * panel + k * row_bytes, p * width
-                cols = min(width, columns - c0)
-                measure(args, b, turns, rest, cols, pairs, squares, facts)
+                cols = min(width, args[word.COLUMNS] - c0)
+                measure(args, b, own // turn, own % turn, cols, pairs, squares, sound)
                 if p == p0:
-                    low = select(first_lanes(cols), load(squares), splat(0.0))
-                    high = select(first_lanes(cols - lanes), load(squares + vector), splat(0.0))
-                    store(facts + 16, total(low + high) * (splat(1.0) / splat(cols)))
-                    take(args, args[word.X] + row * args[word.X_ROW] + k * 4, own_rows, own, facts + 16, copy, info)
-                compare(args, squares, facts + 16, facts + 8)
-                plain = 1.0 - load_word(facts) * load_word(facts + 8)
-                base = zeros
-                if k == 0 and args[word.BIAS] != 0:
-                    base = args[word.BIAS] + c0 * 4
-                start, start_row = args[word.RESIDUAL], args[word.R_ROW]
+                    average(squares, cols, load_word(sound), reference)
+                    clear(features, own)
+                    take(args, args[word.X] + row * args[word.X_ROW] + k * 4, rows, own, reference, copy, info, features)
+                    choose(features, own, samples, least)
+                compare(args, b, squares, reference, samples, (own + lanes - 1) // lanes, least, cols, alike)
+                base, start, start_row = zeros, args[word.RESIDUAL], args[word.R_ROW]
                 if k > 0:
                     start, start_row = args[word.Y], args[word.Y_ROW]
+                elif args[word.BIAS] != 0:
+                    base = args[word.BIAS] + c0 * 4
                 if start != 0:
                     start += row * start_row + c0 * 4
-                y, ahead, end = args[word.Y] + row * args[word.Y_ROW] + c0 * 4, b + panel, b + panel + own * row_bytes
-                x, about, left, clip = copy, info, own_rows, 1 if last and clips else 0
-                while left > 0:
-                    height, odd = tallest, plain
-                    if left <= tabled:
-                        height = few >> 4 * (left - 1) & 15
-                    elif left < 2 * tabled:
-                        height = more >> 4 * (left - 1 - tabled) & 15
-                    for i in range(height):
-                        odd += load_one(about + i * info_room + inverse_odd)
-                    if odd != 0:
-                        tile(args, height, x, about, b, pairs, 0, own, 0, 0, base, start, start_row, y, cols, clip)
-                    else:
-                        tile(args, height, x, about, b, pairs, turns, rest, ahead, end, base, start, start_row, y, cols, clip)
-                        ahead = min(end, ahead + turns * 256)
-                    left, x, about, y = left - height, x + height * row_room, about + height * info_room, y + height * args[word.Y_ROW]
-                    if start != 0:
-                        start += height * start_row
-                if last and args[word.EPILOGUE] != 0:
-                    finish(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], scratch, 0, row, own_rows, c0, cols)
+                paired, y = load_word(sound) & load_word(alike), args[word.Y] + row * args[word.Y_ROW] + c0 * 4
+                multiply(
+                    scratch + word.BLOCK_AT, rows, copy, info, b, pairs, own, paired, panel, base, start, start_row, y, cols, clip
+                )  # fmt: skip
+                if k + own == depth and args[word.EPILOGUE] != 0:
+                    finish(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], scratch, 0, row, rows, c0, cols)
 
     return kernel
 
 
-@lru_cache(maxsize=None)
-def rows_cost(rows: int) -> float:
-    """Cycles of a step of K of all tiles that rows are cut into."""
-    if rows >= 3 * HEIGHTS[0]:
-        each, rest = divmod(rows - 2 * HEIGHTS[0], HEIGHTS[0])
-        return each * tile_cost(HEIGHTS[0]) + rows_cost(rest + 2 * HEIGHTS[0])
-    return min((tile_cost(height) + rows_cost(rows - height) for height in HEIGHTS if height <= rows), default=0.0)
+def _averaging(lanes: int) -> Callable:
+    """The subroutine ``average(squares, columns, sound, reference)``: the mean of a panel's squares, or 1 if it is not `sound`."""
+    from . import simd
+    from .subroutine import subroutine
+
+    load, store, splat, total = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes), simd.reduce_add
+    select, first = simd.select, simd.first_lanes(lanes)
+
+    @subroutine
+    def average(squares, columns, sound, reference):
+        mean = splat(1.0)
+        if sound != 0:
+            low = select(first(columns), load(squares), splat(0.0))
+            high = select(first(columns - lanes), load(squares + 4 * lanes), splat(0.0))
+            mean = total(low + high) / splat(columns)
+        store(reference, mean)
+
+    return average
 
 
-def tile_cost(height: int) -> float:
-    """Cycles of a step of K: two additions and two multiply-adds of three steps, and a share of what surrounds them."""
-    return max(4 * height / 3, 2.67) + 0.7
+def _sampling(lanes: int) -> tuple[Callable, Callable]:
+    """Subroutines around the sums of squares of A's columns, its `features`.
+
+    ``clear(features, own)``: zeros for `own` of them. ``choose(features, own, samples, least)``: of every vector the largest one
+    becomes a sample with its weight; what those have to come to for a column of B of length 1 is put at `least`.
+    """
+    from . import simd
+    from .subroutine import subroutine
+
+    load, store, splat, words = simd.load("f32", 0), simd.store("f32"), simd.splat("f32", lanes), simd.block
+    one, row_bytes, share = simd.to("f32"), 8 * lanes, 1 / SMALLEST**2
+
+    @subroutine
+    def clear(features, own):
+        for k in range(0, own, lanes):
+            store(features + 4 * k, splat(0.0))
+
+    @subroutine
+    def choose(features, own, samples, least):
+        total = 0.0
+        for first in range(0, own, lanes):
+            largest, found = load(features + 4 * first), first
+            for k in range(first, min(own, first + lanes)):
+                square = load(features + 4 * k)
+                total += square
+                if square > largest:
+                    largest, found = square, k
+            words(samples)[0] = found * row_bytes
+            store(samples + 8, one(largest))
+            samples += word.SAMPLE_BYTES
+        store(least, one(total / own * share))
+
+    return clear, choose
 
 
-def _first_tiles() -> tuple[int, int]:
-    """The height of the first tile of 1, 2 ... rows, 4 bits each, of up to `TABLED` in the first word."""
-    first = [min((tile_cost(h) + rows_cost(rows - h), -h) for h in HEIGHTS if h <= rows)[1] for rows in range(1, 2 * TABLED)]
-    low, high = (sum(-h << 4 * i for i, h in enumerate(part)) for part in (first[:TABLED], first[TABLED:]))
-    return low, high
+def _multiplying(lanes: int) -> Callable:
+    """The subroutine ``multiply(block, rows, x, info, b, pairs, own, paired, panel, base, start, start_row, y, columns, clip)``.
+
+    The tiles of a panel's K block at b, of `own` steps: by pairs if it may be `paired`, but for those with an odd row. They bring
+    the same of the next panel to L2, `panel` bytes further on. What else: see `pairingtile.tile`.
+    """
+    from . import pairingtile, simd
+    from .subroutine import subroutine
+
+    tile, number, words = pairingtile.tile(lanes, word.HEIGHTS), simd.load("i32", 0), simd.block
+    tallest, turn, turn_ahead, row_bytes = word.HEIGHTS[0], word.TURN, word.LINES * word.LINE, 8 * lanes
+    heights = sum(first_tile(rows) << 4 * (rows - 1) for rows in range(1, 2 * tallest))
+
+    @subroutine
+    def multiply(block, rows, x, info, b, pairs, own, paired, panel, base, start, start_row, y, columns, clip):
+        args, ahead, end, left = words(block), b + panel, b + panel + own * row_bytes, rows
+        while left > 0:
+            height, odd, turns = tallest, 1 - paired, 0
+            if left < 2 * tallest:
+                height = heights >> 4 * (left - 1) & 15
+            for i in range(height):
+                odd += number(info + i * word.INFO_BYTES + 4 * word.ODD)
+            if odd == 0:
+                turns = own // turn
+            tile(args, height, x, info, b, pairs, turns, own - turns * turn, ahead, end, base, start, start_row, y, columns, clip)
+            ahead += turns * turn_ahead
+            left, x, info, y = (
+                left - height,
+                x + height * word.ROW_BYTES,
+                info + height * word.INFO_BYTES,
+                y + height * args[word.Y_ROW],
+            )
+            if start != 0:
+                start += height * start_row
+
+    return multiply

@@ -1,9 +1,9 @@
-"""The register tile of `pairing`, and the passes over its operands. Imports numba.
+"""The register tile of `pairing`. Imports numba.
 
-Of three K steps the first two are multiplied together: (x0 + b1) (x1 + b0) = x0 b0 + x1 b1 + x0 x1 + b0 b1, one multiply-add
-and two additions in place of two multiply-adds. What the pairs of a row or a column add to that does not depend on the other
-operand: passes over both work it out, for every part of K, and the tile begins each part by taking it away. Every sum of a row and
-a column is made of its own, so nothing but the accumulators has to stay in registers.
+Of three K steps the first two are multiplied together, one multiply-add of two sums, or of two differences, in place of two; see
+`pairing`. What is summed up too much that way is taken away before: `pairingpasses` works it out for each row and column. A sum
+belongs to one row and one column, so nothing but the totals stays in registers, and both its operands come straight from memory:
+those of A as what the instruction broadcasts.
 """
 
 from __future__ import annotations
@@ -12,18 +12,12 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from . import emit, simd, window
+from . import emit, window
 from . import pairingwords as word
 from .emit import E
 from .window import WORD, Code, Variable
 
-LIMIT = 16.0
-_LINES = 4  # cache lines of the next panel that a turn asks for
-_LINE = 64
 _VECTORS = range(2)  # of a panel
-_SIGN, _ONE, _EXPONENT = 0x7FFFFFFF, 127 << 23, -1 << 23  # of the bits of a float32
-_SHIFT = 60 << 23  # rows are multiplied by powers of 2 up to 2^60, in those bits
-_LARGEST = 1e30  # the square of a length: larger ones are no way for pairs
 
 
 def tile(lanes: int, heights: tuple[int, ...]) -> Callable:
@@ -81,9 +75,9 @@ def _tile(
                     sums[i, v].set(b2[v].fma(x2, total))
         source.set(source.get() + word.TURN * 4)
         panel.set(at + word.TURN * 2 * vector)
-        for line in range(_LINES):
-            code.prefetch(far.get() + line * _LINE, soon=False)
-        following = far.get() + _LINES * _LINE
+        for line in range(word.LINES):
+            code.prefetch(far.get() + line * word.LINE, soon=False)
+        following = far.get() + word.LINES * word.LINE
         far.set(end.select(following < end, following, far.get()))
     with code.loop(rest):
         code.keep_rolled()
@@ -130,163 +124,3 @@ def _finish(
             total.set(total.get().at_least(low).at_most(high))
     for (i, v), total in sums.items():
         code.store(y + y_row * i + v * vector, total.get(), masks[v])
-
-
-def measuring(lanes: int) -> Callable:
-    """``measure(args, b, turns, rest, columns, pairs, squares, sound)``: what there is to know of a panel's K block.
-
-    At `pairs` is put what takes away that those of columns add too much; at `squares` those of the columns' lengths, ones beyond the
-    last column. The word at `sound` becomes 1 if every column has numbers that count beside its largest one, 0 if one has not, or has
-    something that is not finite.
-    """
-    row = 2 * 4 * lanes
-
-    def body(code, block, b, turns, rest, columns, pairs, squares, sound):
-        nothing = emit.constant(code.builder, "f32", lanes, 0)
-        lengths, tops, totals = ([code.variable(nothing) for _ in _VECTORS] for _ in range(3))
-        panel = code.variable(b)
-
-        def look(v: int, *steps: int) -> list[E]:
-            """Some steps of a column: their squares are added up, and the largest such sum is kept."""
-            values = [code.load(panel.get() + (j * row + v * 4 * lanes)) for j in steps]
-            square = values[0] * values[0]
-            for value in values[1:]:
-                square = value.fma(value, square)
-            lengths[v].set(lengths[v].get() + square)
-            tops[v].set(tops[v].get().at_least(square))
-            return values
-
-        with code.loop(turns):
-            code.keep_rolled()
-            for k in range(0, word.TURN, 3):
-                for v in _VECTORS:
-                    first, second, _ = look(v, k, k + 1, k + 2)
-                    totals[v].set((first if k // 3 % 2 else -first).fma(second, totals[v].get()))
-            panel.set(panel.get() + word.TURN * row)
-        with code.loop(rest):
-            code.keep_rolled()
-            for v in _VECTORS:
-                look(v, 0)
-            panel.set(panel.get() + row)
-        sounds = None
-        for v in _VECTORS:
-            beyond = ~code.first(columns - v * lanes)
-            length = lengths[v].get()
-            own = _counts(length, tops[v].get()) | beyond
-            sounds = own if sounds is None else sounds & own
-            code.store(pairs + v * 4 * lanes, totals[v].get())
-            code.store(squares + v * 4 * lanes, length.select(beyond, 1, length))
-        _put(code, sound, sounds)
-
-    return window.leaf("b turns rest columns pairs squares sound", "f32", lanes, body)
-
-
-def _counts(square: E, top: E) -> E:
-    """Whether the rest counts beside the largest element, given the square of the length and that of the largest."""
-    return (square - top >= square * (1 / LIMIT**2)) & (square <= _LARGEST) & (square >= 1 / _LARGEST)
-
-
-def comparing(lanes: int) -> Callable:
-    """``compare(args, squares, reference, alike)``: whether no column's length is far from that whose square is at `reference`."""
-
-    def body(code, block, squares, reference, alike):
-        square = emit.splat(code.scalar(reference, "f32"), lanes)
-        near = None
-        for v in _VECTORS:
-            own = code.load(squares + v * 4 * lanes)
-            within = (own <= square * LIMIT**2) & (square <= own * LIMIT**2)
-            near = within if near is None else near & within
-        _put(code, alike, near)
-
-    return window.leaf("squares reference alike", "f32", lanes, body)
-
-
-def taking(lanes: int) -> Callable:
-    """``take(args, x, rows, own, reference, copy, info)``: rows of A as the tile reads them, `own` elements of each.
-
-    A row is multiplied by the power of 2 that makes its length nearly that whose square is at `reference`; one for which pairs are
-    no way, see `measuring`, stays as it is.
-    """
-    vector, group = 4 * lanes, 3  # vectors that whole triples fill
-
-    def body(code, block, x, rows, own, reference, copy, info):
-        x_row = code.argument(block, word.X_ROW)
-        wanted = emit.splat(code.scalar(reference, "f32"), lanes).bits("i32")
-        nothing, single = emit.constant(code.builder, "f32", lanes, 0), code.of_lanes(0)
-        of_turns = own / word.TURN * word.TURN
-        signs = [_signs(code, j) for j in range(group)]
-
-        def length(row: E) -> tuple[E, E]:
-            """The square of a row's length, and the largest sum of some of its squares, in every lane."""
-            squares, tops = (code.variable(nothing) for _ in range(2))
-
-            def add(at: E, number: int, left: E | None) -> None:
-                square = None
-                for j in range(number):
-                    value = code.load(row + at + j * vector, left)
-                    square = value * value if square is None else value.fma(value, square)
-                squares.set(squares.get() + square)
-                tops.set(tops.get().at_least(square))
-
-            window.over_channels(code, own, add, wide=group)
-            return simd.across(E.__add__)(squares.get()), simd.across(E.at_least)(tops.get())
-
-        def pairs(row: E, left: E | None, total: Variable) -> None:
-            """Adds those of a group, or of its `left` first elements."""
-            values = [code.load(row + j * vector) for j in range(group)]
-            for j, value in enumerate(values):
-                product = value * _shifted(value, values[min(j + 1, group - 1)])
-                if left is not None:
-                    product = product.select(code.first(left - j * lanes), product, 0)
-                total.set(product.fma(signs[j], total.get()))
-
-        with code.loop(rows) as i:
-            row, out, about = x + x_row * i, copy + i * word.ROW_BYTES, info + i * word.INFO_BYTES
-            square, top = length(row)
-            counts = _counts(square, top)
-            # half the difference of bits is nearly that of logarithms
-            shift = (((wanted - square.bits("i32")) >> 1) + (1 << 22)) & _EXPONENT
-            shift = shift.select(counts, shift.at_least(-_SHIFT).at_most(_SHIFT), 0)
-            factor = (shift + _ONE).bits("f32")
-
-            def copy_vectors(at: E, number: int, left: E | None, row: E = row, out: E = out, factor: E = factor) -> None:
-                for j in range(number):
-                    code.store(out + at + j * vector, code.load(row + at + j * vector, left) * factor)
-
-            window.over_channels(code, own, copy_vectors, wide=group)
-            single.store(about + word.INVERSE * 4, _first(-shift + _ONE).bits("f32"))
-            single.store(about + word.ODD * 4, _first(counts.cast("i32") ^ 1).bits("f32"))
-            total, step = code.variable(nothing), group * lanes
-            whole = of_turns / step
-            with code.loop(whole) as j:
-                pairs(out + j * (4 * step), None, total)
-            with code.when(of_turns > whole * step):
-                pairs(out + whole * (4 * step), of_turns - whole * step, total)
-            single.store(about + word.PAIRS * 4, _first(simd.across(E.__add__)(total.get())))
-
-    return window.leaf("x rows own reference copy info", "f32", lanes, body)
-
-
-def _signs(code: Code, number: int) -> E:
-    """What the product of an element and the next one is multiplied by in vector `number` of a group: 0 unless they are a pair."""
-    places = [number * code.lanes + i for i in range(code.lanes)]
-    values = [0.0 if place % 3 else 1.0 if place // 3 % 2 else -1.0 for place in places]
-    return emit.constant(code.builder, "f32", code.lanes, 0).of(ir.Constant(emit.llvm_type("f32", code.lanes), values))
-
-
-def _shifted(x: E, following: E) -> E:
-    """The lanes from the second one on, and the first one of what follows."""
-    index = ir.IntType(32)
-    numbers = ir.Constant(ir.VectorType(index, x.n), [ir.Constant(index, i + 1) for i in range(x.n)])
-    return x.of(x.b.shuffle_vector(x.v, following.v, numbers))
-
-
-def _first(x: E) -> E:
-    """The first lane."""
-    return E(x.b, x.b.extract_element(x.v, ir.Constant(ir.IntType(32), 0)), x.t, 0)
-
-
-def _put(code: Code, address: E, mask: E) -> None:
-    """Stores the word 1 if every lane of the mask is set, else 0."""
-    every = _first(simd.across(E.__and__)(mask))
-    Code(code.builder, "i64", 0).store(address, code.word(0).select(every, code.word(1), 0))

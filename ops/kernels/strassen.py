@@ -11,21 +11,22 @@ those of Winograd's convolution (bounds: Higham, Accuracy and Stability of Numer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
+from . import blocking as direct
 from . import strassenwords as word
 from . import target
-from .blocking import blocking, crosses_rows, most_rows, panel_width, split_row, tallest_tile, tile_cost
+from .blocking import crosses_rows, most_rows, panel_width, split_row, tallest_tile, tile_cost
 from .convwords import PART, PIECE
 from .image import Opaque
-from .launch import Launch, with_spare
+from .launch import Launch
 from .matrix import Matrix
-from .sizes import certainly, deferred, is_open, now
+from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
 _LEAST, _MOST = 28, 98  # rows of half a block
-_VECTORS = 16  # rows: if there are fewer they are taken for single vectors, as those of a classifier
+FEWEST = 2 * _LEAST  # rows
 _BLOCKS = 5  # numbers of blocks that are tried
 _STEPS = 384  # of half a K block, at the most
 _TASKS = 2  # of a thread, at the most, if they need not be more
@@ -33,8 +34,6 @@ _TOGETHER = 4  # blocks of a task, at the most: their sums are in its scratch
 _LINE = 64  # bytes
 # cycles of one core, fitted to products of the sizes that real networks have
 _COLUMNS, _ROWS, _OUTPUTS = 30, 45, 25  # for a step of K of two panels; for a vector of each quarter of A, and of C
-_BEGINNING = 60  # of a tile
-_APART = 20  # of a line of A that another core may have written, if tasks do not take its rows apart
 _LATE = 0.03  # tasks, what threads wait for the last one
 _GAIN = 0.985  # of the direct way's time, which it has to stay below
 
@@ -61,40 +60,6 @@ class Cut:
     own_pairs: int = 0
     pair_tasks: int = 0
     tasks: int = 0
-
-
-def instead(
-    direct: Launch, a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, threads: int
-) -> list[Launch]:
-    """The launches for C = clip(A B + bias + residual, low, high) of float32: `direct`, or Strassen's way if that is faster.
-
-    A plan whose number of rows is open has both, one of which has no tasks, unless it is made for a few vectors and serves few rows
-    only; that has the kernel to spare.
-
-    Args:
-        a, c, residual: of one matrix each, whose columns are neighbours. panels: address of a B of constants.
-        finish: bias, low, high and the epilogue, as in `conv`.
-    """
-    (batch, rows, depth), columns = a.shape, c.shape[2]
-    if not possible(depth, columns):
-        return [direct]
-    made = cut(rows, depth, columns, threads)
-    if not certainly(batch, 1) or _few(rows) or certainly(made.tasks, 0):
-        return with_spare([direct], kernel())
-    fast = launch(a, panels, c, residual, finish, made, direct.label)
-    if is_open(made.tasks):
-        return [replace(direct, tasks=_unless(made.tasks, direct.tasks)), fast]
-    return with_spare([fast], direct.kernel)
-
-
-@deferred()
-def _unless(others: int, tasks: int) -> int:
-    return 0 if others else tasks
-
-
-def _few(rows: int) -> bool:
-    """Whether there are vectors now, and too few rows for any cut at all times; an open number is not asked for more rows."""
-    return now(rows) < _VECTORS and rows < 2 * _LEAST
 
 
 def kernel() -> KernelSpec:
@@ -151,35 +116,21 @@ def _cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
     steps = -(-depth // (2 * k_blocks * lanes)) * lanes
     tallest, fewest = min(most_rows(steps * 4 + _LINE), most_rows(depth * 4)), -(-total // _MOST)
     late = _LATE if threads > 1 else 0.0
-    pair, best, made = _COLUMNS * depth / 2, _GAIN * _direct_cycles(rows, depth, columns, threads), Cut()
+    pair, best, made = _COLUMNS * depth / 2, _GAIN * direct.cycles(rows, depth, columns, threads), Cut()
     for half in sorted({-(-total // blocks) for blocks in range(fewest, fewest + _BLOCKS) if total >= blocks * _LEAST}):
         step, tiles = _tiles(half, tallest)
         blocks, block = -(-total // half), _ROWS * half * depth / 2 / lanes
         # a block of rows and a pair of panels, for all of K
-        both = 7 * (depth / 2 * step + k_blocks * _BEGINNING * (tiles[1] + tiles[3])) + k_blocks * _OUTPUTS * 2 * half
+        both = 7 * (depth / 2 * step + k_blocks * direct.BEGINNING * (tiles[1] + tiles[3])) + k_blocks * _OUTPUTS * 2 * half
         if (blocks * (pairs * both + block) + pairs * pair) / threads >= best:
             continue  # whatever the tasks
         for own_blocks, own_pairs, tasks in _shares(blocks, pairs, threads):
             task = own_blocks * (own_pairs * both + block) + own_pairs * pair
-            cycles = (-(-tasks // threads) + late) * task + _moving(rows, depth, threads, -(-blocks // own_blocks))
+            cycles = (-(-tasks // threads) + late) * task + direct.moving_cycles(rows, depth, threads, -(-blocks // own_blocks))
             if cycles < best:
                 best = cycles
                 made = Cut(half, steps, k_blocks, *tiles, blocks, own_blocks, own_pairs, -(-pairs // own_pairs), tasks)
     return made
-
-
-def _direct_cycles(rows: int, depth: int, columns: int, threads: int) -> float:
-    """Of each thread, the direct way."""
-    step, (_, count, _, seconds) = _tiles(rows, most_rows(depth * 4))
-    panel = depth * step + -(-depth // (2 * _STEPS)) * _BEGINNING * (count + seconds)
-    flops = 2 * rows * depth * columns
-    of_rows = blocking("f32", 1, rows, (1, 1, 1, depth), 1, columns, flops, 1, threads, depth * 4).row_blocks
-    return -(-columns // panel_width(4)) * panel / threads + _moving(rows, depth, threads, of_rows)
-
-
-def _moving(rows: int, depth: int, threads: int, row_blocks: int) -> float:
-    """Cycles in which each thread waits for lines of A that others wrote, unless there is a block of rows for each."""
-    return 0.0 if row_blocks >= threads else _APART * rows * depth * 4 / _LINE * (threads - 1) / threads
 
 
 @lru_cache(maxsize=4096)

@@ -26,6 +26,7 @@ class Target:
         fma: whether a fused multiply-add is one instruction.
         half: whether float16 converts in hardware (F16C).
         units: vectors that are multiplied and added in a cycle.
+        adders: vectors that are added meanwhile, in units of their own that keep up with an operand from memory each.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Target:
     fma: bool
     half: bool
     units: int = 2
+    adders: int = 0
 
     def has(self, feature: str) -> bool:
         """Whether an LLVM feature such as ``avx2`` is switched on."""
@@ -74,8 +76,8 @@ def current() -> Target:
     if _is_x86():
         wide, medium = "+avx512f" in on and "+avx512vl" in on, "+avx" in on
         lanes = 16 if wide else 8 if medium else 4
-        units = 1 if wide and name.startswith(_HALVES) else 2
-        return Target(name, features, lanes, 32 if wide else 16, "+fma" in on or wide, "+f16c" in on or wide, units)
+        units, adders = (1, 1) if wide and name.startswith(_HALVES) else (2, 0)
+        return Target(name, features, lanes, 32 if wide else 16, "+fma" in on or wide, "+f16c" in on or wide, units, adders)
     return Target(name, features, 4, 32, True, True)
 
 
