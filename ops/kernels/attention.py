@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from . import attentionfew
+from . import attentionfew, target
 from .blocking import heights, most_rows, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch, with_spare
 from .padcopy import pad_copy
+from .pairingwords import HEIGHTS
 from .sizes import deferred, is_open, most, now
 from .spec import KernelSpec, handwritten
 
@@ -31,9 +32,11 @@ _LATE = 0.5  # of a task, what threads wait for the last one on cores that other
 _COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 FLAGS = 8 * _PANELS  # bytes of a word for each panel
-# rows of a panel's state: levels, sums of weights, factors of what came before, lengths of queries
-LEVEL, SUM, FACTOR, LENGTH = range(4)
-STATE = 4
+# rows of a panel's state: levels, sums of weights, factors of what came before, lengths of queries; if products go by pairs the
+# inverses of queries' factors, and what is to be taken away from their pairs
+LEVEL, SUM, FACTOR, LENGTH, INVERSE, PAIRS = range(6)
+STATE = 6
+LIFT = 20  # powers of 2 that weights are lifted by, or lowered, to be like values where products go by pairs
 _LOG2_E = 1 / math.log(2)
 LEADS = 3  # dimensions of heads: batch, groups, heads of a group
 
@@ -130,7 +133,8 @@ def attention(
     width = panel_width(size)
     panels = -(-s.queries // width)
     each, blocks = _share(s.heads, panels, s.flops, threads)
-    keys = _key_block(s.keys, width * size)
+    tallest, of_keys = tile_heights(paired(dtype))[0], key_height(dtype)
+    keys = _key_block(s.keys, width * size, of_keys)
     launches: list[Launch] = []
     # what several tasks read is brought together before, what one reads by the task itself
     k, k_lines, k_apart = _readable(dtype, k, s, s.head, now(blocks) > 1, launches, alloc, threads, label)
@@ -142,11 +146,11 @@ def attention(
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
         v.column, *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale * _LOG2_E if bounded else scale),
         *(scores or (0, 0)),
-        each, blocks, keys, *_split(keys), *_split(last), *_split(s.value), k_copied, v_copied,
+        each, blocks, keys, *_split(keys, of_keys), *_split(last, of_keys), *_split(s.value, tallest), k_copied, v_copied,
         *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
     )  # fmt: skip
     scratch = 128 + FLAGS + width * size * (keys + each * (s.head + s.value + STATE))
-    scratch += keys * size * (k_copied * s.head + v_copied * s.value)
+    scratch += keys * size * (k_copied * s.head + v_copied * s.value) + pairs_bytes(keys, s.value)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
     launches.append(Launch(_kernel(dtype, k_lines, v_lines, bounded), args, s.heads * blocks, scratch, label, s.flops, moved))
     return with_spare(launches, attentionfew.kernel_of(dtype)) if k_lines and v_lines else launches
@@ -154,6 +158,28 @@ def attention(
 
 def _kernel(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> KernelSpec:
     return handwritten("attention", "attentionkernel:factory", dtype=dtype, k_lines=k_lines, v_lines=v_lines, bounded=bounded)
+
+
+def paired(dtype: str) -> bool:
+    """Whether products go by pairs, see `pairing`."""
+    cpu = target.current()
+    return dtype == "f32" and cpu.masks and cpu.adders >= cpu.units
+
+
+@deferred()
+def pairs_bytes(keys: int, value: int) -> int:
+    """Of a task's scratch, what it needs for pairs: a float32 for each key, two for each channel, and eleven lines."""
+    return 4 * (keys + 2 * value) + 15 * 64
+
+
+def tile_heights(by_pairs: bool) -> tuple[int, ...]:
+    """The heights of tiles: of pairs as `pairing` has them, who take turns of six registers."""
+    return tuple(height for height in heights() if not by_pairs or height <= HEIGHTS[0])
+
+
+def key_height(dtype: str) -> int:
+    """The height of tiles of keys: where rows are far apart LLVM spills registers of those that are as high as others."""
+    return tile_heights(paired(dtype))[1 if paired(dtype) else 0]
 
 
 def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:
@@ -231,15 +257,15 @@ def _share(heads: int, panels: int, flops: int, threads: int) -> tuple[int, int]
 
 
 @deferred()
-def _split(rows: int) -> tuple[int, int, int, int]:
+def _split(rows: int, tallest: int) -> tuple[int, int, int, int]:
     """Heights and counts of tiles that cover some rows; there are tiles of the first height if there are any."""
-    first, count, second, tiles = split_row(rows)
+    first, count, second, tiles = split_row(rows, tallest)
     return (first, count, second, tiles - count) if count else (second, tiles, 0, 0)
 
 
 @deferred(least=1)
-def _key_block(keys: int, row_bytes: int) -> int:
-    """Keys of a block: whole tiles, blocks of about one size."""
+def _key_block(keys: int, row_bytes: int, height: int) -> int:
+    """Keys of a block: whole tiles of a height, blocks of about one size."""
     blocks = max(1, -(-keys * row_bytes // _SCORE_BYTES))
-    each, height = max(1, -(-keys // blocks)), heights()[0]
+    each = max(1, -(-keys // blocks))
     return each if blocks == 1 else -(-each // height) * height

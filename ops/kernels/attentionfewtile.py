@@ -191,6 +191,6 @@ def weigh(dtype: str, lanes: int) -> Callable:
             value = code.load(last)
             code.store(last, value.select(code.first(left), value, float("-inf")))
         whole = (count + (code.lanes - 1)) / code.lanes
-        attentiontile.weigh_rows(code, False, whole, x, state, code.lanes * code.size, simd.across(E.at_least))
+        attentiontile.weigh_rows(code, False, whole, x, state, code.lanes * code.size, across=simd.across(E.at_least))
 
     return window.leaf("count x state", dtype, lanes, body)

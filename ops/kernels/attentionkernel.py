@@ -6,28 +6,36 @@ import math
 from collections.abc import Callable
 
 from . import target
-from .attention import FACTOR, FLAGS, LENGTH, LEVEL, STATE, SUM
+from .attention import FACTOR, FLAGS, LENGTH, LEVEL, LIFT, PAIRS, STATE, SUM, paired
 from .image import SIZES
 
 _AHEAD = 8  # rows by which a copy asks for what it will read
 _ABOVE = 20.0  # the level, in powers of 2, may scores be that are weighed without a look at the largest
 _BELOW = 100.0
+_LIMIT = 16.0  # times longer than the first keys, which queries are made as long as, may others be for products by pairs
+_LONGEST = 1e15  # that a query or key of such may be
 
 
 def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable:
     """The kernel. Task = (head, block of panels).
 
     Scratch: 64 bytes for the block of `scores`; a vector of `squares`; whether each panel is to be computed; the scores of a
-    block of keys; for each panel its state, its queries and its result so far; copies of a block of keys and values.
+    block of keys; for each panel its state, its queries and its result so far; copies of a block of keys and values; what
+    products by pairs need.
     """
-    from . import attentiontile, shuffle, simd
+    from . import attentiontile, pairsums, shuffle, simd
     from .subroutine import subroutine
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
     vector, width, pitch = lanes * size, 2 * lanes, 2 * lanes * size
     # a column of the keys is what their tile broadcasts, a row of the values theirs
-    k_tiles = attentiontile.scores(dtype, lanes, across=not k_lines, powers=bounded)
-    v_tiles = attentiontile.mixtures(dtype, lanes, across=v_lines)
+    k_pairs, v_pairs = paired(dtype) and k_lines, paired(dtype) and v_lines
+    k_tiles = attentiontile.scores(dtype, lanes, not k_lines, bounded, k_pairs)
+    v_tiles = attentiontile.mixtures(dtype, lanes, v_lines, v_pairs)
+    k_by_pairs, v_by_pairs, k_turn, v_turn = int(k_pairs), int(v_pairs), pairsums.TURN, pairsums.TURN
+    of_columns, of_rows, balance = pairsums.of_columns(lanes), pairsums.of_rows(lanes), attentiontile.balance(lanes)
+    limit, longest_of_pairs, highest_like, highest_number, nothing = _LIMIT, _LONGEST, 4.0**LIFT, 1e38, math.nan
+    lift, minimum = attentiontile.lifting(lanes, 2 if bounded else math.e), simd.minimum
     # scores that their lengths bound are exponents of 2
     weigh = attentiontile.weigh(dtype, lanes, 2 if bounded else math.e)
     squares, free = attentiontile.squares(dtype, lanes), int(bounded)
@@ -97,17 +105,32 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     @subroutine
     def divided(x, rows, sums):
         for v in range(2):
-            inverse = splat(1.0) / load(sums + v * vector)
+            sum_of = load(sums + v * vector)
+            # where nothing was weighed, products by pairs may have left what is not 0
+            inverse = select(sum_of == splat(0.0), splat(nothing), splat(1.0) / sum_of)
             for i in range(rows):
                 store(x + i * pitch + v * vector, load(x + i * pitch + v * vector) * inverse)
 
     @subroutine
-    def score(vectors, height, count, second, others, x, x_row, x_step, panel, head, state, y):
+    def score(vectors, height, count, second, others, x, x_row, x_step, panel, head, turns, pairs, state, weighed, y):
         # tiles of one height and tiles of another
         for _ in range(2):
-            k_tiles(words(y), vectors, height, count, x, x_row, x_step, panel, head, state, y)
-            x, y = x + height * count * x_row, y + height * count * pitch
+            k_tiles(words(y), vectors, height, count, x, x_row, x_step, panel, head, turns, pairs, state, weighed, y)
+            x, y, pairs = x + height * count * x_row, y + height * count * pitch, pairs + height * count * 4
             height, count = second, others
+
+    @subroutine
+    def spread(x, count, y):
+        # the smallest, the largest and the sum
+        low, high, total = splat(highest_number), splat(0.0), splat(0.0)
+        for j in range(0, count, lanes):
+            inside = first_lanes(count - j)
+            low = minimum(low, select(inside, load(x + j * size), splat(highest_number)))
+            high = maximum(high, select(inside, load(x + j * size), splat(0.0)))
+            total = total + select(inside, load(x + j * size), splat(0.0))
+        store(y, across(low))
+        store(y + vector, highest(high))
+        store(y + 2 * vector, added(total))
 
     @subroutine
     def fetch(x, rows, row, row_bytes):
@@ -148,6 +171,29 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
         results = turned + each * head * pitch
         k_copy = results + each * value * pitch
         v_copy = k_copy + args[48] * step * head * size
+        of_keys = (v_copy + args[49] * step * value * size + 63) // 64 * 64
+        of_weights = of_keys + (step * 4 + 63) // 64 * 64
+        of_values = of_weights + 4 * vector
+        weight_squares = of_weights + 2 * vector
+        value_squares = of_values + (value * 4 + 63) // 64 * 64
+        reference = value_squares + (value * 4 + 63) // 64 * 64
+        lifted, extent = reference + vector, reference + 2 * vector
+        store(lifted, splat(0.0))
+        if k_by_pairs != 0:
+            squares(args, min(keys, lanes), head, k, args[12], scratch + 64)
+            store(reference, splat(1.0))
+            sample = root(added(load(scratch + 64)))
+            if first_lane(sample) <= longest_of_pairs and first_lane(sample) * longest_of_pairs >= 1.0:
+                store(reference, sample)
+        v_like = 0.0  # the mean square of values, if weights can be made like them
+        if v_by_pairs != 0:
+            sampled = min(keys, lanes)
+            of_columns(args, v, args[17], 0, sampled, value, of_values, value_squares)
+            spread(value_squares, value, extent)
+            store(extent, load(extent + 2 * vector) * (splat(1.0) / splat(max(1, sampled * value))))
+            if first_lane(load(extent)) <= highest_like and first_lane(load(extent)) * highest_like >= 1.0:
+                v_like = first_lane(load(extent))
+                lift(args, extent, lifted)
         for p in range(panels):
             first = q0 + p * width
             panel, state = turned + p * head * pitch, states + p * state_rows * pitch
@@ -158,6 +204,9 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                 fetch(q + (first + width) * args[7], min(width, queries - first - width), args[7], head * size)
             turn(q + first * args[7], count, head, args[7], args[8], panel, pitch)
             scaled(panel, head, args[30], state + LENGTH * pitch)
+            if k_by_pairs != 0:
+                balance(args, head, panel, state, reference)
+                of_columns(args, panel, pitch, head // k_turn, 0, width, state + PAIRS * pitch, of_weights)
             wanted[p] = 1
         back, ahead = args[50], args[51]
         for attempt in range(2):
@@ -169,8 +218,8 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                 if attempt == 1:
                     # rows that saw nothing above the level see everything
                     small = at_most(
-                        select(first_lanes(count), load(state), splat(0.0)),
-                        select(first_lanes(count - lanes), load(state + vector), splat(0.0)),
+                        select(first_lanes(count), load(state) + load(lifted), splat(0.0)),
+                        select(first_lanes(count - lanes), load(state + vector) + load(lifted), splat(0.0)),
                     )
                     wanted[p] = 1 if first_lane(across(small)) < number(args[52]) else 0
                 if attempt == 1 or low >= high:
@@ -189,10 +238,21 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                 if args[49] != 0:
                     copy(v_block, rows, value, v_row, v_copy)
                     v_block, v_row = v_copy, value * size
-                longest = splat(0.0)
-                if free != 0:
+                longest, k_turns = splat(0.0), 0
+                if free != 0 or k_by_pairs != 0:
                     squares(args, rows, head, k_block, k_row, scratch + 64)
                     longest = root(added(load(scratch + 64)))
+                # queries are as long as the first keys: others may not be much longer
+                if k_by_pairs != 0 and first_lane(longest) <= limit * first_lane(load(reference)):
+                    k_turns = head // k_turn
+                    of_rows(args, k_block, k_row, rows, k_turns, of_keys)
+                v_turns, v_all = 0, v_like * rows
+                if v_like > 0.0:
+                    of_columns(args, v_block, v_row, rows // v_turn, rows % v_turn, value, of_values, value_squares)
+                    spread(value_squares, value, extent)
+                    least, most = first_lane(load(extent)), first_lane(load(extent + vector))
+                    if least * limit * limit >= v_all and most <= v_all * limit * limit:
+                        v_turns = rows // v_turn
                 coming = max(0, min(step, end - key - step))
                 for p in range(panels):
                     for_p, until = coming * p // panels, coming * (p + 1) // panels
@@ -215,25 +275,43 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                         # no score is further from 0 than `reach`
                         reach, other_reach = load(state + LENGTH * pitch) * longest, load(state + LENGTH * pitch + vector) * longest
                         level, other = load(state + LEVEL * pitch), load(state + LEVEL * pitch + vector)
-                        if later == 0:
+                        if later == 0 and v_turns == 0:
                             level, other = up(reach), up(other_reach)
                         beyond = maximum(reach - level - above, reach + level - below)
                         beyond = maximum(beyond, maximum(other_reach - other - above, other_reach + other - below))
                         if first_lane(highest(beyond)) <= 0.0:
-                            weighed = state
+                            weighed = 1
                             store(state + LEVEL * pitch, level)
                             store(state + LEVEL * pitch + vector, other)
                             fill(state + FACTOR * pitch, 1, one)
-                    score(vectors, height, count_1, second, count_2, k_block, k_row, args[13], panel, head, weighed, scores)
+                    turns = k_turns
+                    if k_turns > 0:
+                        length = maximum(load(state + LENGTH * pitch), load(state + LENGTH * pitch + vector))
+                        if not first_lane(highest(length)) <= longest_of_pairs:
+                            turns = 0
+                    score(vectors, height, count_1, second, count_2, k_block, k_row, args[13], panel, head, turns, of_keys, state,
+                          weighed, scores)  # fmt: skip
                     if args[31] != 0:
                         work_on(args[31], args[32], scratch, l0, l1, l2, key, rows, first, count, scores)
                     if weighed == 0:
-                        weigh(args, vectors, rows, scores, state)
-                    x, s, height, number_of = v_block, result, args[44], args[45]
+                        weigh(args, vectors, rows, scores, state, lifted)
+                    turns = 0
+                    if v_turns > 0:
+                        of_columns(
+                            args, scores, pitch, v_turns, rows - v_turns * v_turn, vectors * lanes, of_weights, weight_squares
+                        )
+                        length = load(weight_squares)
+                        if vectors == 2:
+                            length = maximum(length, load(weight_squares + vector))
+                        if first_lane(highest(length)) <= v_all * limit * limit:
+                            turns = v_turns
+                    x, s, of_channels, height, number_of = v_block, result, of_values, args[44], args[45]
                     for _ in range(2):
                         factor = state + FACTOR * pitch
-                        v_tiles(args, vectors, height, number_of, x, args[18], v_row, scores, rows, later, factor, s)
+                        v_tiles(args, vectors, height, number_of, x, args[18], v_row, scores, rows, turns, of_channels, of_weights,
+                                later, factor, s)  # fmt: skip
                         x, s = x + height * number_of * args[18], s + height * number_of * pitch
+                        of_channels += height * number_of * 4
                         height, number_of = args[46], args[47]
         for p in range(panels):
             first = q0 + p * width

@@ -7,57 +7,73 @@ exponentials.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llvmlite import ir
 
 from . import emit, vmath_exp, window
-from .attention import FACTOR, LEVEL, SUM
-from .blocking import heights
+from .attention import FACTOR, INVERSE, LENGTH, LEVEL, LIFT, PAIRS, SUM, tile_heights
 from .emit import E
+from .pairingtile import triple
+from .pairsums import TURN
 from .window import WORD, Code, Variable
 
 _UNROLL = 4  # K steps of one turn of a tile's loop
 _EACH = 3  # rows that one address register serves: the instruction adds once or twice their distance
+_ABOVE_VALUES = 3  # powers of 2 that the largest weight is larger than values, where products go by pairs
 _CHAINS = 4  # of maxima, each of which waits for the one before
 
 
-def scores(dtype: str, lanes: int, across: bool, powers: bool) -> Callable:
-    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, state, y)``: products of keys and a panel of queries.
+def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> Callable:
+    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, state, weighed, y)``: keys and queries.
 
     y[i, :] = sum over k of x[i, k] * b[k, :] for `count` tiles of `height` rows that follow one another; b and y have rows of
     two vectors, of which `vectors` are used. x[i, k] is at x + i x_row + k x_step; neighbours in a column (`across`) or, else,
-    in a row are neighbours in memory. With a `state`, for which there have to be `powers`, y is 2^(that - level), see `weigh`.
-    """
-
-    def run(code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, state: E, y: E) -> None:
-        made = _Powers(code, wide, state) if powers else None
-
-        def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
-            with code.when(state == 0):
-                for place, each in _places(code, sums, at):
-                    code.store(place, each)
-            if made is not None:
-                with code.when(state != 0):
-                    made.store(sums, at)
-
-        _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store)
-        if made is not None:
-            with code.when(state != 0):
-                made.end()
-
-    return _tiles("count x x_row x_step b steps state y", dtype, lanes, run)
-
-
-def mixtures(dtype: str, lanes: int, across: bool) -> Callable:
-    """``mixtures(args, vectors, height, count, x, x_row, x_step, b, steps, again, factor, y)``: values, weighed and added up.
-
-    As `scores`, and with `again` + y[i, :] * factor[:].
+    in a row are neighbours in memory. If they are to be `weighed`, for which there have to be `powers`, y is 2^(that - level), see
+    `weigh`. In tiles that may be `paired` the first `turns` of K go by pairs (`pairsums`): what takes away what those add too much
+    is at `pairs` for each row of x, and in the panel's `state` for its lanes; and y is multiplied by what stands there as INVERSE.
     """
 
     def run(
-        code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, again: E, factor: E, y: E
-    ) -> None:
+        code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E, state: E,
+        weighed: E, y: E,
+    ) -> None:  # fmt: skip
+        made, pitch = _Powers(code, wide, state, weighed) if powers else None, 2 * code.lanes * code.size
+
+        def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
+            if paired:
+                inverses = [code.load(state + (INVERSE * pitch + v * code.lanes * code.size)) for v in range(wide)]
+                for (_, v), each in sums.items():
+                    each.set(each.get() * inverses[v])
+            with code.when(weighed == 0):
+                for place, each in _places(code, sums, at):
+                    code.store(place, each)
+            if made is not None:
+                with code.when(weighed != 0):
+                    made.store(sums, at)
+
+        by_pairs = _Pairs(turns, pairs, state + PAIRS * pitch) if paired else None
+        _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store, by_pairs)
+        if made is not None:
+            with code.when(weighed != 0):
+                made.end()
+
+    return _tiles("count x x_row x_step b steps turns pairs state weighed y", dtype, lanes, run, paired)
+
+
+def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
+    """``mixtures(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, of_lanes, again, factor, y)``.
+
+    Values, weighed and added up: as `scores`, and with `again` + y[i, :] * factor[:]. `of_lanes`: what is to be taken away from
+    each lane.
+    """
+
+    def run(
+        code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E, of_lanes: E,
+        again: E, factor: E, y: E,
+    ) -> None:  # fmt: skip
         def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
             with code.when(again != 0):
                 factors = [code.load(factor + v * code.lanes * code.size) for v in range(wide)]
@@ -66,9 +82,10 @@ def mixtures(dtype: str, lanes: int, across: bool) -> Callable:
             for place, each in _places(code, sums, at):
                 code.store(place, each)
 
-        _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store)
+        by_pairs = _Pairs(turns, pairs, of_lanes) if paired else None
+        _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store, by_pairs)
 
-    return _tiles("count x x_row x_step b steps again factor y", dtype, lanes, run)
+    return _tiles("count x x_row x_step b steps turns pairs of_lanes again factor y", dtype, lanes, run, paired)
 
 
 def _zero(code: Code) -> E:
@@ -79,7 +96,7 @@ def _places(code: Code, sums: dict[tuple[int, int], Variable], at: E) -> list[tu
     return [(at + (i * 2 + v) * code.lanes * code.size, each.get()) for (i, v), each in sums.items()]
 
 
-def _tiles(names: str, dtype: str, lanes: int, run: Callable) -> Callable:
+def _tiles(names: str, dtype: str, lanes: int, run: Callable, paired: bool) -> Callable:
     """A leaf ``(args, vectors, height, names ...)`` that runs tiles of one or two vectors and any height there is."""
 
     def body(code, block, vectors, height, *values):
@@ -87,7 +104,7 @@ def _tiles(names: str, dtype: str, lanes: int, run: Callable) -> Callable:
         done = builder.append_basic_block("done")
         chosen = builder.switch((height * 4 + vectors).v, done)
         for wide in (1, 2):
-            for rows in heights():
+            for rows in tile_heights(paired):
                 here = builder.append_basic_block(f"tile{rows}x{wide}")
                 chosen.add_case(ir.Constant(WORD, rows * 4 + wide), here)
                 builder.position_at_end(here)
@@ -98,21 +115,35 @@ def _tiles(names: str, dtype: str, lanes: int, run: Callable) -> Callable:
     return window.leaf(f"vectors height {names}", dtype, lanes, body)
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """turns: of K; rows, lanes: addresses of what takes away what pairs add too much."""
+
+    turns: E
+    rows: E
+    lanes: E
+
+
 def _run(
     code: Code, across: bool, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, y: E,
-    store: Callable,
+    store: Callable, pairs: _Pairs | None,
 ) -> None:  # fmt: skip
     """Tiles one below the other; what is to be done with their sums."""
     source, out, zero = code.variable(x), code.variable(y), _zero(code)
+    of_rows = code.variable(pairs.rows) if pairs else None
     with code.loop(count):
         sums = {(i, v): code.variable(zero) for i in range(rows) for v in range(wide)}
         read = (_Columns if across else _Lines)(code, rows, source.get(), x_row, x_step)
-        panel = code.variable(b)
+        panel, left = code.variable(b), steps
+        if pairs is not None:
+            _by_pairs(code, sums, rows, wide, pairs, of_rows.get(), panel, read)
+            of_rows.set(of_rows.get() + rows * 4)
+            left = steps - pairs.turns * TURN
         unroll = _UNROLL if rows * wide >= 6 else 1
-        groups = steps >> unroll.bit_length() - 1
+        groups = left >> unroll.bit_length() - 1
         _steps(code, sums, rows, wide, groups, unroll, panel, read)
         if unroll > 1:
-            _steps(code, sums, rows, wide, steps - groups * unroll, 1, panel, read)
+            _steps(code, sums, rows, wide, left - groups * unroll, 1, panel, read)
         store(sums, out.get())
         source.set(source.get() + x_row * rows)
         out.set(out.get() + rows * 2 * code.lanes * code.size)
@@ -121,10 +152,10 @@ def _run(
 class _Powers:
     """Powers of 2 of what tiles made, and their sums."""
 
-    def __init__(self, code: Code, wide: int, state: E) -> None:
+    def __init__(self, code: Code, wide: int, state: E, wanted: E) -> None:
         self.code, self.wide, self.state = code, wide, state
         self.sums, self.levels = ([code.variable(_zero(code)) for _ in range(wide)] for _ in range(2))
-        with code.when(state != 0):
+        with code.when(wanted != 0):
             for row, variables in ((SUM, self.sums), (LEVEL, self.levels)):
                 for v, each in enumerate(variables):
                     each.set(code.load(self._at(row, v)))
@@ -146,6 +177,28 @@ class _Powers:
         """Keep the sums."""
         for v, each in enumerate(self.sums):
             self.code.store(self._at(SUM, v), each.get())
+
+
+def _by_pairs(
+    code: Code, sums: dict, rows: int, wide: int, pairs: _Pairs, of_rows: E, panel: Variable, read: _Lines | _Columns
+) -> None:
+    """The turns of K that go by pairs."""
+    vector = code.lanes * code.size
+    with code.when(pairs.turns > 0):
+        of_lanes = [code.load(pairs.lanes + v * vector) for v in range(wide)]
+        for (i, v), total in sums.items():
+            total.set(of_lanes[v] + emit.splat(code.scalar(of_rows + i * code.size, code.kind), code.lanes))
+    with code.loop(pairs.turns):
+        code.keep_rolled()
+        at = code.unrelated(panel.get())
+        read.turn(TURN, wide)
+        for k in range(0, TURN, 3):
+            code.keep_order()
+            factors = [[code.load(at + ((k + j) * 2 + v) * vector) for j in range(3)] for v in range(wide)]
+            for (i, v), total in sums.items():
+                x = [emit.splat(code.scalar(read.address(i, k + j, v), code.kind), code.lanes) for j in range(3)]
+                total.set(triple(tuple(x), tuple(factors[v]), total.get(), k > 0))
+        panel.set(at + TURN * 2 * vector)
 
 
 def _steps(code: Code, sums: dict, rows: int, wide: int, count: E, number: int, panel: Variable, read: _Lines | _Columns) -> None:
@@ -170,17 +223,20 @@ class _Lines:
     def __init__(self, code: Code, rows: int, x: E, x_row: E, x_step: E) -> None:
         self.code, self.x_row = code, x_row
         self.leads = [code.variable(x + x_row * i) for i in range(0, rows, _EACH)]
-        self.here: list[E] = []
+        self.here: list[list[E]] = []
 
-    def turn(self, number: int) -> None:
-        """In front of `number` K steps. LLVM, if it knew how addresses are related, would take a register for each row."""
-        self.here = [self.code.unrelated(lead.get()) for lead in self.leads]
-        for lead, here in zip(self.leads, self.here):
+    def turn(self, number: int, copies: int = 1) -> None:
+        """In front of `number` K steps. LLVM, if it knew how addresses are related, would take a register for each row.
+
+        And of what is read by several `copies` of an address it would make a register, which takes time that additions need.
+        """
+        self.here = [[self.code.unrelated(lead.get()) for lead in self.leads] for _ in range(copies)]
+        for lead, here in zip(self.leads, self.here[0]):
             lead.set(here + number * self.code.size)
 
-    def address(self, row: int, k: int) -> E:
+    def address(self, row: int, k: int, copy: int = 0) -> E:
         """Of row `row` in K step `k` of the turn."""
-        here = self.here[row // _EACH]
+        here = self.here[copy][row // _EACH]
         return (here + self.x_row * (row % _EACH) if row % _EACH else here) + k * self.code.size
 
 
@@ -190,18 +246,63 @@ class _Columns:
     def __init__(self, code: Code, rows: int, x: E, x_row: E, x_step: E) -> None:
         self.code, self.x_step = code, x_step
         self.lead = code.variable(x)
-        self.here: list[E] = []
+        self.here: list[list[E]] = []
 
-    def turn(self, number: int) -> None:
-        """In front of `number` K steps."""
-        self.here = [self.lead.get()]
-        for _ in range(number):
-            self.here.append(self.code.unrelated(self.here[-1]) + self.x_step)
-        self.lead.set(self.here.pop())
+    def turn(self, number: int, copies: int = 1) -> None:
+        """In front of `number` K steps; see `_Lines`."""
+        each = _EACH if copies > 1 else 1
+        self.here = [[self.code.unrelated(self.lead.get())] for _ in range(copies)]
+        for here in self.here:
+            for _ in range(each, number + each, each):
+                here.append(self.code.unrelated(here[-1]) + self.x_step * each)
+        self.lead.set(self.here[0][-1])
+        self.each = each
 
-    def address(self, row: int, k: int) -> E:
+    def address(self, row: int, k: int, copy: int = 0) -> E:
         """Of row `row` in K step `k` of the turn."""
-        return self.here[k] + row * self.code.size
+        within = self.x_step * (k % self.each) if k % self.each else 0
+        return self.here[copy][k // self.each] + within + row * self.code.size
+
+
+def balance(lanes: int) -> Callable:
+    """``balance(args, rows, x, state, reference)``: a panel's lanes multiplied by powers of 2, to be as long as `reference` says.
+
+    Their lengths are in its state, where the inverses are put. `reference`: address of a float32.
+    """
+    one, exponent, most = 127 << 23, -1 << 23, 80 << 23  # of the bits of a float32
+
+    def body(code, block, rows, x, state, reference):
+        pitch, vector = 2 * 4 * lanes, 4 * lanes
+        wanted = emit.splat(code.scalar(reference, "f32"), lanes).bits("i32")
+        for v in range(2):
+            length = code.load(state + (LENGTH * pitch + v * vector)).bits("i32")
+            # differences of bits are nearly those of logarithms
+            shift = ((wanted - length + (1 << 22)) & exponent).at_least(-most).at_most(most)
+            factor = (shift + one).bits("f32")
+            code.store(state + (INVERSE * pitch + v * vector), (-shift + one).bits("f32"))
+            with code.loop(rows) as i:
+                code.keep_rolled()
+                at = x + i * pitch + v * vector
+                code.store(at, code.load(at) * factor)
+
+    return window.leaf("rows x state reference", "f32", lanes, body)
+
+
+def lifting(lanes: int, base: float) -> Callable:
+    """``lift(args, square, to)``: what levels are lowered by, so that weights are like values whose mean square is given.
+
+    Most weights are less than the largest, which is made `_ABOVE_VALUES` powers of 2 larger than values are, if `LIFT` powers of 2
+    are enough. An exponent to `base`; addresses of a float32, and of a vector.
+    """
+
+    def body(code, block, square, to):
+        bits = emit.splat(code.scalar(square, "f32"), lanes).bits("i32")
+        # half the difference of bits is nearly that of logarithms
+        power = (((bits - (127 << 23)) >> 1) + (1 << 22)) >> 23
+        power = (power + _ABOVE_VALUES).at_least(-LIFT).at_most(LIFT)
+        code.store(to, power.cast("f32") * (math.log(2) / math.log(base)))
+
+    return window.leaf("square to", "f32", lanes, body)
 
 
 def squares(dtype: str, lanes: int) -> Callable:
@@ -238,29 +339,33 @@ def squares(dtype: str, lanes: int) -> Callable:
 
 
 def weigh(dtype: str, lanes: int, base: float) -> Callable:
-    """``weigh(args, vectors, rows, x, state)``: base^(x - level) in place of a panel's scores, and its state brought up to date.
+    """``weigh(args, vectors, rows, x, state, lift)``: base^(x - level) in place of a panel's scores, and its state up to date.
 
-    The level is the largest x of all blocks so far, with base 2 the next integer; the state has rows of levels, of sums of
-    powers, of factors of what came before. A lane in which every score so far is -inf has the weights 0, and NaN in the end,
-    when they are divided by their sum.
+    The level is the largest x of all blocks so far, with base 2 the next integer, less what is at `lift`; the state has rows of
+    levels, of sums of powers, of factors of what came before. A lane in which every score so far is -inf has the weights 0, and NaN
+    in the end, when they are divided by their sum.
     """
 
-    def body(code, block, vectors, rows, x, state):
+    def body(code, block, vectors, rows, x, state, lift):
+        lifted = code.load(lift)
         for wide in (1, 2):
             with code.when(vectors == wide):
                 for v in range(wide):
                     offset = v * code.lanes * code.size
-                    weigh_rows(code, base == 2, rows, x + offset, state + offset, 2 * code.lanes * code.size)
+                    weigh_rows(code, base == 2, rows, x + offset, state + offset, 2 * code.lanes * code.size, lifted)
 
-    return window.leaf("vectors rows x state", dtype, lanes, body)
+    return window.leaf("vectors rows x state lift", dtype, lanes, body)
 
 
-def weigh_rows(code: Code, binary: bool, rows: E, x: E, state: E, x_row: int, across: Callable[[E], E] = lambda x: x) -> None:
+def weigh_rows(
+    code: Code, binary: bool, rows: E, x: E, state: E, x_row: int, lift: E | None = None,
+    across: Callable[[E], E] = lambda x: x,
+) -> None:  # fmt: skip
     """`weigh` of vectors `x_row` bytes apart; `across`: what makes of the largest in each lane the largest in every lane."""
     exponential = vmath_exp.exp2_flushed if binary else vmath_exp.exp_flushed
     pitch = 2 * code.lanes * code.size
     old = code.load(state + LEVEL * pitch)
-    tops = [code.variable(old) for _ in range(_CHAINS)]
+    tops = [code.variable(old if lift is None else old + lift) for _ in range(_CHAINS)]
 
     def top(i: int, at: E) -> None:
         tops[i].set(tops[i].get().at_least(code.load(at)))
@@ -269,6 +374,8 @@ def weigh_rows(code: Code, binary: bool, rows: E, x: E, state: E, x_row: int, ac
     largest = across(_merged(tops, E.at_least))
     largest = largest.ceil() if binary else largest
     level = largest.select(largest == float("-inf"), largest.like(0), largest)
+    if lift is not None:
+        largest, level = largest - lift, level - lift
     sums = [code.variable(level.like(0)) for _ in range(2)]
 
     def power(i: int, at: E) -> None:

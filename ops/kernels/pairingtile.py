@@ -17,6 +17,7 @@ from . import pairingwords as word
 from .emit import E
 from .window import WORD, Code, Variable
 
+Three = tuple[E, E, E]
 _VECTORS = range(2)  # of a panel
 
 
@@ -66,13 +67,8 @@ def _tile(
             b0, b1, b2 = ([code.load(at + (2 * (k + j) + v) * vector) for v in _VECTORS] for j in range(3))
             for i in range(rows):
                 for v in _VECTORS:
-                    x0, x1, x2 = (broadcast(here[v] + (i * word.ROW_BYTES + (k + j) * 4)) for j in range(3))
-                    total = sums[i, v].get()
-                    if k // 3 % 2 == 0:
-                        total = (b1[v] + x0).fma(b0[v] + x1, total)
-                    else:
-                        total = (-(b1[v] - x0)).fma(b0[v] - x1, total)
-                    sums[i, v].set(b2[v].fma(x2, total))
+                    x = tuple(broadcast(here[v] + (i * word.ROW_BYTES + (k + j) * 4)) for j in range(3))
+                    sums[i, v].set(triple(x, (b0[v], b1[v], b2[v]), sums[i, v].get(), k // 3 % 2 == 1))
         source.set(source.get() + word.TURN * 4)
         panel.set(at + word.TURN * 2 * vector)
         for line in range(word.LINES):
@@ -90,6 +86,12 @@ def _tile(
         source.set(source.get() + 4)
         panel.set(at + 2 * vector)
     _finish(code, block, sums, info, base, start, start_row, y, columns, clip)
+
+
+def triple(x: Three, b: Three, total: E, differences: bool) -> E:
+    """total + x0 b0 + x1 b1 + x2 b2 + what is added too much: x0 x1 + b0 b1, or with `differences` that with the other sign."""
+    pair = (-(b[1] - x[0])).fma(b[0] - x[1], total) if differences else (b[1] + x[0]).fma(b[0] + x[1], total)
+    return b[2].fma(x[2], pair)
 
 
 def _begin(code: Code, rows: int, info: E, pairs: E, turns: E) -> dict[tuple[int, int], Variable]:
