@@ -29,7 +29,7 @@ from .matrix import Matrix
 from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
-FEWEST = 16  # rows
+_FEWEST = 16  # rows
 _MOST_BYTES = (target.second_cache() or 512 << 10) * 5 // 8  # of a task's rows in scratch, which stay in L2
 _BLOCKS, _TASKS = 4, 2  # numbers of blocks of rows that are tried; tasks of a thread, at the most, that are side by side
 # cycles of one core, fitted to products of the sizes that real networks have
@@ -87,7 +87,7 @@ def possible(depth: int, columns: int) -> bool:
 @deferred()
 def cut(rows: int, depth: int, columns: int, threads: int) -> Cut:
     """How A[rows, depth] B[depth, columns] is cut; nothing if the direct way is expected to be faster, or rows are too few."""
-    return _cut(rows, depth, columns, threads) if rows >= FEWEST else Cut()
+    return _cut(rows, depth, columns, threads) if rows >= _FEWEST else Cut()
 
 
 @lru_cache(maxsize=4096)

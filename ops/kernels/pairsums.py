@@ -1,4 +1,4 @@
-"""What pairs add too much, and lengths, of rows and columns of a matrix in place: for tiles made of `pairingtile.triple`. Imports numba.
+"""What pairs add too much, of rows and columns of a matrix in place: for tiles made of `pairingtile.triple`. Imports numba.
 
 Both give it with the sign that takes it away from a total, for K in turns of two triples: of sums, then of differences.
 """
@@ -21,7 +21,6 @@ def of_columns(lanes: int) -> Callable:
 
     A float32 for each column is put at `pairs`, and at `squares` the square of its length; whole vectors of them.
     """
-    vector = 4 * lanes
 
     def body(code, block, x, x_row, turns, rest, columns, pairs, squares):
         def some(offset: E, _: int, left: E | None) -> None:

@@ -26,7 +26,6 @@ from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
 _LEAST, _MOST = 28, 98  # rows of half a block
-FEWEST = 2 * _LEAST  # rows
 _BLOCKS = 5  # numbers of blocks that are tried
 _STEPS = 384  # of half a K block, at the most
 _TASKS = 2  # of a thread, at the most, if they need not be more

@@ -12,7 +12,7 @@ from .matrix import Matrix
 from .sizes import certainly, deferred, is_open, now
 from .spec import KernelSpec
 
-_VECTORS = 16  # rows: if there are fewer they are taken for single vectors, as those of a classifier
+VECTORS, SERVED = 16, 55  # rows: fewer are taken for single vectors, as those of a classifier, whose plan serves so many
 
 
 def instead(
@@ -32,7 +32,7 @@ def instead(
     if way is None:
         return [direct]
     made = way.cut(rows, depth, columns, threads)
-    if not certainly(batch, 1) or _few(rows, way.FEWEST) or certainly(made.tasks, 0):
+    if not certainly(batch, 1) or _few(rows) or certainly(made.tasks, 0):
         return with_spare([direct], way.kernel())
     fast = way.launch(a, panels, c, residual, finish, made, direct.label)
     if is_open(made.tasks):
@@ -56,6 +56,6 @@ def _unless(others: int, tasks: int) -> int:
     return 0 if others else tasks
 
 
-def _few(rows: int, fewest: int) -> bool:
-    """Whether there are vectors now, and too few rows for any cut at all times; an open number is not asked for more rows."""
-    return now(rows) < _VECTORS and rows < fewest
+def _few(rows: int) -> bool:
+    """Whether there are vectors now, and few rows at all times; an open number is not asked for more rows."""
+    return now(rows) < VECTORS and rows <= SERVED
