@@ -10,7 +10,7 @@ from .attention import FACTOR, FLAGS, LENGTH, LEVEL, LIFT, PAIRS, STATE, SUM, pa
 from .image import SIZES
 
 _AHEAD = 8  # rows by which a copy asks for what it will read
-_ABOVE = 20.0  # the level, in powers of 2, may scores be that are weighed without a look at the largest
+_ABOVE = 50.0  # the level, in powers of 2, may scores be that are weighed without a look at the largest
 _BELOW = 100.0
 _LIMIT = 16.0  # times longer than the first keys, which queries are made as long as, may others be for products by pairs
 _LONGEST = 1e15  # that a query or key of such may be
@@ -190,7 +190,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
             sampled = min(keys, lanes)
             of_columns(args, v, args[17], 0, sampled, value, of_values, value_squares)
             spread(value_squares, value, extent)
-            store(extent, load(extent + 2 * vector) * (splat(1.0) / splat(max(1, sampled * value))))
+            store(extent, load(extent + 2 * vector) * (splat(1.0) / splat(max(1, sampled // 2 * 2 * value))))
             if first_lane(load(extent)) <= highest_like and first_lane(load(extent)) * highest_like >= 1.0:
                 v_like = first_lane(load(extent))
                 lift(args, extent, lifted)
@@ -206,7 +206,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
             scaled(panel, head, args[30], state + LENGTH * pitch)
             if k_by_pairs != 0:
                 balance(args, head, panel, state, reference)
-                of_columns(args, panel, pitch, head // k_turn, 0, width, state + PAIRS * pitch, of_weights)
+                of_columns(args, panel, pitch, head // k_turn, head % k_turn, width, state + PAIRS * pitch, of_weights)
             wanted[p] = 1
         back, ahead = args[50], args[51]
         for attempt in range(2):
@@ -245,8 +245,8 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                 # queries are as long as the first keys: others may not be much longer
                 if k_by_pairs != 0 and first_lane(longest) <= limit * first_lane(load(reference)):
                     k_turns = head // k_turn
-                    of_rows(args, k_block, k_row, rows, k_turns, of_keys)
-                v_turns, v_all = 0, v_like * rows
+                    of_rows(args, k_block, k_row, rows, k_turns, head % k_turn, of_keys)
+                v_turns, v_all = 0, v_like * (rows - rows // 3)  # of what is in pairs
                 if v_like > 0.0:
                     of_columns(args, v_block, v_row, rows // v_turn, rows % v_turn, value, of_values, value_squares)
                     spread(value_squares, value, extent)

@@ -8,7 +8,7 @@ exponentials.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -16,7 +16,7 @@ from llvmlite import ir
 from . import emit, vmath_exp, window
 from .attention import FACTOR, INVERSE, LENGTH, LEVEL, LIFT, PAIRS, SUM, tile_heights
 from .emit import E
-from .pairingtile import triple
+from .pairingtile import pair, triple
 from .pairsums import TURN
 from .window import WORD, Code, Variable
 
@@ -136,9 +136,10 @@ def _run(
         read = (_Columns if across else _Lines)(code, rows, source.get(), x_row, x_step)
         panel, left = code.variable(b), steps
         if pairs is not None:
-            _by_pairs(code, sums, rows, wide, pairs, of_rows.get(), panel, read)
+            rest = steps - pairs.turns * TURN
+            _by_pairs(code, sums, rows, wide, pairs, rest >> 1, of_rows.get(), panel, read)
             of_rows.set(of_rows.get() + rows * 4)
-            left = steps - pairs.turns * TURN
+            left = steps.select(pairs.turns > 0, rest & 1, steps)
         unroll = _UNROLL if rows * wide >= 6 else 1
         groups = left >> unroll.bit_length() - 1
         _steps(code, sums, rows, wide, groups, unroll, panel, read)
@@ -180,10 +181,19 @@ class _Powers:
 
 
 def _by_pairs(
-    code: Code, sums: dict, rows: int, wide: int, pairs: _Pairs, of_rows: E, panel: Variable, read: _Lines | _Columns
+    code: Code, sums: dict, rows: int, wide: int, pairs: _Pairs, after: E, of_rows: E, panel: Variable, read: _Lines | _Columns
 ) -> None:
-    """The turns of K that go by pairs."""
+    """The turns of K that go by pairs, and as many pairs `after` them, if there are turns."""
     vector = code.lanes * code.size
+
+    def steps(at: E, first: int, number: int) -> Iterator[tuple[Variable, tuple[E, ...], tuple[E, ...]]]:
+        """Of some K steps of a turn: each sum with what is multiplied for it."""
+        code.keep_order()
+        factors = [tuple(code.load(at + ((first + j) * 2 + v) * vector) for j in range(number)) for v in range(wide)]
+        for (i, v), total in sums.items():
+            elements = (code.scalar(read.address(i, first + j, v), code.kind) for j in range(number))
+            yield total, tuple(emit.splat(x, code.lanes) for x in elements), factors[v]
+
     with code.when(pairs.turns > 0):
         of_lanes = [code.load(pairs.lanes + v * vector) for v in range(wide)]
         for (i, v), total in sums.items():
@@ -193,12 +203,16 @@ def _by_pairs(
         at = code.unrelated(panel.get())
         read.turn(TURN, wide)
         for k in range(0, TURN, 3):
-            code.keep_order()
-            factors = [[code.load(at + ((k + j) * 2 + v) * vector) for j in range(3)] for v in range(wide)]
-            for (i, v), total in sums.items():
-                x = [emit.splat(code.scalar(read.address(i, k + j, v), code.kind), code.lanes) for j in range(3)]
-                total.set(triple(tuple(x), tuple(factors[v]), total.get(), k > 0))
+            for total, x, factors in steps(at, k, 3):
+                total.set(triple(x, factors, total.get(), k > 0))
         panel.set(at + TURN * 2 * vector)
+    with code.loop(after.select(pairs.turns > 0, after, 0)):
+        code.keep_rolled()
+        at = code.unrelated(panel.get())
+        read.turn(2, wide)
+        for total, x, factors in steps(at, 0, 2):
+            total.set(pair(x, factors, total.get(), False))
+        panel.set(at + 2 * 2 * vector)
 
 
 def _steps(code: Code, sums: dict, rows: int, wide: int, count: E, number: int, panel: Variable, read: _Lines | _Columns) -> None:
@@ -250,7 +264,7 @@ class _Columns:
 
     def turn(self, number: int, copies: int = 1) -> None:
         """In front of `number` K steps; see `_Lines`."""
-        each = _EACH if copies > 1 else 1
+        each = min(_EACH, number) if copies > 1 else 1
         self.here = [[self.code.unrelated(self.lead.get())] for _ in range(copies)]
         for here in self.here:
             for _ in range(each, number + each, each):

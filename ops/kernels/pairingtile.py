@@ -17,7 +17,6 @@ from . import pairingwords as word
 from .emit import E
 from .window import WORD, Code, Variable
 
-Three = tuple[E, E, E]
 _VECTORS = range(2)  # of a panel
 
 
@@ -88,10 +87,14 @@ def _tile(
     _finish(code, block, sums, info, base, start, start_row, y, columns, clip)
 
 
-def triple(x: Three, b: Three, total: E, differences: bool) -> E:
-    """total + x0 b0 + x1 b1 + x2 b2 + what is added too much: x0 x1 + b0 b1, or with `differences` that with the other sign."""
-    pair = (-(b[1] - x[0])).fma(b[0] - x[1], total) if differences else (b[1] + x[0]).fma(b[0] + x[1], total)
-    return b[2].fma(x[2], pair)
+def triple(x: tuple[E, ...], b: tuple[E, ...], total: E, differences: bool) -> E:
+    """total + x0 b0 + x1 b1 + x2 b2, and what `pair` adds too much."""
+    return b[2].fma(x[2], pair(x, b, total, differences))
+
+
+def pair(x: tuple[E, ...], b: tuple[E, ...], total: E, differences: bool) -> E:
+    """total + x0 b0 + x1 b1, and too much: x0 x1 + b0 b1, or with `differences` that with the other sign."""
+    return (-(b[1] - x[0])).fma(b[0] - x[1], total) if differences else (b[1] + x[0]).fma(b[0] + x[1], total)
 
 
 def _begin(code: Code, rows: int, info: E, pairs: E, turns: E) -> dict[tuple[int, int], Variable]:
