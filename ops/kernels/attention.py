@@ -128,12 +128,12 @@ def attention(
     # nothing but the lengths of queries and keys decides how large scores are
     unmasked = dtype == "f32" and scores is None and (band is None or band.level == -math.inf)
     if is_few(dtype, k, v, s):
-        few = attentionfew.attention(dtype, q, k, v, y, s, scale=scale, scores=scores, band=band, label=label)
+        few = attentionfew.attention(dtype, q, k, v, y, s, scale=scale, scores=scores, band=band, threads=threads, label=label)
         return with_spare(few, _kernel(dtype, True, True, unmasked))
     width = panel_width(size)
     panels = -(-s.queries // width)
     each, blocks = _share(s.heads, panels, s.flops, threads)
-    tallest, of_keys = tile_heights(paired(dtype))[0], key_height(dtype)
+    tallest, of_keys = value_heights(dtype)[0], key_heights(dtype)[0]
     keys = _key_block(s.keys, width * size, of_keys)
     launches: list[Launch] = []
     # what several tasks read is brought together before, what one reads by the task itself
@@ -172,14 +172,14 @@ def pairs_bytes(keys: int, value: int) -> int:
     return 4 * (keys + 2 * value) + 15 * 64
 
 
-def tile_heights(by_pairs: bool) -> tuple[int, ...]:
-    """The heights of tiles: of pairs as `pairing` has them, who take turns of six registers."""
-    return tuple(height for height in heights() if not by_pairs or height <= HEIGHTS[0])
+def value_heights(dtype: str) -> tuple[int, ...]:
+    """The heights of tiles of values: those of pairs are as high as `pairing`'s, who take turns of six registers."""
+    return tuple(height for height in heights() if not paired(dtype) or height <= HEIGHTS[0])
 
 
-def key_height(dtype: str) -> int:
-    """The height of tiles of keys: where rows are far apart LLVM spills registers of those that are as high as others."""
-    return tile_heights(paired(dtype))[1 if paired(dtype) else 0]
+def key_heights(dtype: str) -> tuple[int, ...]:
+    """The heights of tiles of keys: as rows are far apart LLVM spills registers of those of pairs that are as high as values'."""
+    return value_heights(dtype)[1 if paired(dtype) else 0 :]
 
 
 def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:

@@ -4,7 +4,7 @@ A panel of `attention`, whose lanes run along queries, would be empty but for th
 both products, and along keys between them; keys and values are read once, in the order in which they lie, and whatever is
 done to them hides behind that.
 
-Loop order of a task, which is a head: blocks of keys; queries. A block of keys stays in the caches for all queries.
+Loop order of a task: heads; blocks of keys; queries. A block of keys stays in the caches for all queries.
 Numba-free but for the factory.
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from . import target
 from .image import SIZES, Opaque
 from .launch import Launch
+from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
 if TYPE_CHECKING:
@@ -31,19 +32,26 @@ _START = 128  # bytes of scratch for the block of `scores`
 
 def attention(
     dtype: str, q: Heads, k: Heads, v: Heads, y: Heads, s: Sizes, *, scale: float, scores: tuple[Opaque, Opaque] | None,
-    band: Band | None, label: str,
+    band: Band | None, threads: int, label: str,
 ) -> list[Launch]:  # fmt: skip
     """As `attention.attention`, for rows of keys and values that are runs in memory; `scores` works on [queries, keys]."""
-    size = SIZES[dtype]
+    size, each = SIZES[dtype], _heads_of_task(s.heads, threads)
     args = (
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, *v.leads, v.row, *y.leads, y.row,
         *s.leads[1:], s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
-        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))),
+        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))), each,
     )  # fmt: skip
     vector = 4 * target.current().lanes
     scratch = _START + s.queries * (STATE * 2 * vector + size * (BLOCK + s.head + s.value) + 2 * vector)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
-    return [Launch(kernel_of(dtype), args, s.heads, scratch, label, s.flops, moved)]
+    return [Launch(kernel_of(dtype), args, s.heads // each, scratch, label, s.flops, moved)]
+
+
+@deferred(least=1)
+def _heads_of_task(heads: int, threads: int) -> int:
+    """As many heads side by side for each thread, three at least: where one ends what is asked for ahead is the next one's."""
+    tasks = next((n for n in range(heads // 3 // threads * threads, 0, -threads) if heads % n == 0), heads)
+    return max(1, heads // max(tasks, 1))
 
 
 def kernel_of(dtype: str) -> KernelSpec:
@@ -52,7 +60,7 @@ def kernel_of(dtype: str) -> KernelSpec:
 
 
 def factory(dtype: str) -> Callable:
-    """The kernel. Task = head.
+    """The kernel. Task = some heads.
 
     Scratch: a block for `scores`; for each query its state, its scores of a block of keys, itself and its result so far.
     """
@@ -93,47 +101,50 @@ def factory(dtype: str) -> Callable:
         call_kernel(kernel, block, 0, scratch)
 
     def kernel(args, task, scratch):
-        n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
-        l0, l1, l2 = task // (n1 * n2), task // n2 % n1, task % n2
-        q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
-        k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
-        v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
-        y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
-        q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
-        states = scratch + start
-        scores = states + queries * state_bytes
-        turned = scores + queries * step * size
-        results = turned + queries * q_bytes
-        for i in range(queries):
-            scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
-        low, high = max(0, -args[30]), min(keys, queries + args[31])
-        wanted = 1
-        for attempt in range(2):
-            if attempt == 1:
-                # rows that saw nothing above the level see everything
-                wanted = 0
-                for i in range(queries):
-                    if first_lane(load(states + i * state_bytes + level_at)) < number(args[32]):
-                        wanted = 1
-            if attempt == 1 or low >= high:
-                low, high = 0, keys
-            if wanted != 0:
-                for i in range(queries):
-                    store(states + i * state_bytes + level_at, splat(lowest))
-                    store(states + i * state_bytes + sum_at, splat(0.0))
-                    cleared(results + i * y_bytes, value)
-                for key in range(low, high, step):
-                    rows = min(step, high - key)
-                    dots(args, rows, k + key * args[12], args[12], queries, turned, q_bytes, head, scores)
-                    if args[28] != 0:
-                        work_on(args[28], args[29], scratch, l0, l1, l2, queries, key, rows, scores)
+        for one in range(task * args[33], (task + 1) * args[33]):
+            n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
+            l0, l1, l2 = one // (n1 * n2), one // n2 % n1, one % n2
+            q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
+            k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
+            v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
+            y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
+            q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
+            states = scratch + start
+            scores = states + queries * state_bytes
+            turned = scores + queries * step * size
+            results = turned + queries * q_bytes
+            for i in range(queries):
+                scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
+            low, high = max(0, -args[30]), min(keys, queries + args[31])
+            wanted = 1
+            for attempt in range(2):
+                if attempt == 1:
+                    # rows that saw nothing above the level see everything
+                    wanted = 0
                     for i in range(queries):
-                        weigh(args, rows, scores + i * step * size, states + i * state_bytes)
-                    factors = states + factor_at
-                    mixed(args, rows, scores, v + key * args[16], args[16], value, queries, factors, state_bytes, results, y_bytes)
-        for i in range(queries):
-            if keys == 0:
-                store(states + i * state_bytes + sum_at, splat(1.0))
-            divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[20])
+                        if first_lane(load(states + i * state_bytes + level_at)) < number(args[32]):
+                            wanted = 1
+                if attempt == 1 or low >= high:
+                    low, high = 0, keys
+                if wanted != 0:
+                    for i in range(queries):
+                        store(states + i * state_bytes + level_at, splat(lowest))
+                        store(states + i * state_bytes + sum_at, splat(0.0))
+                        cleared(results + i * y_bytes, value)
+                    for key in range(low, high, step):
+                        rows = min(step, high - key)
+                        dots(args, rows, k + key * args[12], args[12], queries, turned, q_bytes, head, scores)
+                        if args[28] != 0:
+                            work_on(args[28], args[29], scratch, l0, l1, l2, queries, key, rows, scores)
+                        for i in range(queries):
+                            weigh(args, rows, scores + i * step * size, states + i * state_bytes)
+                        factors = states + factor_at
+                        mixed(
+                            args, rows, scores, v + key * args[16], args[16], value, queries, factors, state_bytes, results, y_bytes
+                        )
+            for i in range(queries):
+                if keys == 0:
+                    store(states + i * state_bytes + sum_at, splat(1.0))
+                divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[20])
 
     return kernel

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from . import attentiontile, emit, shuffle, simd, window
 from .attentionfew import BLOCK
 from .emit import E
-from .window import Code
+from .window import Code, Variable
 
 _KEYS = 8  # that `dots` takes together, or as many as there are lanes: chains that hide the latency of one
 _VECTORS = (8, 4, 2, 1)  # of channels that `mixed` takes together, likewise
@@ -79,19 +79,29 @@ def _dots(code: Code, keys: int, x: E, x_row: E, q: E, columns: E, turns: _Turns
     line = max(1, _LINE // vector)
     zero = emit.constant(code.builder, code.kind, code.lanes, 0)
     sums = [code.variable(zero) for _ in range(keys)]
-    leads = [code.variable(x + x_row * i) for i in range(0, 2 * keys, _EACH)]
-    factors, far = code.variable(q), x_row * _AHEAD
+    leads = [code.variable(x + x_row * i) for i in range(0, keys, _EACH)]
+    factors = code.variable(q)
+    # rows that lie one behind the other are asked for in the order of their lines, others a line of each row at a time
+    dense = x_row == columns * code.size
+    along, across = x_row.select(dense, _LINE, x_row), x_row.select(dense, keys * _LINE, _LINE)
+    far, near = code.variable(x + x_row * _AHEAD), code.variable(x + x_row * keys)
+
+    def ask(place: Variable, soon: bool) -> None:
+        at = place.get()
+        for _ in range(keys):
+            code.prefetch(at, soon=soon)
+            at = at + along
 
     def turn(vectors: int, left: E | None = None) -> None:
         here = [code.unrelated(lead.get()) for lead in leads]
-        rows = [here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH] for i in range(2 * keys)]
+        rows = [here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH] for i in range(keys)]
         if vectors == line:
             with code.when(turns.is_first):
-                for row in rows[:keys]:
-                    code.prefetch(row + far, soon=False)
+                ask(far, soon=False)
             with turns.taken():
-                for row in rows[keys:]:
-                    code.prefetch(row)
+                ask(near, soon=True)
+            for place in (far, near):
+                place.set(place.get() + across)
         for v in range(vectors):
             factor = code.load(factors.get() + v * vector, left)
             for row, total in zip(rows, sums):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from . import emit, vmath_exp, window
-from .attention import FACTOR, INVERSE, LENGTH, LEVEL, LIFT, PAIRS, SUM, tile_heights
+from .attention import FACTOR, INVERSE, LENGTH, LEVEL, LIFT, PAIRS, SUM, key_heights, value_heights
 from .emit import E
 from .pairingtile import pair, triple
 from .pairsums import TURN
@@ -60,7 +60,7 @@ def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> 
             with code.when(weighed != 0):
                 made.end()
 
-    return _tiles("count x x_row x_step b steps turns pairs state weighed y", dtype, lanes, run, paired)
+    return _tiles("count x x_row x_step b steps turns pairs state weighed y", dtype, lanes, run, key_heights(dtype))
 
 
 def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
@@ -85,7 +85,7 @@ def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
         by_pairs = _Pairs(turns, pairs, of_lanes) if paired else None
         _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store, by_pairs)
 
-    return _tiles("count x x_row x_step b steps turns pairs of_lanes again factor y", dtype, lanes, run, paired)
+    return _tiles("count x x_row x_step b steps turns pairs of_lanes again factor y", dtype, lanes, run, value_heights(dtype))
 
 
 def _zero(code: Code) -> E:
@@ -96,7 +96,7 @@ def _places(code: Code, sums: dict[tuple[int, int], Variable], at: E) -> list[tu
     return [(at + (i * 2 + v) * code.lanes * code.size, each.get()) for (i, v), each in sums.items()]
 
 
-def _tiles(names: str, dtype: str, lanes: int, run: Callable, paired: bool) -> Callable:
+def _tiles(names: str, dtype: str, lanes: int, run: Callable, heights: tuple[int, ...]) -> Callable:
     """A leaf ``(args, vectors, height, names ...)`` that runs tiles of one or two vectors and any height there is."""
 
     def body(code, block, vectors, height, *values):
@@ -104,7 +104,7 @@ def _tiles(names: str, dtype: str, lanes: int, run: Callable, paired: bool) -> C
         done = builder.append_basic_block("done")
         chosen = builder.switch((height * 4 + vectors).v, done)
         for wide in (1, 2):
-            for rows in tile_heights(paired):
+            for rows in heights:
                 here = builder.append_basic_block(f"tile{rows}x{wide}")
                 chosen.add_case(ir.Constant(WORD, rows * 4 + wide), here)
                 builder.position_at_end(here)
@@ -140,7 +140,8 @@ def _run(
             _by_pairs(code, sums, rows, wide, pairs, rest >> 1, of_rows.get(), panel, read)
             of_rows.set(of_rows.get() + rows * 4)
             left = steps.select(pairs.turns > 0, rest & 1, steps)
-        unroll = _UNROLL if rows * wide >= 6 else 1
+        # by pairs there is hardly a step left, and turns take long enough to compile
+        unroll = _UNROLL if rows * wide >= 6 and pairs is None else 1
         groups = left >> unroll.bit_length() - 1
         _steps(code, sums, rows, wide, groups, unroll, panel, read)
         if unroll > 1:
