@@ -146,6 +146,32 @@ def test_scores_far_from_0_and_far_apart() -> None:
     check(q, k, v)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-5, 1.0, 1e5, 1e30])
+def test_queries_keys_and_values_of_any_size(size: float) -> None:
+    q, k, v = problem((1, 1, 2), 40, 300, 24, 24)
+    by = np.float32(size)
+    want = expected(q, k, v, 0.3)
+    np.testing.assert_allclose(attend(q, k, v * by, 0.3) / by, want, 3e-6, 3e-6)
+    np.testing.assert_allclose(attend(q * by, k / by, v, 0.3), want, 3e-6, 3e-6)
+
+
+@pytest.mark.parametrize("decades", [0, 1, 9])
+def test_channels_of_any_scale_keep_their_digits(decades: int) -> None:
+    q, k, v = problem((1, 1, 2), 40, 300, 64, 24)
+    v *= 10.0 ** RNG.integers(-decades, decades + 1, 24).astype(np.float32)
+    v[..., 5] *= decades != 9
+    got = attend(q, k, v, 0.3)
+    assert (np.abs(got - expected(q, k, v, 0.3)) <= 5e-6 * np.abs(v).max(-2, keepdims=True)).all()
+
+
+@pytest.mark.parametrize("sharp", [0.0, 0.05, 1.0, 20.0])
+def test_weights_that_are_alike_and_one_key_that_has_all_of_it(sharp: float) -> None:
+    """Results are a value alone where scores lie far apart, and the mean of all where they are the same."""
+    q, k, v = problem((1, 1, 2), 40, 300, 64, 64)
+    q = np.float32(sharp) * k[..., 7 : 7 * 40 + 1 : 7, :]
+    np.testing.assert_allclose(attend(q, k, v, 0.3), expected(q, k, v, 0.3), 1e-5, 3e-6)
+
+
 @pytest.mark.parametrize("factors", [*itertools.product((0.05, 3, 60), repeat=3)])
 def test_lengths_that_bound_the_scores_of_some_blocks_of_keys_only(factors: tuple[float, ...]) -> None:
     """Blocks whose scores are weighed at once lie beside others, whichever comes first."""
