@@ -16,6 +16,7 @@ from .fusion.tensors import element_type, numpy_dtype
 from .values import feed, type_text
 
 if TYPE_CHECKING:
+    from .bound import Again
     from .fusion.bindings import Binding
     from .fusion.plan import Plan
     from .session import InferenceSession
@@ -168,6 +169,7 @@ class IOBinding:
         self._caches = NO_CACHES
         self._results: list[object] = []
         self._ran: Binding | None = None
+        self._again: Again | None = None
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
         """Bind an array; a run reads what it holds then."""
@@ -253,7 +255,11 @@ class IOBinding:
         """What `InferenceSession.run_with_iobinding` does."""
         if not self._outputs and not self._caches:
             raise InvalidArgument("no output is bound")
-        self._results, self._ran = self._session._run_bound(self._inputs, self._outputs, self._caches, run_options)
+        bound, again = (self._inputs, self._outputs, self._caches), self._again
+        if again is not None and run_options is None and again.is_like(*bound):
+            self._results = self._session._run_again(again)
+        else:
+            self._results, self._ran, self._again = self._session._run_bound(*bound, self._ran, run_options)
 
     def get_plan(self) -> Plan:
         """The plan of the last run."""

@@ -4,16 +4,18 @@
    asked to be in place; so is a `Cache`. `fusion.sharing` says when that can be done.
 2. Any other output whose memory is C-contiguous and overlaps nothing that the run reads or writes is written there by the plan.
 3. What is left is made in new memory, and copied when the run is over. So no binding changes a result.
+4. A run on the same arrays, of the same sizes, as the one before needs no checks and no search (`Again`), if nothing was copied.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from .cache import NO_CACHES, Caches
+from .cache import NO_CACHES, Cache, Caches
 from .engine import Engine, owned
 from .errors import InvalidArgument
 from .fusion.bindings import Binding
@@ -26,13 +28,55 @@ Arrays = dict[str, np.ndarray]
 Spans = list[tuple[int, int, str]]  # addresses of an array's first byte and of the one after the last, and its name
 
 
+@dataclass(frozen=True)
+class Again:
+    """A run that can be made once more.
+
+    Attributes:
+        feeds, outputs, caches: what was bound, and the address, shape and dtype of each input.
+        inputs, given: of the plan, in the caller's memory. made: the numbers of the plan's outputs, as they were asked for.
+        grown: of each cache its array, and rows before and after.
+    """
+
+    feeds: Mapping[str, tuple[np.ndarray, tuple[object, ...]]]
+    outputs: Mapping[str, np.ndarray | None]
+    caches: Caches
+    entry: Entry
+    inputs: list[object]
+    given: Mapping[int, np.ndarray]
+    made: list[int]
+    grown: list[tuple[Cache, np.ndarray, int, int]]
+
+    def is_like(self, feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches) -> bool:
+        """Whether a run of these would be the same on other numbers."""
+        if caches is not self.caches or len(feeds) != len(self.feeds) or [*outputs] != [*self.outputs]:
+            return False
+        for name, (x, about) in self.feeds.items():
+            if feeds.get(name) is not x or _about(x) != about:
+                return False
+        for name, memory in self.outputs.items():
+            if outputs[name] is not memory:
+                return False
+        return all(cache.buffer is buffer and cache.rows == rows for cache, buffer, rows, _ in self.grown)
+
+    def run(self) -> list[object]:
+        """The outputs; the caches have grown."""
+        entry = self.entry
+        results = entry.executor.run(self.inputs, entry.binding, given=self.given)
+        for cache, _, _, rows in self.grown:
+            cache.grow(rows)
+        return [results[i] for i in self.made]
+
+
 def run(
-    engine: Engine, feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches = NO_CACHES
-) -> tuple[list[object], Binding]:
-    """The outputs of a run, each in its memory (None: new memory), and what it ran; the caches have grown.
+    engine: Engine, feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches = NO_CACHES,
+    before: Binding | None = None,
+) -> tuple[list[object], Binding, Again | None]:  # fmt: skip
+    """The outputs of a run, each in its memory (None: new memory), what it ran, and how to do so again; the caches have grown.
 
     Args:
         feeds: checked inputs, without those that caches stand for.
+        before: what the run before ran: if that was the same this one may come again.
 
     Raises:
         InvalidArgument: an output does not fit its memory, or a cache is full.
@@ -42,6 +86,7 @@ def run(
     names = [*outputs, *caches.presents]
     entry = _program(engine, caches, shared, counts).entry(known, names)
     placed: Arrays = {}
+    again = None
     if entry.rest is None:
         where = entry.outputs
         placed = {name: known[source] for name, source in entry.in_place.items()}
@@ -50,7 +95,9 @@ def run(
         for cache, shape in zip(caches, shapes):
             cache.check(shape)
         given = {where[name]: memory for name, memory in placed.items()}
-        results = entry.executor.run([known[name] for name in entry.inputs], entry.binding, given=given)
+        inputs = [known[name] for name in entry.inputs]
+        again = _again(feeds, outputs, caches, entry, inputs, given) if entry.binding is before else None
+        results = entry.executor.run(inputs, entry.binding, given=given)
         values = {name: results[where[name]] for name in names if name not in placed} | placed
     else:  # part of it is planned when its values exist
         values = dict(zip(names, _program(engine, caches, {}, counts).run(known, names)))
@@ -63,7 +110,23 @@ def run(
         else:
             cache.replace(values[cache.present])
     made = [values[n] if n in placed or memory is None else _stored(n, values[n], memory) for n, memory in outputs.items()]
-    return made, entry.binding
+    return made, entry.binding, again
+
+
+def _again(
+    feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches, entry: Entry, inputs: list[object],
+    given: Mapping[int, np.ndarray],
+) -> Again | None:  # fmt: skip
+    """What is about to run, if it can be made again: nothing is copied, and no contents decide the plan."""
+    where = entry.outputs
+    stored = [name for name, memory in outputs.items() if memory is not None]
+    if not entry.fresh or entry.is_of_contents or any(where[name] not in given for name in [*stored, *caches.presents]):
+        return None
+    if not all(_is_plain(x) and any(x is one for one in inputs) for x in feeds.values()):
+        return None
+    grown = [(c, c.buffer, c.rows, entry.binding.shapes[where[c.present]][c.axis]) for c in caches]
+    held = {name: (x, _about(x)) for name, x in feeds.items()}
+    return Again(held, dict(outputs), caches, entry, inputs, given, [where[name] for name in outputs], grown)
 
 
 def _inputs(

@@ -23,6 +23,7 @@ from .options import RunOptions, SessionOptions
 from .values import feed, type_text
 
 if TYPE_CHECKING:
+    from .bound import Again
     from .cache import Caches
     from .engine import Engine
     from .fusion.bindings import Binding
@@ -211,10 +212,10 @@ class InferenceSession:
             raise _failure(error) from error
 
     def _run_bound(
-        self, inputs: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches,
+        self, inputs: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches, before: Binding | None,
         options: RunOptions | None,
-    ) -> tuple[list[object], Binding]:  # fmt: skip
-        """`run` with outputs and caches in the caller's memory (`IOBinding`), and what it ran."""
+    ) -> tuple[list[object], Binding, Again | None]:  # fmt: skip
+        """`run` with outputs and caches in the caller's memory (`IOBinding`), what it ran, and how to do so again."""
         from . import bound
 
         if options is not None:
@@ -225,7 +226,7 @@ class InferenceSession:
         feeds, engine = self._feeds(inputs, caches.pasts), self._engine_for([*outputs, *caches.presents])
         started = self._trace_file.now() if self._trace_file is not None else 0.0
         try:
-            values, ran = bound.run(engine, feeds, outputs, caches)
+            values, ran, again = bound.run(engine, feeds, outputs, caches, before)
         except (MemoryError, InvalidArgument):
             raise
         except Exception as error:
@@ -234,7 +235,16 @@ class InferenceSession:
             self._trace_file.add("model_run", started)
         if options is not None:
             _check_run_options(options)
-        return values, ran
+        return values, ran, again if self._trace_file is None else None
+
+    def _run_again(self, again: Again) -> list[object]:
+        """The outputs of a bound run that is like the one before."""
+        try:
+            return again.run()
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _failure(error) from error
 
     def _engine_for(self, outputs: list[str]) -> Engine:
         """An engine whose rewritten graph still has these values: nearly always the session's own."""

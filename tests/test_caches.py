@@ -434,7 +434,7 @@ def test_random_joins_in_the_array_that_they_read_are_right(problem) -> None:
     graph, x, w = problem
     expected = Interpreter(graph).run({"x": x, "w": w})
     memory = x.copy()
-    (y, z), _ = bound.run(Engine(graph, 1), {"x": memory, "w": w}, {"y": memory, "z": None})
+    (y, z), *_ = bound.run(Engine(graph, 1), {"x": memory, "w": w}, {"y": memory, "z": None})
     np.testing.assert_array_equal(y, expected[0])
     np.testing.assert_array_equal(memory, expected[0])
     np.testing.assert_array_equal(z, expected[1])

@@ -95,3 +95,80 @@ def test_threads_of_different_shapes_do_not_mix(adding):
     for each in threads:
         each.join()
     assert not problems
+
+
+# -- bound runs
+JOIN = f"""{HEADER}(float[2,N,3] past, float[2,M,3] x) => (float[2,K,3] present, float[2,K,3] y) {{
+    present = Concat <axis=1> (past, x) y = Neg (present)
+}}"""
+
+
+def _bound(session: jitrt.InferenceSession, **inputs: np.ndarray) -> jitrt.IOBinding:
+    binding = session.io_binding()
+    for name, x in inputs.items():
+        binding.bind_cpu_input(name, x)
+    return binding
+
+
+def _comes_again(binding: jitrt.IOBinding) -> bool:
+    return binding._again is not None and binding._again.is_like(binding._inputs, binding._outputs, binding._caches)
+
+
+def test_a_bound_run_is_made_again_on_other_numbers_and_on_other_arrays(adding):
+    x, y, place = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    binding = _bound(adding, x=x, y=y)
+    binding.bind_output("s")
+    binding.bind_ortvalue_output("d", jitrt.OrtValue.ortvalue_from_numpy(place))
+    kept = []
+    for i in range(5):
+        x += i
+        assert _comes_again(binding) == (i > 1)
+        adding.run_with_iobinding(binding)
+        kept.append((binding.get_outputs()[0].numpy(), x + y))
+        np.testing.assert_array_equal(place, x - y)
+    for got, expected in kept:
+        np.testing.assert_array_equal(got, expected)
+    other = np.full((2, 3), 7, np.float32)
+    binding.bind_cpu_input("y", other)
+    assert not _comes_again(binding)
+    adding.run_with_iobinding(binding)
+    np.testing.assert_array_equal(place, x - other)
+
+
+def test_a_bound_array_that_was_given_another_shape_is_seen(adding):
+    x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32)
+    binding = _bound(adding, x=x, y=y)
+    binding.bind_output("s")
+    for _ in range(3):
+        adding.run_with_iobinding(binding)
+    assert _comes_again(binding)
+    x.shape = y.shape = (3, 2)
+    assert not _comes_again(binding)
+    adding.run_with_iobinding(binding)
+    np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), x + y)
+    y.shape = (2, 3)
+    with pytest.raises(Exception, match="Add"):
+        adding.run_with_iobinding(binding)
+
+
+def test_a_bound_run_whose_caches_went_back_is_made_again():
+    session, x = jitrt.InferenceSession(parse_model(JOIN)), np.zeros((2, 1, 3), np.float32)
+    first = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    binding = _bound(session, x=x)
+    cache = binding.bind_cache("past", "present", first, 8)
+    binding.bind_output("y")
+    for i in range(4):
+        x[:], cache.rows = i, 2
+        assert _comes_again(binding) == (i > 1)
+        session.run_with_iobinding(binding)
+        expected = np.concatenate([first, x], 1)
+        np.testing.assert_array_equal(cache.numpy(), expected)
+        np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), -expected)
+    assert not _comes_again(binding)  # the cache has grown
+    session.run_with_iobinding(binding)
+    np.testing.assert_array_equal(cache.numpy(), np.concatenate([expected, x], 1))
+    cache.rows = 2
+    cache.reserve(20)
+    assert not _comes_again(binding)
+    session.run_with_iobinding(binding)
+    np.testing.assert_array_equal(cache.numpy(), np.concatenate([first, x], 1))
