@@ -28,13 +28,8 @@ def factory() -> Callable:
     lanes = target.current().lanes
     width, row_bytes, turn = 2 * lanes, 8 * lanes, word.TURN
     take, measure, compare = pairingpasses.taking(lanes), pairingpasses.measuring(lanes), pairingpasses.comparing(lanes)
-    multiply, average, (clear, choose), finish, bring = (
-        _multiplying(lanes),
-        _averaging(lanes),
-        _sampling(lanes),
-        finishing(),
-        bringing(),
-    )
+    multiply, average, (clear, choose) = _multiplying(lanes), _averaging(lanes), _sampling(lanes)
+    finish, bring = finishing(), bringing()
     words, load_word, store, splat = simd.block, simd.load("i64", 0), simd.store("f32"), simd.splat("f32", lanes)
     infinity = 0x7FF << 52
 

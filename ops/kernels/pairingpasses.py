@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
-
 from . import emit, simd, window
 from . import pairingwords as word
 from .emit import E
+from .pairsums import first_lane, shifted, signs_of
 from .window import Code, Variable
 
 LIMIT = 16.0  # times longer or shorter than the average may a column be, and than all of a row what is left without its largest
@@ -111,7 +110,7 @@ def taking(lanes: int) -> Callable:
         wanted = emit.splat(code.scalar(reference, "f32"), lanes).bits("i32")
         nothing, single = emit.constant(code.builder, "f32", lanes, 0), code.of_lanes(0)
         of_turns = own / word.TURN * word.TURN
-        signs = [_signs(code, j) for j in range(group)]
+        signs = [signs_of(code, j) for j in range(group)]
 
         def length(row: E) -> tuple[E, E]:
             """The square of a row's length, and the largest sum of some of its squares, in every lane."""
@@ -132,7 +131,7 @@ def taking(lanes: int) -> Callable:
             """Adds those of a group, or of its `left` first elements."""
             values = [code.load(row + j * vector) for j in range(group)]
             for j, value in enumerate(values):
-                product = value * _shifted(value, values[min(j + 1, group - 1)])
+                product = value * shifted(value, values[min(j + 1, group - 1)])
                 if left is not None:
                     product = product.select(code.first(left - j * lanes), product, 0)
                 total.set(product.fma(signs[j], total.get()))
@@ -156,39 +155,20 @@ def taking(lanes: int) -> Callable:
                     code.store(features + at + offset, added, counts)
 
             window.over_channels(code, own, copy_vectors, wide=group)
-            single.store(about + word.INVERSE * 4, _first(-shift + _ONE).bits("f32"))
-            single.store(about + word.ODD * 4, _first(counts.cast("i32") ^ 1).bits("f32"))
+            single.store(about + word.INVERSE * 4, first_lane(-shift + _ONE).bits("f32"))
+            single.store(about + word.ODD * 4, first_lane(counts.cast("i32") ^ 1).bits("f32"))
             total, step = code.variable(nothing), group * lanes
             whole = of_turns / step
             with code.loop(whole) as j:
                 pairs(out + j * (4 * step), None, total)
             with code.when(of_turns > whole * step):
                 pairs(out + whole * (4 * step), of_turns - whole * step, total)
-            single.store(about + word.PAIRS * 4, _first(simd.across(E.__add__)(total.get())))
+            single.store(about + word.PAIRS * 4, first_lane(simd.across(E.__add__)(total.get())))
 
     return window.leaf("x rows own reference copy info features", "f32", lanes, body)
 
 
-def _signs(code: Code, number: int) -> E:
-    """What the product of an element and the next one is multiplied by in vector `number` of a group: 0 unless they are a pair."""
-    places = [number * code.lanes + i for i in range(code.lanes)]
-    values = [0.0 if place % 3 else 1.0 if place // 3 % 2 else -1.0 for place in places]
-    return emit.constant(code.builder, "f32", code.lanes, 0).of(ir.Constant(emit.llvm_type("f32", code.lanes), values))
-
-
-def _shifted(x: E, following: E) -> E:
-    """The lanes from the second one on, and the first one of what follows."""
-    index = ir.IntType(32)
-    numbers = ir.Constant(ir.VectorType(index, x.n), [ir.Constant(index, i + 1) for i in range(x.n)])
-    return x.of(x.b.shuffle_vector(x.v, following.v, numbers))
-
-
-def _first(x: E) -> E:
-    """The first lane."""
-    return E(x.b, x.b.extract_element(x.v, ir.Constant(ir.IntType(32), 0)), x.t, 0)
-
-
 def _put(code: Code, address: E, mask: E) -> None:
     """Stores the word 1 if every lane of the mask is set, else 0."""
-    every = _first(simd.across(E.__and__)(mask))
+    every = first_lane(simd.across(E.__and__)(mask))
     Code(code.builder, "i64", 0).store(address, code.word(0).select(every, code.word(1), 0))

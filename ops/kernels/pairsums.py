@@ -60,7 +60,7 @@ def of_rows(lanes: int) -> Callable:
         own, step = turns * TURN, group * lanes
         whole = own / step
         left = own - whole * step
-        signs, after = [_signs(code, j) for j in range(group)], (rest >> 1) * 2
+        signs, after = [signs_of(code, j) for j in range(group)], (rest >> 1) * 2
         alone = _constant(code, [-1.0, 0.0] * (lanes // 2))
         at = code.variable(x)
 
@@ -117,7 +117,7 @@ def _chosen(a: E, b: E, places: list[int]) -> E:
     return a.of(a.b.shuffle_vector(a.v, b.v, order))
 
 
-def _signs(code: Code, number: int) -> E:
+def signs_of(code: Code, number: int) -> E:
     """What the product of an element and the next one is multiplied by in vector `number` of a group: 0 unless they are a pair."""
     places = [number * code.lanes + i for i in range(code.lanes)]
     values = [0.0 if place % 3 else 1.0 if place // 3 % 2 else -1.0 for place in places]
