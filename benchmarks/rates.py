@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jitrt.ops.kernels import attention, target
+from jitrt.ops.kernels import attention, gemm, target
 from jitrt.ops.kernels.launch import Launch
+from jitrt.ops.kernels.matrix import Matrix
 from jitrt.ops.kernels.spec import generated
 
 from . import console
@@ -28,6 +29,7 @@ LAYERS = (
     Layer(96, 96, 112, 3, 2, 96), Layer(144, 144, 56, 3, 1, 144), Layer(384, 384, 14, 3, 1, 384), Layer(240, 240, 28, 5, 1, 240),
     Layer(96, 96, 56, 7, 1, 96),
 )  # fmt: skip
+PRODUCTS = ((32, 384, 1536), (128, 768, 768), (128, 3072, 768), (197, 768, 3072), (1500, 384, 384))  # rows, K, columns
 HEADS, HEAD, SEQUENCES = 12, 64, (128, 512, 1024)
 CHAINS, ROUNDS = 12, 20_000  # of the loop: sums that do not wait for each other, turns
 
@@ -53,6 +55,23 @@ def convolution(layer: Layer, memory: Memory) -> tuple[Replay, int]:
     return our_conv(layer, x, weights(layer, rng), memory, threads=1)[0], layer.flops
 
 
+def product(rows: int, depth: int, columns: int, memory: Memory) -> tuple[Replay, int]:
+    """A product with a constant matrix, and its FLOPs."""
+    rng = np.random.default_rng(0)
+
+    def matrix(*shape: int) -> tuple[np.ndarray, int]:
+        data = memory.array(shape)
+        data[...] = rng.standard_normal(shape, np.float32)
+        return data, memory.keep(data)
+
+    (a, left), (b, _), (c, out) = matrix(rows, depth), matrix(depth, columns), matrix(rows, columns)
+    packed = gemm.pack(b)
+    panels = memory.array(packed.shape)
+    panels[...] = packed
+    one, result = (Matrix(at, (1, *x.shape), (0, *x.strides)) for x, at in ((a, left), (c, out)))
+    return Replay(gemm.matmul("f32", one, memory.keep(panels), result, alloc=memory.alloc), 1), 2 * rows * depth * columns
+
+
 def attentions(sequence: int, memory: Memory) -> tuple[Replay, int]:
     """Attention of heads that lie one behind the other, and its FLOPs."""
     shape, rng = (HEADS, sequence, HEAD), np.random.default_rng(0)
@@ -71,6 +90,7 @@ def attentions(sequence: int, memory: Memory) -> tuple[Replay, int]:
 def cases() -> dict[str, Callable[[Memory], tuple[Replay, int]]]:
     """Names, and what makes the kernels; the loop first."""
     made: dict[str, Callable[[Memory], tuple[Replay, int]]] = {"multiply-adds alone": multiply_adds}
+    made |= {f"product {'x'.join(map(str, sizes))}": lambda memory, sizes=sizes: product(*sizes, memory) for sizes in PRODUCTS}
     made |= {str(layer): lambda memory, layer=layer: convolution(layer, memory) for layer in LAYERS}
     return made | {f"attention, {n} tokens": lambda memory, n=n: attentions(n, memory) for n in SEQUENCES}
 

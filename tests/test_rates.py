@@ -9,10 +9,11 @@ from benchmarks.kernel_driver import Memory
 from benchmarks.layers import Layer
 
 
-def test_a_layer_and_attention_are_made_to_run_with_the_operations_of_their_definitions() -> None:
+def test_a_layer_a_product_and_attention_are_made_to_run_with_the_operations_of_their_definitions() -> None:
     memory = Memory()
     for (replay, flops), expected in (
         (rates.convolution(Layer(3, 5, 7, 3, 2), memory), 2 * 4 * 4 * 5 * 3 * 9),
+        (rates.product(17, 40, 70, memory), 2 * 17 * 40 * 70),
         (rates.attentions(17, memory), 4 * rates.HEADS * 17 * 17 * rates.HEAD),
     ):
         replay.run()
