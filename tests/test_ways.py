@@ -111,7 +111,7 @@ def test_errors_of_pairs_are_little_more_than_those_of_a_plain_sum(mean):
     for k in range(768):
         plain += a[:, k, None] * b[k]
     error = relative(product("pairing", a, b, 128, 768), a, b)
-    assert 2e-7 < error < 1.4 * relative(plain, a, b)
+    assert 2e-7 < error < (1.4 if target.current().fma else 1.6) * relative(plain, a, b)
 
 
 def relative(got: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
