@@ -162,13 +162,12 @@ def _kernel(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> KernelSp
 
 def paired(dtype: str) -> bool:
     """Whether products go by pairs, see `pairing`."""
-    cpu = target.current()
-    return dtype == "f32" and cpu.masks and cpu.adders >= cpu.units
+    return dtype == "f32" and target.current().pairs
 
 
 @deferred()
 def pairs_bytes(keys: int, value: int) -> int:
-    """Of a task's scratch, what it needs for pairs: a float32 for each key, two for each channel, and eleven lines."""
+    """Of a task's scratch, what it needs for pairs: a float32 for each key, two for each channel, and fifteen lines."""
     return 4 * (keys + 2 * value) + 15 * 64
 
 

@@ -80,8 +80,7 @@ def scratch_bytes(rows: int) -> int:
 
 def possible(depth: int, columns: int) -> bool:
     """Whether there may be numbers of rows for which it is faster."""
-    cpu = target.current()
-    return cpu.adders >= cpu.units and cpu.masks and depth >= 4 * word.TURN and columns >= 2 * panel_width(4)
+    return target.current().pairs and depth >= 4 * word.TURN and columns >= 2 * panel_width(4)
 
 
 @deferred()

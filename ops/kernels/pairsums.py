@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from . import emit, simd, window
+from . import emit, shuffle, simd, window
 from .emit import E
 from .window import Code
 
@@ -89,25 +89,16 @@ def of_rows(lanes: int) -> Callable:
             with code.when(after > 0):
                 add(lambda row: beside(row + own * 4, after), alone)
             at.set(at.get() + x_row * number)
-            return _sums([total.get() for total in totals])
+            sums = [total.get() for total in totals]
+            return shuffle.added(sums) if number == lanes else simd.across(E.__add__)(sums[0])
 
         groups = rows / lanes
         with code.loop(groups) as i:
             code.store(pairs + i * vector, some(lanes))
         with code.loop(rows - groups * lanes) as i:
-            code.of_lanes(0).store(pairs + (groups * vector + i * 4), first_lane(simd.across(E.__add__)(some(1))))
+            code.of_lanes(0).store(pairs + (groups * vector + i * 4), first_lane(some(1)))
 
     return window.leaf("x x_row rows turns rest pairs", "f32", lanes, body)
-
-
-def _sums(parts: list[E]) -> E:
-    """The sums of the lanes of as many vectors as there are lanes, or the one vector that there is."""
-    each = parts[0].n
-    while len(parts) > 1:
-        each //= 2  # lanes that still belong to one vector
-        halves = [[place for place in range(2 * parts[0].n) if place // each % 2 == half] for half in range(2)]
-        parts = [_chosen(a, b, halves[0]) + _chosen(a, b, halves[1]) for a, b in zip(parts[::2], parts[1::2])]
-    return parts[0]
 
 
 def _chosen(a: E, b: E, places: list[int]) -> E:

@@ -48,6 +48,11 @@ class Target:
         return _is_x86() and self.lanes == 16
 
     @property
+    def pairs(self) -> bool:
+        """Whether products by pairs pay, see `pairing`: additions beside multiply-adds cost nothing, and masks neither."""
+        return self.masks and self.adders >= self.units
+
+    @property
     def pair_sums(self) -> int:
         """How many sums of two int16 products one instruction makes (x86's pmaddwd); 0: there is no such instruction."""
         if not _is_x86():
