@@ -97,11 +97,13 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+def laid(x: Array, order: tuple[int, ...]) -> Array:
+    """The same array with axes in that order in memory."""
+    return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+
+
 @pytest.mark.parametrize(("keys", "values"), [*itertools.product(LAYOUTS, LAYOUTS)])
 def test_keys_and_values_in_any_layout(keys: str, values: str) -> None:
-    def laid(x: Array, order: tuple[int, ...]) -> Array:
-        return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
-
     q, k, v = problem((1, 2, 3), 50, 41, 16, 24)
     check(laid(q, LAYOUTS[values]), laid(k, LAYOUTS[keys]), laid(v, LAYOUTS[values]))
 
@@ -116,8 +118,22 @@ def test_rows_pages_apart_are_copied_together(queries: int, threads: int) -> Non
     check(q, *(wide[..., : x.shape[4]] for wide, x in zip(apart, (k, v))), threads=threads)
 
 
+@pytest.mark.parametrize("k_heads", [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 3)])
+@pytest.mark.parametrize("v_heads", [(1, 1, 1), (2, 2, 1), (1, 1, 3)])
+@pytest.mark.parametrize("layouts", [("as given", "as given"), ("columns first", "heads last"), ("heads last", "columns first")])
+def test_tasks_share_records_of_keys(k_heads: tuple[int, ...], v_heads: tuple[int, ...], layouts: tuple[str, str]) -> None:
+    """Several tasks a head: what they need of a block is made once for each head that has keys or values of its own."""
+    leads, keys = (2, 2, 3), 300
+    q, _, v = problem(leads, 600, keys, 16, 24)
+    k = problem(k_heads, 1, keys, 16, 1)[1]
+    v = v[tuple(slice(n) for n in v_heads)]
+    assert kernels._share(12, 19, Sizes(leads, 600, keys, 16, 24).flops, 2)[1] > 1
+    check(q, laid(k, LAYOUTS[layouts[0]]), laid(v, LAYOUTS[layouts[1]]))
+
+
 def test_without_keys_the_result_is_0_and_without_queries_there_is_nothing_to_do() -> None:
-    assert np.array_equal(attend(*problem((1, 1, 2), 5, 0, 4, 3)), np.zeros((1, 1, 2, 5, 3)))
+    for queries in (5, 2000):
+        assert np.array_equal(attend(*problem((1, 1, 2), queries, 0, 4, 3)), np.zeros((1, 1, 2, queries, 3)))
     assert attend(*problem((1, 1, 2), 0, 5, 4, 3)).size == 0
     assert attend(*problem((0, 1, 2), 5, 5, 4, 3)).size == 0
     np.testing.assert_allclose(*[f(*problem((1, 1, 1), 3, 300, 0, 1)[:2], np.ones((1, 1, 1, 300, 1), np.float32))

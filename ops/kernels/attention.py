@@ -7,8 +7,9 @@ and nothing but the queries is packed. The result, [channels, queries], is trans
 kernel of their own (`attentionfew`).
 
 Loop order of a task, which is some panels of queries of one head: blocks of keys; panels; tiles. A block of keys and its
-values stay in L2 for all panels, the scores in L1. Between the products runs a generated kernel (`scores`) for masks and
-what else is done to them. Numba-free but for the factory.
+values stay in L2 for all panels, the scores in L1. What is to be known of a block, and values in the order in which tiles read
+them, is in a record (`attentionrecord`): where several tasks share it, tasks of their own make it before. Between the products
+runs a generated kernel (`scores`) for masks and what else is done to them. Numba-free but for the factory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 from dataclasses import dataclass, replace
 
 from . import attentionfew, target
+from . import attentionwords as word
 from .blocking import heights, most_rows, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
 from .launch import Launch, with_spare
@@ -29,13 +31,10 @@ _SCORE_BYTES = 16 << 10  # of a block of keys: half of L1
 _PANELS = 16  # of a task, at most: with keys and values they fit in L2
 _FETCH = 0.4  # of a panel's time, to fetch keys and values
 _LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
-_COPY_PANELS = 3  # of a task, from which on rows that lie apart are first copied
+_COPY_PANELS = 3  # of a task, from which on rows are first copied
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
+_OWN_LINES = 7  # of a task, for what it finds out of a block itself
 FLAGS = 8 * _PANELS  # bytes of a word for each panel
-# rows of a panel's state: levels, sums of weights, factors of what came before, lengths of queries; if products go by pairs the
-# inverses of queries' factors, and what is to be taken away from their pairs
-LEVEL, SUM, FACTOR, LENGTH, INVERSE, PAIRS = range(6)
-STATE = 6
 LIFT = 20  # powers of 2 that weights are lifted by, or lowered, to be like values where products go by pairs
 _LOG2_E = 1 / math.log(2)
 LEADS = 3  # dimensions of heads: batch, groups, heads of a group
@@ -132,27 +131,38 @@ def attention(
         return with_spare(few, _kernel(dtype, True, True, unmasked))
     width = panel_width(size)
     panels = -(-s.queries // width)
-    each, blocks = _share(s.heads, panels, s.flops, threads)
+    each, tasks = _share(s.heads, panels, s.flops, threads)
     tallest, of_keys = value_heights(dtype)[0], key_heights(dtype)[0]
     keys = _key_block(s.keys, width * size, of_keys)
     launches: list[Launch] = []
-    # what several tasks read is brought together before, what one reads by the task itself
-    k, k_lines, k_apart = _readable(dtype, k, s, s.head, now(blocks) > 1, launches, alloc, threads, label)
-    v, v_lines, v_apart = _readable(dtype, v, s, s.value, now(blocks) > 1, launches, alloc, threads, label)
-    k_copied, v_copied = (_worth_copying(each) if apart else 0 for apart in (k_apart, v_apart))
+    (k, k_lines, k_apart), (v, v_lines, _) = (
+        _readable(dtype, x, s, columns, launches, alloc, threads, label) for x, columns in ((k, s.head), (v, s.value))
+    )
     bounded = unmasked and k_lines
-    last = s.keys - (most(-(-s.keys // keys), 1) - 1) * keys
+    blocks = most(-(-s.keys // keys), 1)
+    shared = now(tasks) > 1 and (k_lines or v_lines)
+    copied = [
+        int(lines) if shared else _worth_copying(each) * int(want) for lines, want in ((k_lines, k_apart), (v_lines, v_lines))
+    ]
+    record = _record(dtype, keys, s, *copied)
+    heads, leads = _own(k, v, s)
+    records = alloc(math.prod(heads) * blocks * record[-1]) if shared else 0
     args = (
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
         v.column, *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale * _LOG2_E if bounded else scale),
         *(scores or (0, 0)),
-        each, blocks, keys, *_split(keys, of_keys), *_split(last, of_keys), *_split(s.value, tallest), k_copied, v_copied,
+        each, tasks, keys, *_split(keys, of_keys), *_split(s.keys - (blocks - 1) * keys, of_keys), *_split(s.value, tallest),
         *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
+        *copied, *record, records, *(step * blocks * record[-1] for step in leads), *heads,
     )  # fmt: skip
-    scratch = 128 + FLAGS + width * size * (keys + each * (s.head + s.value + STATE))
-    scratch += keys * size * (k_copied * s.head + v_copied * s.value) + pairs_bytes(keys, s.value)
-    moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
-    launches.append(Launch(_kernel(dtype, k_lines, v_lines, bounded), args, s.heads * blocks, scratch, label, s.flops, moved))
+    kernel, moved = _kernel(dtype, k_lines, v_lines, bounded), size * s.keys * (s.head + s.value)
+    if shared:
+        pieces = math.prod(heads) * blocks
+        launches.append(Launch(kernel, (*args, 1), pieces, 0, f"{label}: keys", 0, 2 * math.prod(heads) * moved))
+    scratch = word.SCRATCH + FLAGS + width * size * (keys + each * (s.head + s.value + word.STATE)) + _OWN_LINES * word.LINE
+    scratch += 0 if shared else record[-1]
+    moved = size * s.heads * s.queries * (s.head + s.value) + s.heads * moved
+    launches.append(Launch(kernel, (*args, 0), s.heads * tasks, scratch, label, s.flops, moved))
     return with_spare(launches, attentionfew.kernel_of(dtype)) if k_lines and v_lines else launches
 
 
@@ -165,10 +175,21 @@ def paired(dtype: str) -> bool:
     return dtype == "f32" and target.current().pairs
 
 
-@deferred()
-def pairs_bytes(keys: int, value: int) -> int:
-    """Of a task's scratch, what it needs for pairs: a float32 for each key, two for each channel, and fifteen lines."""
-    return 4 * (keys + 2 * value) + 15 * 64
+def _record(dtype: str, keys: int, s: Sizes, k_copied: int, v_copied: int) -> tuple[int, int, int, int]:
+    """Where a record has keys, values and the sums of these, and its bytes; see `attentionwords`."""
+    size, sums = SIZES[dtype], 4 if paired(dtype) else 0
+    of_values = word.OF_KEYS_AT + word.lines(sums * keys)
+    k_at = of_values + 2 * word.lines(sums * s.value)
+    v_at = k_at + word.lines(k_copied * keys * s.head * size)
+    # what is copied may overhang by a vector
+    return k_at, v_at, of_values, v_at + word.lines(v_copied * keys * s.value * size) + word.LINE
+
+
+def _own(k: Heads, v: Heads, s: Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many heads in each dimension have keys or values of their own, and how many there are from one to the next."""
+    heads = tuple(n if k_step or v_step else 1 for n, k_step, v_step in zip(s.leads, k.leads, v.leads))
+    between = (heads[1] * heads[2], heads[2], 1)
+    return heads, tuple(step if n > 1 else 0 for n, step in zip(heads, between))
 
 
 def value_heights(dtype: str) -> tuple[int, ...]:
@@ -200,18 +221,16 @@ def parts(dtype: str, k: Heads, v: Heads, s: Sizes) -> list[tuple[int, int]]:
 
 
 def _readable(
-    dtype: str, x: Heads, s: Sizes, columns: int, shared: bool, launches: list[Launch], alloc: Alloc, threads: int, label: str
+    dtype: str, x: Heads, s: Sizes, columns: int, launches: list[Launch], alloc: Alloc, threads: int, label: str
 ) -> tuple[Heads, bool, bool]:
     """Keys or values that tiles can read; whether as lines (rows are runs in memory, else columns are); whether these lie apart.
 
     Rows lie apart if the number of bytes between them is such that a tile's fall into few sets of L1.
     """
     size = SIZES[dtype]
-    lines = columns <= 1 or x.column == size
-    apart = lines and x.row != columns * size and (is_open(x.row) or most_rows(x.row) < heights()[0])
-    if lines and not (apart and shared):
-        return x, True, apart
-    if not lines and (s.keys <= 1 or x.row == size):
+    if columns <= 1 or x.column == size:
+        return x, True, x.row != columns * size and (is_open(x.row) or most_rows(x.row) < heights()[0])
+    if s.keys <= 1 or x.row == size:
         return x, False, False
     leads = tuple(n if step else 1 for n, step in zip(s.leads, x.leads))
     dense = Heads(alloc(math.prod(leads) * s.keys * columns * size), _dense(leads, s.keys * columns * size), columns * size, size)

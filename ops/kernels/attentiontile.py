@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from . import emit, vmath_exp, window
-from .attention import FACTOR, INVERSE, LENGTH, LEVEL, LIFT, PAIRS, SUM, key_heights, value_heights
+from .attention import LIFT, key_heights, value_heights
+from .attentionwords import FACTOR, INVERSE, LENGTH, LEVEL, LINE, PAIRS, SUM
 from .emit import E
 from .pairingtile import pair, triple
 from .pairsums import TURN
@@ -27,18 +28,21 @@ _CHAINS = 4  # of maxima, each of which waits for the one before
 
 
 def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> Callable:
-    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, state, weighed, y)``: keys and queries.
+    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, state, weighed, far, asked, y)``.
+
+    Keys and queries:
 
     y[i, :] = sum over k of x[i, k] * b[k, :] for `count` tiles of `height` rows that follow one another; b and y have rows of
     two vectors, of which `vectors` are used. x[i, k] is at x + i x_row + k x_step; neighbours in a column (`across`) or, else,
     in a row are neighbours in memory. If they are to be `weighed`, for which there have to be `powers`, y is 2^(that - level), see
     `weigh`. In tiles that may be `paired` the first `turns` of K go by pairs (`pairsums`): what takes away what those add too much
     is at `pairs` for each row of x, and in the panel's `state` for its lanes; and y is multiplied by what stands there as INVERSE.
+    A tile asks for `asked` cache lines, which follow one another from `far` on.
     """
 
     def run(
         code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E, state: E,
-        weighed: E, y: E,
+        weighed: E, far: E, asked: E, y: E,
     ) -> None:  # fmt: skip
         made, pitch = _Powers(code, wide, state, weighed) if powers else None, 2 * code.lanes * code.size
 
@@ -55,24 +59,24 @@ def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> 
                     made.store(sums, at)
 
         by_pairs = _Pairs(turns, pairs, state + PAIRS * pitch) if paired else None
-        _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store, by_pairs)
+        _run(code, across, wide, rows, count, x, x_row * rows, x_row, x_step, b, steps, far, asked, y, store, by_pairs)
         if made is not None:
             with code.when(weighed != 0):
                 made.end()
 
-    return _tiles("count x x_row x_step b steps turns pairs state weighed y", dtype, lanes, run, key_heights(dtype))
+    return _tiles("count x x_row x_step b steps turns pairs state weighed far asked y", dtype, lanes, run, key_heights(dtype))
 
 
 def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
-    """``mixtures(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, of_lanes, again, factor, y)``.
+    """``mixtures(args, vectors, height, count, x, x_tile, x_row, x_step, b, steps, turns, pairs, of_lanes, again, factor, ...)``.
 
-    Values, weighed and added up: as `scores`, and with `again` + y[i, :] * factor[:]. `of_lanes`: what is to be taken away from
-    each lane.
+    What follows: far, asked, y. Values, weighed and added up: as `scores`, and with `again` + y[i, :] * factor[:]. `x_tile`: bytes
+    from one tile of x to the next. `of_lanes`: what is to be taken away from each lane.
     """
 
     def run(
-        code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E, of_lanes: E,
-        again: E, factor: E, y: E,
+        code: Code, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E,
+        of_lanes: E, again: E, factor: E, far: E, asked: E, y: E,
     ) -> None:  # fmt: skip
         def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
             with code.when(again != 0):
@@ -83,9 +87,11 @@ def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
                 code.store(place, each)
 
         by_pairs = _Pairs(turns, pairs, of_lanes) if paired else None
-        _run(code, across, wide, rows, count, x, x_row, x_step, b, steps, y, store, by_pairs)
+        _run(code, across, wide, rows, count, x, x_tile, x_row, x_step, b, steps, far, asked, y, store, by_pairs)
 
-    return _tiles("count x x_row x_step b steps turns pairs of_lanes again factor y", dtype, lanes, run, value_heights(dtype))
+    return _tiles(
+        "count x x_tile x_row x_step b steps turns pairs of_lanes again factor far asked y", dtype, lanes, run, value_heights(dtype)
+    )
 
 
 def _zero(code: Code) -> E:
@@ -125,13 +131,17 @@ class _Pairs:
 
 
 def _run(
-    code: Code, across: bool, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, y: E,
-    store: Callable, pairs: _Pairs | None,
+    code: Code, across: bool, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, far: E,
+    asked: E, y: E, store: Callable, pairs: _Pairs | None,
 ) -> None:  # fmt: skip
-    """Tiles one below the other; what is to be done with their sums."""
-    source, out, zero = code.variable(x), code.variable(y), _zero(code)
+    """Tiles one below the other; what is to be done with their sums. Each asks for so many cache lines that follow `far`."""
+    source, out, ahead, zero = code.variable(x), code.variable(y), code.variable(far), _zero(code)
     of_rows = code.variable(pairs.rows) if pairs else None
     with code.loop(count):
+        with code.loop(asked) as i:
+            code.keep_rolled()
+            code.prefetch(ahead.get() + i * LINE)
+        ahead.set(ahead.get() + asked * LINE)
         sums = {(i, v): code.variable(zero) for i in range(rows) for v in range(wide)}
         read = (_Columns if across else _Lines)(code, rows, source.get(), x_row, x_step)
         panel, left = code.variable(b), steps
@@ -147,7 +157,7 @@ def _run(
         if unroll > 1:
             _steps(code, sums, rows, wide, left - groups * unroll, 1, panel, read)
         store(sums, out.get())
-        source.set(source.get() + x_row * rows)
+        source.set(source.get() + x_tile)
         out.set(out.get() + rows * 2 * code.lanes * code.size)
 
 
@@ -277,6 +287,37 @@ class _Columns:
         """Of row `row` in K step `k` of the turn."""
         within = self.x_step * (k % self.each) if k % self.each else 0
         return self.here[copy][k // self.each] + within + row * self.code.size
+
+
+def tiled(dtype: str, lanes: int) -> Callable:
+    """``tiled(args, rows, height, count, x, x_row, y)``: the columns of `count` tiles of a height, one tile after the other.
+
+    y[tile, row, column] = x[row, tile height + column], densely: what a tile reads is a run in memory. What lies behind the last
+    element may be overwritten, up to a vector.
+    """
+
+    def body(whole, block, rows, height, count, x, x_row, y):
+        code = whole.of_lanes(max(4, lanes // 2))
+        piece, at = code.lanes * code.size, code.variable(y)
+
+        def exactly(source: E) -> None:
+            code.store(at.get(), code.load(source))
+
+        def roughly(source: E) -> None:
+            # what is too much in one row is overwritten by the next
+            with code.loop((height + (code.lanes - 1)) / code.lanes) as j:
+                code.store(at.get() + j * piece, code.load(source + j * piece, height - j * code.lanes))
+
+        for fits, copy in ((height == code.lanes, exactly), (height != code.lanes, roughly)):
+            with code.loop(count.select(fits, count, 0)) as i:
+                source = code.variable(x + height * i * code.size)
+                with code.loop(rows):
+                    code.keep_rolled()
+                    copy(source.get())
+                    source.set(source.get() + x_row)
+                    at.set(at.get() + height * code.size)
+
+    return window.leaf("rows height count x x_row y", dtype, lanes, body)
 
 
 def balance(lanes: int) -> Callable:

@@ -575,6 +575,16 @@ def block(typingctx, address):
 
 
 @intrinsic
+def address(typingctx, block):
+    """The address of an argument block."""
+
+    def generate(context, builder, sig, args):
+        return builder.ptrtoint(args[0], ir.IntType(64))
+
+    return signature(types.int64, block), generate
+
+
+@intrinsic
 def call_kernel(typingctx, kernel, args, task, scratch):
     """Call the kernel at address `kernel` on the block at address `args`."""
     word = ir.IntType(64)
