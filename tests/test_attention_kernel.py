@@ -108,7 +108,7 @@ def test_keys_and_values_in_any_layout(keys: str, values: str) -> None:
     check(laid(q, LAYOUTS[values]), laid(k, LAYOUTS[keys]), laid(v, LAYOUTS[values]))
 
 
-@pytest.mark.parametrize("queries", [40, 120, 700])  # copied by nobody, by a task, before all tasks
+@pytest.mark.parametrize("queries", [40, 120, 1300])  # copied by nobody, by a task, before all tasks
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rows_pages_apart_are_copied_together(queries: int, threads: int) -> None:
     q, k, v = problem((1, 2, 1), queries, 41, 16, 24)
@@ -124,10 +124,10 @@ def test_rows_pages_apart_are_copied_together(queries: int, threads: int) -> Non
 def test_tasks_share_records_of_keys(k_heads: tuple[int, ...], v_heads: tuple[int, ...], layouts: tuple[str, str]) -> None:
     """Several tasks a head: what they need of a block is made once for each head that has keys or values of its own."""
     leads, keys = (2, 2, 3), 300
-    q, _, v = problem(leads, 600, keys, 16, 24)
+    q, _, v = problem(leads, 1200, keys, 16, 24)
     k = problem(k_heads, 1, keys, 16, 1)[1]
+    assert kernels._PANELS * kernels.panel_width(4) < 1200
     v = v[tuple(slice(n) for n in v_heads)]
-    assert kernels._share(12, 19, Sizes(leads, 600, keys, 16, 24).flops, 2)[1] > 1
     check(q, laid(k, LAYOUTS[layouts[0]]), laid(v, LAYOUTS[layouts[1]]))
 
 
@@ -210,15 +210,16 @@ SHARES = [(12, 8, 2), (12, 64, 2), (1, 1, 2), (3, 13, 4), (1000, 1, 2), (1, 200,
 
 @pytest.mark.parametrize(("heads_", "panels", "threads"), SHARES)
 def test_tasks_cover_all_panels_once(heads_: int, panels: int, threads: int) -> None:
-    each, blocks = kernels._share(heads_, panels, heads_ * panels * 10**6, threads)
+    each, blocks = kernels._share(heads_, panels, 16, heads_ * panels * 10**6, threads)
     assert (blocks - 1) * each < panels <= blocks * each
+    assert each <= 16
 
 
 def check_target(registers: int = 0) -> None:
     """A few problems on the present target, maybe with another number of registers: run in processes of their own."""
     found = replace(target.current(), registers=registers or target.current().registers)
     target.current = lambda: found
-    for queries, keys, head, value in ((1, 5, 3, 2), (21, 300, 40, 33), (70, 61, 64, 64), (600, 90, 8, 8)):
+    for queries, keys, head, value in ((1, 5, 3, 2), (21, 300, 40, 33), (70, 61, 64, 64), (1200, 90, 8, 8)):
         check(*problem((1, 2, 1), queries, keys, head, value))
 
 

@@ -28,9 +28,11 @@ from .sizes import deferred, is_open, most, now
 from .spec import KernelSpec, handwritten
 
 _SCORE_BYTES = 16 << 10  # of a block of keys: half of L1
-_PANELS = 16  # of a task, at most: with keys and values they fit in L2
-_FETCH = 0.4  # of a panel's time, to fetch keys and values
-_LATE = 0.5  # of a task, what threads wait for the last one on cores that others use too
+_PANELS = 32  # of a task, at most
+_PANEL_BYTES = (target.second_cache() or 512 << 10) * 5 // 8  # of a task's panels: in L2 with keys and values
+# in times of a panel: to make a task's own records, or fetch others; to make those of a head for all its tasks
+_FETCH, _MAKE = 0.4, 1.3
+_LATE = 0.3  # of a task, what threads wait for the last one on cores that others use too
 _COPY_PANELS = 3  # of a task, from which on rows are first copied
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
 _OWN_LINES = 7  # of a task, for what it finds out of a block itself
@@ -131,7 +133,7 @@ def attention(
         return with_spare(few, _kernel(dtype, True, True, unmasked))
     width = panel_width(size)
     panels = -(-s.queries // width)
-    each, tasks = _share(s.heads, panels, s.flops, threads)
+    each, tasks = _share(s.heads, panels, _most_panels(size, s.head, s.value), s.flops, threads)
     tallest, of_keys = value_heights(dtype)[0], key_heights(dtype)[0]
     keys = _key_block(s.keys, width * size, of_keys)
     launches: list[Launch] = []
@@ -258,19 +260,22 @@ def _worth_copying(panels: int) -> int:
     return int(panels >= _COPY_PANELS)
 
 
-@deferred()
-def _share(heads: int, panels: int, flops: int, threads: int) -> tuple[int, int]:
-    """(panels of a task, tasks of a head) at the least expected time, counted in panels.
+@deferred(least=1)
+def _most_panels(size: int, head: int, value: int) -> int:
+    """As many as have room in L2."""
+    return max(1, min(_PANELS, _PANEL_BYTES // (panel_width(size) * size * (head + value + word.STATE))))
 
-    Each task fetches all keys and values; the last one keeps others waiting.
-    """
+
+@deferred()
+def _share(heads: int, panels: int, most_panels: int, flops: int, threads: int) -> tuple[int, int]:
+    """(panels of a task, tasks of a head) at the least expected time, counted in panels; the last task keeps others waiting."""
     least = max(1, min(panels, heads * panels * _TASK_FLOPS // max(flops, 1)))
     best = (math.inf, 1, panels)
-    for each in range(least, max(least, min(panels, _PANELS)) + 1):
-        blocks = -(-panels // each)
-        waves = -(-heads * blocks // threads)
-        cost = waves * (each + _FETCH) + (_LATE * each if threads > 1 else 0.0)
-        best = min(best, (cost, -(-panels // blocks), blocks))
+    for each in range(least, max(least, min(panels, most_panels)) + 1):
+        tasks = -(-panels // each)
+        make = _MAKE * heads / threads if tasks > 1 else 0.0
+        cost = -(-heads * tasks // threads) * (each + _FETCH) + make + (_LATE * each if threads > 1 else 0.0)
+        best = min(best, (cost, -(-panels // tasks), tasks))
     return best[1:]
 
 

@@ -47,27 +47,31 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     line, above, below = word.LINE, _ABOVE, _BELOW
 
     @subroutine
-    def score(block, at, vectors, x, x_row, panel, turns, pairs, state, weighed, far, asked, y):
+    def score(block, at, vectors, x, x_row, panel, turns, pairs, state, weighed, y, far, far_row, left):
         # tiles of one height and tiles of another, as the words at `at` say
         args = words(block)
+        tiles, lines = args[at + 1] + args[at + 3], (args[word.HEAD] * size + line - 1) // line
+        asked = (left + tiles - 1) // max(1, tiles)
         for i in range(at, at + 4, 2):
             height, count = args[i], args[i + 1]
             k_tiles(args, vectors, height, count, x, x_row, args[word.K_COLUMN], panel, args[word.HEAD], turns, pairs, state,
-                    weighed, far, asked, y)  # fmt: skip
+                    weighed, y, far, far_row, lines, asked, left)  # fmt: skip
             x, y, pairs = x + height * count * x_row, y + height * count * pitch, pairs + height * count * 4
-            far += count * asked * line
+            far, left = far + asked * count * far_row, max(0, left - asked * count)
 
     @subroutine
-    def mix(block, vectors, x, panel, rows, turns, pairs, of_lanes, again, state, far, asked, y):
+    def mix(block, vectors, x, panel, rows, turns, pairs, of_lanes, again, state, y, far, far_row, left):
         args = words(block)
+        tiles, lines = args[word.V_TILES + 1] + args[word.V_TILES + 3], (args[word.VALUE] * size + line - 1) // line
+        asked = (left + tiles - 1) // max(1, tiles)
         for i in range(word.V_TILES, word.V_TILES + 4, 2):
             height, count = args[i], args[i + 1]
             tile, step = height * args[word.V_COLUMN], args[word.V_ROW]
             if args[word.V_COPIED] != 0:
                 tile, step = rows * height * size, height * size
             v_tiles(args, vectors, height, count, x, tile, args[word.V_COLUMN], step, panel, rows, turns, pairs, of_lanes, again,
-                    state + word.FACTOR * pitch, far, asked, y)  # fmt: skip
-            far += count * asked * line
+                    state + word.FACTOR * pitch, y, far, far_row, lines, asked, left)  # fmt: skip
+            far, left = far + asked * count * far_row, max(0, left - asked * count)
             x, y, pairs = x + count * tile, y + height * count * pitch, pairs + height * count * 4
 
     @subroutine
@@ -161,13 +165,16 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                     least, most = first_lane(load(record + word.LEAST_AT)), first_lane(load(record + word.MOST_AT))
                     if least * limit * limit >= v_all and most <= v_all * limit * limit:
                         v_turns = rows // turn_steps
-                # tiles ask for the next record, those of values, which take twice as long, for twice as much
-                k_count, v_count = args[at + 1] + args[at + 3], args[word.V_TILES + 1] + args[word.V_TILES + 3]
-                share, asked = args[word.RECORD_BYTES] // (panels * line), 0
-                if records != 0 and key + step < end:
-                    asked = (share + k_count + 2 * v_count - 1) // (k_count + 2 * v_count)
+                # tiles ask for what the next block will read
+                coming = max(0, min(step, end - key - step))
+                k_far, k_far_row, k_coming, v_far, v_far_row = (
+                    k + (key + step) * k_row, k_row, coming, v + (key + step) * v_row, v_row,
+                )  # fmt: skip
+                if records != 0 and coming > 0:
+                    k_far, k_far_row, v_far, v_far_row = record + args[word.RECORD_BYTES], head * size, 0, value * size
+                    k_coming, v_far = args[word.V_AT] // max(1, k_far_row), k_far + args[word.V_AT]
                 for p in range(panels):
-                    far = record + args[word.RECORD_BYTES] + p * share * line
+                    k_for, v_for = k_coming * p // panels, coming * p // panels
                     first = q0 + p * width
                     count = min(width, queries - first)
                     vectors = 1 if count <= lanes else 2
@@ -198,7 +205,9 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                         length = maximum(load(state + word.LENGTH * pitch), load(state + word.LENGTH * pitch + vector))
                         if not first_lane(highest(length)) <= longest_of_pairs:
                             turns = 0
-                    score(address(args), at, vectors, k_block, k_pitch, panel, turns, of_keys, state, weighed, far, asked, scores)
+                    left = k_coming * (p + 1) // panels - k_for
+                    score(address(args), at, vectors, k_block, k_pitch, panel, turns, of_keys, state, weighed,
+                          scores, k_far + k_for * k_far_row, k_far_row, left)  # fmt: skip
                     if args[word.SCORES] != 0:
                         work_on(args[word.SCORES], args[word.SCORES_BLOCK], scratch, l0, l1, l2, key, rows, first, count, scores)
                     if weighed == 0:
@@ -212,21 +221,9 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                             length = maximum(length, load(weight_squares + vector))
                         if first_lane(highest(length)) <= v_all * limit * limit:
                             turns = v_turns
-                    mix(
-                        address(args),
-                        vectors,
-                        v_block,
-                        scores,
-                        rows,
-                        turns,
-                        of_values,
-                        of_weights,
-                        later,
-                        state,
-                        far + k_count * asked * line,
-                        2 * asked,
-                        result,
-                    )
+                    left = coming * (p + 1) // panels - v_for
+                    mix(address(args), vectors, v_block, scores, rows, turns, of_values, of_weights, later, state, result,
+                        v_far + v_for * v_far_row, v_far_row, left)  # fmt: skip
         end_panels(address(args), y, q0, panels, states, results)
 
     return kernel

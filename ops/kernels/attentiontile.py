@@ -28,7 +28,7 @@ _CHAINS = 4  # of maxima, each of which waits for the one before
 
 
 def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> Callable:
-    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, state, weighed, far, asked, y)``.
+    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, state, weighed, y, ...)``.
 
     Keys and queries:
 
@@ -37,12 +37,12 @@ def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> 
     in a row are neighbours in memory. If they are to be `weighed`, for which there have to be `powers`, y is 2^(that - level), see
     `weigh`. In tiles that may be `paired` the first `turns` of K go by pairs (`pairsums`): what takes away what those add too much
     is at `pairs` for each row of x, and in the panel's `state` for its lanes; and y is multiplied by what stands there as INVERSE.
-    A tile asks for `asked` cache lines, which follow one another from `far` on.
+    What follows: far, far_row, lines, asked, left, see `_Ahead`.
     """
 
     def run(
         code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E, state: E,
-        weighed: E, far: E, asked: E, y: E,
+        weighed: E, y: E, *far: E,
     ) -> None:  # fmt: skip
         made, pitch = _Powers(code, wide, state, weighed) if powers else None, 2 * code.lanes * code.size
 
@@ -59,24 +59,30 @@ def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> 
                     made.store(sums, at)
 
         by_pairs = _Pairs(turns, pairs, state + PAIRS * pitch) if paired else None
-        _run(code, across, wide, rows, count, x, x_row * rows, x_row, x_step, b, steps, far, asked, y, store, by_pairs)
+        _run(code, across, wide, rows, count, x, x_row * rows, x_row, x_step, b, steps, y, store, by_pairs, far)
         if made is not None:
             with code.when(weighed != 0):
                 made.end()
 
-    return _tiles("count x x_row x_step b steps turns pairs state weighed far asked y", dtype, lanes, run, key_heights(dtype))
+    return _tiles(
+        "count x x_row x_step b steps turns pairs state weighed y far far_row lines asked left",
+        dtype,
+        lanes,
+        run,
+        key_heights(dtype),
+    )
 
 
 def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
     """``mixtures(args, vectors, height, count, x, x_tile, x_row, x_step, b, steps, turns, pairs, of_lanes, again, factor, ...)``.
 
-    What follows: far, asked, y. Values, weighed and added up: as `scores`, and with `again` + y[i, :] * factor[:]. `x_tile`: bytes
-    from one tile of x to the next. `of_lanes`: what is to be taken away from each lane.
+    y and what follows as in `scores`. Values, weighed and added up: as there, and with `again` + y[i, :] * factor[:]. `x_tile`:
+    bytes from one tile of x to the next. `of_lanes`: what is to be taken away from each lane.
     """
 
     def run(
         code: Code, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E,
-        of_lanes: E, again: E, factor: E, far: E, asked: E, y: E,
+        of_lanes: E, again: E, factor: E, y: E, *far: E,
     ) -> None:  # fmt: skip
         def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
             with code.when(again != 0):
@@ -87,10 +93,14 @@ def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
                 code.store(place, each)
 
         by_pairs = _Pairs(turns, pairs, of_lanes) if paired else None
-        _run(code, across, wide, rows, count, x, x_tile, x_row, x_step, b, steps, far, asked, y, store, by_pairs)
+        _run(code, across, wide, rows, count, x, x_tile, x_row, x_step, b, steps, y, store, by_pairs, far)
 
     return _tiles(
-        "count x x_tile x_row x_step b steps turns pairs of_lanes again factor far asked y", dtype, lanes, run, value_heights(dtype)
+        "count x x_tile x_row x_step b steps turns pairs of_lanes again factor y far far_row lines asked left",
+        dtype,
+        lanes,
+        run,
+        value_heights(dtype),
     )
 
 
@@ -131,17 +141,14 @@ class _Pairs:
 
 
 def _run(
-    code: Code, across: bool, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, far: E,
-    asked: E, y: E, store: Callable, pairs: _Pairs | None,
+    code: Code, across: bool, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, y: E,
+    store: Callable, pairs: _Pairs | None, far: tuple[E, ...],
 ) -> None:  # fmt: skip
-    """Tiles one below the other; what is to be done with their sums. Each asks for so many cache lines that follow `far`."""
-    source, out, ahead, zero = code.variable(x), code.variable(y), code.variable(far), _zero(code)
+    """Tiles one below the other; what is to be done with their sums."""
+    source, out, zero, ahead = code.variable(x), code.variable(y), _zero(code), _Ahead(code, *far)
     of_rows = code.variable(pairs.rows) if pairs else None
     with code.loop(count):
-        with code.loop(asked) as i:
-            code.keep_rolled()
-            code.prefetch(ahead.get() + i * LINE)
-        ahead.set(ahead.get() + asked * LINE)
+        ahead.ask()
         sums = {(i, v): code.variable(zero) for i in range(rows) for v in range(wide)}
         read = (_Columns if across else _Lines)(code, rows, source.get(), x_row, x_step)
         panel, left = code.variable(b), steps
@@ -159,6 +166,28 @@ def _run(
         store(sums, out.get())
         source.set(source.get() + x_tile)
         out.set(out.get() + rows * 2 * code.lanes * code.size)
+
+
+class _Ahead:
+    """What tiles ask for on their way: rows of `lines` cache lines, `row` bytes apart, so many at once until none is `left`.
+
+    A few lines at a time, for a core has no more than some on their way, and forgets what it is asked for beyond that.
+    """
+
+    def __init__(self, code: Code, far: E, row: E, lines: E, asked: E, left: E) -> None:
+        self.code, self.row, self.lines, self.asked = code, row, lines, asked
+        self.at, self.left = code.variable(far), code.variable(left)
+
+    def ask(self) -> None:
+        """In front of a tile."""
+        code, rows = self.code, self.left.get().at_most(self.asked)
+        with code.loop(rows):
+            code.keep_rolled()
+            with code.loop(self.lines) as i:
+                code.keep_rolled()
+                code.prefetch(self.at.get() + i * LINE)
+            self.at.set(self.at.get() + self.row)
+        self.left.set(self.left.get() - rows)
 
 
 class _Powers:
