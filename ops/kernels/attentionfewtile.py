@@ -17,6 +17,7 @@ from .emit import E
 from .window import Code, Variable
 
 _KEYS = 8  # that `dots` takes together, or as many as there are lanes: chains that hide the latency of one
+_TOGETHER = 4  # vectors of a row that `dots` reads before the next row's
 _VECTORS = (8, 4, 2, 1)  # of channels that `mixed` takes together, likewise
 _ROWS = 16  # of values that `mixed` takes for one query after the other, and by which it asks for them
 _AHEAD = 32  # rows that the first query is ahead of itself: 8 KB of heads of 64 floats
@@ -74,50 +75,52 @@ def dots(dtype: str, lanes: int) -> Callable:
 
 
 def _dots(code: Code, keys: int, x: E, x_row: E, q: E, columns: E, turns: _Turns) -> list[E]:
-    """Products of some rows with q, lane by lane; as many rows behind them are asked for in turns."""
+    """Products of some rows with q, lane by lane; as many rows behind them are asked for in turns.
+
+    Some vectors of a row, then those of the next: in the order of memory, which hardware sees and helps with.
+    """
     vector = code.lanes * code.size
     line = max(1, _LINE // vector)
     zero = emit.constant(code.builder, code.kind, code.lanes, 0)
     sums = [code.variable(zero) for _ in range(keys)]
     leads = [code.variable(x + x_row * i) for i in range(0, keys, _EACH)]
     factors = code.variable(q)
-    # rows that lie one behind the other are asked for in the order of their lines, others a line of each row at a time
-    dense = x_row == columns * code.size
-    along, across = x_row.select(dense, _LINE, x_row), x_row.select(dense, keys * _LINE, _LINE)
     far, near = code.variable(x + x_row * _AHEAD), code.variable(x + x_row * keys)
 
-    def ask(place: Variable, soon: bool) -> None:
+    def ask(place: Variable, vectors: int, soon: bool) -> None:
         at = place.get()
         for _ in range(keys):
-            code.prefetch(at, soon=soon)
-            at = at + along
+            for v in range(0, vectors, line):
+                code.prefetch(at + v * vector, soon=soon)
+            at = code.unrelated(at + x_row)
 
     def turn(vectors: int, left: E | None = None) -> None:
         here = [code.unrelated(lead.get()) for lead in leads]
-        rows = [here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH] for i in range(keys)]
-        if vectors == line:
-            with code.when(turns.is_first):
-                ask(far, soon=False)
+        if vectors >= line:
             with turns.taken():
-                ask(near, soon=True)
-            for place in (far, near):
-                place.set(place.get() + across)
-        for v in range(vectors):
-            factor = code.load(factors.get() + v * vector, left)
-            for row, total in zip(rows, sums):
+                ask(near, vectors, soon=True)
+        some = [code.load(factors.get() + v * vector, left) for v in range(vectors)]
+        for i, total in enumerate(sums):
+            row = here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH]
+            for v, factor in enumerate(some):
                 total.set(code.load(row + v * vector, left).fma(factor, total.get()))
-        for place in (*leads, factors):
+            if vectors >= line:
+                with code.when(turns.is_first):
+                    at = code.unrelated(far.get() + x_row * i)
+                    for v in range(0, vectors, line):
+                        code.prefetch(at + v * vector, soon=False)
+            code.keep_order()
+        for place in (*leads, factors, far, near):
             place.set(place.get() + vectors * vector)
 
     whole = columns / code.lanes
-    lines = whole / line
-    with code.loop(lines):
+    turns_of = whole / _TOGETHER
+    with code.loop(turns_of):
         code.keep_rolled()
-        turn(line)
-    if line > 1:
-        with code.loop(whole - lines * line):
-            code.keep_rolled()
-            turn(1)
+        turn(_TOGETHER)
+    with code.loop(whole - turns_of * _TOGETHER):
+        code.keep_rolled()
+        turn(1)
     rest = columns - whole * code.lanes
     with code.when(rest > 0):
         turn(1, rest)
