@@ -212,6 +212,24 @@ def test_products_of_many_rows_go_the_fast_way_and_those_of_few_the_direct_one()
 
 
 @taken
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("tail", ["Relu (s)", "Erf (s)"])  # in registers, and by an epilogue
+def test_a_1x1_convolution_is_a_product_of_all_pixels(images, tail):
+    weights, bias = normal(130, 96, 1, 1, seed=1) / 10, normal(130, seed=2)
+    text = f"""<ir_version: 10, opset_import: ["" : 18]>
+        g (float[{images},96,21,13] x, float[{images},130,21,13] r) => (float[{images},130,21,13] y) {{
+            c = Conv (x, w, b)  s = Add (c, r)  y = {tail} }}"""
+    model = parser.parse_model(text)
+    model.graph.initializer.extend([numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")])
+    feeds = {"x": normal(images, 96, 21, 13), "r": normal(images, 130, 21, 13, seed=3)}
+    raw = model.SerializeToString()
+    session, other = jitrt.InferenceSession(raw), onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, feeds)[0], other.run(None, feeds)[0], 2e-5, 2e-5)
+    kernels = {step.kernel.name for step in session.get_plan().steps}
+    fast = target.current().pairs and (images == 1 or tail == "Relu (s)")
+    assert ("pairing" if fast else "conv") in kernels
+
+
 def test_a_plan_for_any_number_of_rows_takes_either_way():
     model, theirs = network("rows")
     ours = jitrt.InferenceSession(model)

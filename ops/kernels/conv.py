@@ -19,15 +19,16 @@ from math import prod
 
 import numpy as np
 
-from . import convfetch
+from . import convfetch, ways
 from .blocking import blocking, crosses_rows, panel_width, tallest_tile
 from .convweights import PackedWeights
 from .convwords import PART, PIECE, WORDS
 from .depthwise import native_input, native_output
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
+from .matrix import Matrix
 from .padcopy import pad_copy
-from .sizes import least, most
+from .sizes import certainly, least, most
 from .spec import KernelSpec, handwritten
 
 
@@ -96,9 +97,26 @@ def conv(
     else:
         out, after = native_output(dtype, y, epilogue, alloc, threads, label)
         residual = residual and native_input(dtype, residual, before, alloc, threads, label)
-    main = product(work, image, weights, out.volume(), residual and residual.volume(), steps, dils, threads,
-                      (bias, float(low), float(high), *(epilogue or (0, 0))), label, fetch=fetch)  # fmt: skip
-    return [*before, main, *after]
+    finish, out, residual = (bias, float(low), float(high), *(epilogue or (0, 0))), out.volume(), residual and residual.volume()
+    main = [product(work, image, weights, out, residual, steps, dils, threads, finish, label, fetch=fetch)]
+    if work == "f32" and fetch is None and weights.is_matrix and steps == (1, 1, 1):
+        main = _matrix_product(main[0], image, weights, out, residual, finish, threads)
+    return [*before, *main, *after]
+
+
+def _matrix_product(
+    direct: Launch, x: Image, weights: PackedWeights, y: Image, residual: Image | None, finish: tuple, threads: int
+) -> list[Launch]:
+    """The same product in the fastest way, if the pixels of an image are rows of a matrix, or those of all images."""
+    images = [x, y, residual or y]
+    if finish[3:] == (0, 0) and certainly(y.shape[2], 1):  # an epilogue would be told of one image only
+        images = [Image(i.address, (1, i.shape[1], i.shape[0], *i.shape[3:]), (0, i.strides[1], i.strides[0], *i.strides[3:]))
+                  for i in images]  # fmt: skip
+    images = merge_rows(*images)
+    if not certainly(images[0].shape[2] * images[0].shape[3], 1):
+        return [direct]
+    a, c, other = (Matrix(i.address, (i.shape[0], i.shape[4], i.shape[1]), (0, i.strides[4], 4)) for i in images)
+    return ways.instead(direct, a, weights.address, c, other if residual else None, finish, threads)
 
 
 def kernel_of(work: str, narrow: bool = False) -> KernelSpec:

@@ -33,6 +33,11 @@ class PackedWeights:
     image_stride: int = 0
     folded: bool = False
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether they are one matrix [C, O]."""
+        return self.shape[2:] == (1, 1, 1) and self.groups == 1 and self.image_stride == 0
+
     @staticmethod
     def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> PackedWeights:
         """The packed weights at an address that were w[O, C / groups, *kernel], in `counted` channels."""

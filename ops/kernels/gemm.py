@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import ways
 from .blocking import panel_width
 from .conv import conv
 from .convweights import PackedWeights, weights_packing
@@ -92,13 +91,10 @@ def matmul(
         return []
     launches: list[Launch] = []
     weights = _weights(dtype, b, k, n, batch, launches, alloc, threads, label)
-    launches += conv(
+    return launches + conv(
         dtype, _image(a), weights, _image(c), [1], [1], [0], bias=bias, residual=_image(residual) if residual else None,
         low=low, high=high, epilogue=epilogue, alloc=alloc, threads=threads, label=label,
     )  # fmt: skip
-    if dtype == "f32" and not isinstance(b, Matrix | Panels) and len(launches) == 1:  # nothing is copied
-        return ways.instead(launches[0], a, b, c, residual, (bias, low, high, *(epilogue or (0, 0))), threads)
-    return launches
 
 
 def _image(x: Matrix) -> Image:
