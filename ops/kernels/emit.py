@@ -319,6 +319,11 @@ def iota(b: ir.IRBuilder, dtype: str, lanes: int) -> E:
     return E(b, ir.Constant(llvm_type(dtype, lanes), [ir.Constant(kind, i) for i in range(lanes)]), dtype, lanes)
 
 
+def first_lane(x: E) -> E:
+    """The first lane as a scalar."""
+    return E(x.b, x.b.extract_element(x.v, ir.Constant(ir.IntType(32), 0)), x.t, 0)
+
+
 def splat(one: E, lanes: int) -> E:
     """A scalar in every lane."""
     kind = llvm_type(one.t, lanes)

@@ -25,7 +25,7 @@ from . import target
 from .blocking import panel_width
 from .image import Opaque
 from .launch import Launch
-from .matrix import Matrix
+from .matrix import Matrix, product_words
 from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
@@ -62,11 +62,9 @@ def kernel() -> KernelSpec:
 
 def launch(a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str) -> Launch:
     """Products by pairs, cut as it is said; arguments as in `ways.instead`."""
-    (_, rows, depth), n, other = a.shape, c.shape[2], residual or c
-    bias, low, high, *epilogue = finish
-    args = (a.address, c.address, panels, bias, residual.address if residual else 0, float(low), float(high), *epilogue,
-            a.strides[1], c.strides[1], other.strides[1], rows, n, depth, made.steps, made.own_rows, made.own_panels,
-            made.panel_tasks)  # fmt: skip
+    (_, rows, depth), n = a.shape, c.shape[2]
+    cut = made.steps, made.own_rows, made.own_panels, made.panel_tasks
+    args = (*product_words(a, panels, c, residual, finish), rows, n, depth, *cut)
     assert len(args) == word.WORDS
     flops, moved = 2 * rows * n * depth, 4 * (rows * (depth + n) + n * depth)
     return Launch(kernel(), args, made.tasks, scratch_bytes(made.own_rows), label, flops, moved)

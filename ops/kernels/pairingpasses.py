@@ -7,7 +7,7 @@ from collections.abc import Callable
 from . import emit, simd, window
 from . import pairingwords as word
 from .emit import E
-from .pairsums import first_lane, shifted, signs_of
+from .pairsums import shifted, signs_of
 from .window import Code, Variable
 
 LIMIT = 16.0  # times longer or shorter than the average may a column be, and than all of a row what is left without its largest
@@ -155,20 +155,20 @@ def taking(lanes: int) -> Callable:
                     code.store(features + at + offset, added, counts)
 
             window.over_channels(code, own, copy_vectors, wide=group)
-            single.store(about + word.INVERSE * 4, first_lane(-shift + _ONE).bits("f32"))
-            single.store(about + word.ODD * 4, first_lane(counts.cast("i32") ^ 1).bits("f32"))
+            single.store(about + word.INVERSE * 4, emit.first_lane(-shift + _ONE).bits("f32"))
+            single.store(about + word.ODD * 4, emit.first_lane(counts.cast("i32") ^ 1).bits("f32"))
             total, step = code.variable(nothing), group * lanes
             whole = of_turns / step
             with code.loop(whole) as j:
                 pairs(out + j * (4 * step), None, total)
             with code.when(of_turns > whole * step):
                 pairs(out + whole * (4 * step), of_turns - whole * step, total)
-            single.store(about + word.PAIRS * 4, first_lane(simd.across(E.__add__)(total.get())))
+            single.store(about + word.PAIRS * 4, emit.first_lane(simd.across(E.__add__)(total.get())))
 
     return window.leaf("x rows own reference copy info features", "f32", lanes, body)
 
 
 def _put(code: Code, address: E, mask: E) -> None:
     """Stores the word 1 if every lane of the mask is set, else 0."""
-    every = first_lane(simd.across(E.__and__)(mask))
-    Code(code.builder, "i64", 0).store(address, code.word(0).select(every, code.word(1), 0))
+    every = emit.first_lane(simd.across(E.__and__)(mask))
+    code.put(address, code.word(0).select(every, code.word(1), 0))

@@ -96,7 +96,7 @@ def of_rows(lanes: int) -> Callable:
         with code.loop(groups) as i:
             code.store(pairs + i * vector, some(lanes))
         with code.loop(rows - groups * lanes) as i:
-            code.of_lanes(0).store(pairs + (groups * vector + i * 4), first_lane(some(1)))
+            code.of_lanes(0).store(pairs + (groups * vector + i * 4), emit.first_lane(some(1)))
 
     return window.leaf("x x_row rows turns rest pairs", "f32", lanes, body)
 
@@ -122,8 +122,3 @@ def _constant(code: Code, values: list[float]) -> E:
 def shifted(x: E, following: E) -> E:
     """The lanes from the second one on, and the first one of what follows."""
     return _chosen(x, following, [i + 1 for i in range(x.n)])
-
-
-def first_lane(x: E) -> E:
-    """The first lane as a scalar."""
-    return E(x.b, x.b.extract_element(x.v, ir.Constant(ir.IntType(32), 0)), x.t, 0)

@@ -21,7 +21,7 @@ from .blocking import crosses_rows, most_rows, panel_width, split_row, tallest_t
 from .convwords import PART, PIECE
 from .image import Opaque
 from .launch import Launch
-from .matrix import Matrix
+from .matrix import Matrix, product_words
 from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
@@ -68,11 +68,9 @@ def kernel() -> KernelSpec:
 
 def launch(a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str) -> Launch:
     """Strassen's way, cut as it is said."""
-    (_, rows, depth), n, other = a.shape, c.shape[2], residual or c
+    (_, rows, depth), n = a.shape, c.shape[2]
     pairs, row = -(-n // (2 * panel_width(4))), made.steps * 4 + _LINE
-    bias, low, high, *epilogue = finish
-    args = (a.address, c.address, panels, bias, residual.address if residual else 0, float(low), float(high), *epilogue,
-            a.strides[1], c.strides[1], other.strides[1], row, rows, n, depth, made.half, made.steps, made.k_blocks,
+    args = (*product_words(a, panels, c, residual, finish), row, rows, n, depth, made.half, made.steps, made.k_blocks,
             made.first, made.count, made.second, made.seconds, made.blocks, made.own_blocks, pairs, made.own_pairs,
             made.pair_tasks)  # fmt: skip
     assert len(args) == word.WORDS

@@ -58,7 +58,7 @@ def summing_rows(lanes: int) -> Callable:
                 maximum.set(maximum.get().at_least(sizes[2 * i].at_least(sizes[2 * i + 1])))
 
         def compare(maxima):
-            above, below = (_scalar(_across(E.at_least, maximum.get()).bits("f32")) for maximum in maxima)
+            above, below = (emit.first_lane(_across(E.at_least, maximum.get()).bits("f32")) for maximum in maxima)
             alike = (above <= below * LIMIT) & (below <= above * LIMIT)
             unlike.set(own.select(alike, unlike.get(), 1))
 
@@ -79,7 +79,7 @@ def summing_rows(lanes: int) -> Callable:
                 step(j, *where, maxima, [own.select(there, own, 0) for there in (i < rows, i + half < rows)])
             with code.when(i + half < rows):
                 compare(maxima)
-        _put(code, flag, unlike.get())
+        code.put(flag, unlike.get())
 
     return window.leaf("x operands rows own largest flag", "f32", lanes, body)
 
@@ -128,7 +128,7 @@ def summing_columns(lanes: int) -> Callable:
             own_fits = (bound <= left_term * LIMIT) & (bound <= right_term * factor * LIMIT)
             own_fits = own_fits & (bound <= _LARGEST) & (whole * right_entry <= _LARGEST)
             fits = own_fits if fits is None else fits & own_fits
-        _put(code, flag, own.select(_scalar(_across(E.__and__, fits)), code.word(0), 1))
+        code.put(flag, own.select(emit.first_lane(_across(E.__and__, fits)), code.word(0), 1))
 
     return window.leaf("left right sums own largest inverse flag", "f32", lanes, body)
 
@@ -228,13 +228,3 @@ def _largest(x: E, y: E) -> E:
 
 def _across(combine: Callable[[E, E], E], x: E) -> E:
     return simd.across(combine)(x)
-
-
-def _scalar(x: E) -> E:
-    """The first lane."""
-    return E(x.b, x.b.extract_element(x.v, emit.constant(x.b, "i32", 0, 0).v), x.t, 0)
-
-
-def _put(code: Code, address: E, value: E) -> None:
-    """Stores a word."""
-    Code(code.builder, "i64", 0).store(address, value)

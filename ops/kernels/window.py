@@ -73,6 +73,10 @@ class Code:
         else:
             simd.masked_store(self.builder, raw, where, kind, self.first(count).v, emit.SIZES[dtype])
 
+    def put(self, address: E, word: E) -> None:
+        """Stores an integer."""
+        self.builder.store(word.v, emit.pointer(self.builder, address.v, WORD))
+
     def scalar(self, address: E, dtype: str) -> E:
         """One element of a register type."""
         where = emit.pointer(self.builder, address.v, emit.element(dtype))
