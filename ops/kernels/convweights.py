@@ -25,6 +25,7 @@ class PackedWeights:
             An element of int16 is a pair of neighbouring channels; what is missing to a pair is zero.
         image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
         folded: the rows of the window are read side by side (see `convfetch`): the order is [panels, kW, kH, C, NR].
+        made: by the run itself, so that their sizes may change from run to run.
     """
 
     shape: tuple[int, ...]
@@ -32,11 +33,12 @@ class PackedWeights:
     address: Opaque = 0
     image_stride: int = 0
     folded: bool = False
+    made: bool = False
 
     @property
     def is_matrix(self) -> bool:
-        """Whether they are one matrix [C, O]."""
-        return self.shape[2:] == (1, 1, 1) and self.groups == 1 and self.image_stride == 0
+        """Whether they are one matrix [C, O], given before the run."""
+        return self.shape[2:] == (1, 1, 1) and self.groups == 1 and self.image_stride == 0 and not self.made
 
     @staticmethod
     def of(shape: Sequence[int], groups: int, address: Opaque = 0) -> PackedWeights:

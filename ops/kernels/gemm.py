@@ -133,4 +133,4 @@ def _weights(
             target = Image(address + first * k * width * size, (count, columns, number, k),
                            (each, size, k * width * size, width * size))  # fmt: skip
             launches += pad_copy(dtype, source, dtype, target, threads=threads, label=f"{label}: pack")
-    return replace(made, address=address, image_stride=0 if shared else each)
+    return replace(made, address=address, image_stride=0 if shared else each, made=True)
