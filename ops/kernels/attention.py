@@ -190,8 +190,7 @@ def _record(dtype: str, keys: int, s: Sizes, k_copied: int, v_copied: int) -> tu
 def _own(k: Heads, v: Heads, s: Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """How many heads in each dimension have keys or values of their own, and how many there are from one to the next."""
     heads = tuple(n if k_step or v_step else 1 for n, k_step, v_step in zip(s.leads, k.leads, v.leads))
-    between = (heads[1] * heads[2], heads[2], 1)
-    return heads, tuple(step if n > 1 else 0 for n, step in zip(heads, between))
+    return heads, tuple(step if n > 1 else 0 for n, step in zip(heads, _dense(heads, 1)))
 
 
 def value_heights(dtype: str) -> tuple[int, ...]:
@@ -250,7 +249,7 @@ def _readable(
 
 
 def _dense(leads: tuple[int, ...], matrix: int) -> tuple[int, int, int]:
-    """Bytes between dense matrices."""
+    """Bytes between dense matrices of so many."""
     return leads[1] * leads[2] * matrix, leads[2] * matrix, matrix
 
 
