@@ -5,7 +5,8 @@
 3. What promises the most work is taken first. Workers start when enough work waits and CPUs are there for them; they
    end when all that was waited for is made, so that their memory is free before the plan's is taken, or when nothing has
    come for a while.
-4. What only other sizes need is compiled by workers that have nothing else to do, and nobody waits for it.
+4. What only other sizes need is compiled by workers that have nothing else to do, and nobody waits for it. It is made of
+   CPU time that nobody else wants, as runs of the plan go on meanwhile.
 5. A worker is never needed: what it does not finish, because it cannot start, fails, is killed or takes too long, is
    compiled by the thread that waits for it.
 """
@@ -23,7 +24,7 @@ Progress = Callable[[int, int, str], None]  # done, of how many, name of what co
 
 WORTH = 1.5  # seconds of waiting work that another worker is started for
 LINGER = 5.0  # seconds without work after which a worker ends
-PATIENCE = 30.0  # seconds that a thread waits for a worker's kernel
+PATIENCE = 10.0  # seconds that a thread waits for a worker's kernel
 MOST_WORKERS = 3
 
 
@@ -151,7 +152,7 @@ class Compiling:
         try:
             worker = Worker()
             self.workers.append(worker)
-            while spec := self._next():
+            while spec := self._next(worker):
                 self._compile_in(worker, spec)
         except WorkerError as error:
             reason = str(error)
@@ -164,11 +165,13 @@ class Compiling:
                 self.workers.remove(worker)
                 worker.stop()
 
-    def _next(self) -> KernelSpec | None:
+    def _next(self, worker: Worker) -> KernelSpec | None:
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.over, LINGER)
-            if not self.waiting:
-                self.waiting, self.spare = self.spare, {}
+            if not self.waiting and self.spare:
+                worker.step_back()
+                best = max(self.spare.values(), key=_seconds)
+                self.waiting[best.key] = self.spare.pop(best.key)
             return self._take(self.waiting.values())
 
     def _compile_in(self, worker: Worker, spec: KernelSpec) -> None:

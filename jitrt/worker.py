@@ -20,8 +20,13 @@ from pathlib import PurePath
 
 from .ops.kernels.spec import KernelSpec
 
-# modules are looked for where the owner looks; nothing is imported before that is settled
-_PROGRAM = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
+# The keyboard's interrupts are for the owner: a worker leaves its group of processes. It stays in the session, as Linux shares
+# CPU time among sessions first, so that a worker in one of its own would never step back.
+# Modules are looked for where the owner looks; nothing is imported before that is settled.
+_PROGRAM = (
+    "import os, sys; getattr(os, 'setpgrp', int)(); sys.path[:] = sys.argv[1:]; "  # Windows has no such groups
+    f"from {__name__} import serve; serve()"
+)
 _GRACE = 5.0  # seconds that a worker may take to end
 _IDLE = 60.0  # seconds without a request after which it ends by itself
 
@@ -42,10 +47,8 @@ class Worker:
             raise WorkerError(f"{sys.executable!r} is no Python interpreter")
         command = [sys.executable, "-c", _PROGRAM, *sys.path]
         pipe, hidden = subprocess.PIPE, getattr(subprocess, "CREATE_NO_WINDOW", 0)
-        try:  # in a session of its own: the keyboard's interrupts are for the owner
-            self.process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True, creationflags=hidden
-            )
+        try:
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, creationflags=hidden)
         except (OSError, ValueError) as error:
             raise WorkerError(f"cannot start a worker: {error}") from error
 
@@ -65,6 +68,14 @@ class Worker:
         if not code or len(code) != head["size"] or head["key"] != spec.key:
             raise WorkerError(f"no object code from the worker: {head['error'] or 'another version, or cut short'}")
         return code
+
+    def step_back(self) -> None:
+        """From now on it gets what CPU time others leave. There may be no way back: systems let nobody raise a priority."""
+        with contextlib.suppress(OSError):  # it is gone, or has not the right
+            if hasattr(os, "SCHED_IDLE"):
+                os.sched_setscheduler(self.process.pid, os.SCHED_IDLE, os.sched_param(0))
+            elif hasattr(os, "setpriority"):
+                os.setpriority(os.PRIO_PROCESS, self.process.pid, 19)
 
     def stop(self) -> None:
         """End the process."""

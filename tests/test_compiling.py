@@ -46,6 +46,7 @@ class Record:
     def __init__(self, monkeypatch, workers: int = 1, worker=None, seconds: float = 0.0) -> None:
         self.here, self.there, self.kept = [], [], []
         self.seconds, self.stopped = seconds, 0
+        self.back = []  # what was compiled by a worker that had stepped back
         monkeypatch.setattr(compilings, "Worker", worker or (lambda: _Worker(self)))
         monkeypatch.setattr(compilings, "LINGER", 0.2)
         self.compiling = Compiling(self._here, lambda spec, code: self.kept.append(spec.name), workers)
@@ -66,12 +67,17 @@ class _Worker:
     process = subprocess.CompletedProcess([], 0)
 
     def __init__(self, record: Record) -> None:
-        self.record, self.process.pid = record, 0
+        self.record, self.process.pid, self.is_back = record, 0, False
 
     def compile(self, spec: KernelSpec) -> bytes:
         time.sleep(self.record.seconds)
         self.record.there.append(spec.name)
+        if self.is_back:
+            self.record.back.append(spec.name)
         return spec.name.encode()
+
+    def step_back(self) -> None:
+        self.is_back = True
 
     def stop(self) -> None:
         self.record.stopped += 1
@@ -104,6 +110,7 @@ def test_spare_kernels_are_made_last_by_workers_and_nobody_waits_for_them(monkey
     assert not {"replay", "helper"} & set(record.here)
     assert until(lambda: len(record.kept) == len(KERNELS) + 2)
     assert set(record.there[-2:]) == {"replay", "helper"}
+    assert record.back == record.there[-2:]
     record.finish(spare)
     assert len(record.kept) == len(KERNELS) + 2
 
@@ -241,6 +248,24 @@ def worker():
 def test_a_worker_makes_the_kernels_that_this_process_makes(worker):
     for spec in SPECIFICATIONS:
         assert worker.compile(spec) == compiler.compile_kernel(spec.function()).code
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux's scheduling")
+def test_a_worker_that_stepped_back_is_idle_in_its_owners_session_and_still_compiles(worker):
+    worker.compile(KERNELS[0])
+    pid = worker.process.pid
+    assert os.sched_getscheduler(pid) == os.sched_getscheduler(0)
+    worker.step_back()
+    assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+    assert os.getsid(pid) == os.getsid(0)
+    assert os.getpgid(pid) == pid  # a keyboard's interrupt goes to another group
+    assert worker.compile(KERNELS[1]) == compiler.compile_kernel(KERNELS[1].function()).code
+
+
+def test_a_worker_that_is_gone_can_be_told_to_step_back(worker):
+    worker.process.kill()
+    worker.process.wait()
+    worker.step_back()
 
 
 def test_a_store_with_a_worker_and_one_without_give_the_same_kernels(tmp_path):

@@ -118,6 +118,21 @@ def test_runtimes_that_die_or_spin_are_reported_and_the_others_are_measured(mode
     assert not found["jitrt"].times
 
 
+@pytest.mark.skipif(not memory.available(), reason="the system does not tell")
+def test_the_first_turn_begins_when_processes_started_beside_have_come_to_rest(model, feeds, interpreter, tmp_path):
+    ended = tmp_path / "ended"
+    works = f"import time, pathlib; end = time.time() + 1\nwhile time.time() < end: pass\npathlib.Path({str(ended)!r}).touch()"
+    answers = f"import subprocess, os; subprocess.Popen([sys.executable, '-c', {works!r}])"
+    answers += (
+        f"\nsys.stdin.readline(); answer(times=[os.path.exists({str(ended)!r})])"
+        + ROUNDS * "\nsys.stdin.readline(); answer(times=[])"
+    )
+    starts = interpreter(_loads_and(answers))
+    found = Sitting({"openvino": starts}, 1, 0.0).measure(model, feeds)
+    assert found["openvino"].failure == ""
+    assert found["openvino"].times == [True]
+
+
 def test_a_runtime_that_hangs_or_cannot_be_started_is_reported(model, feeds, interpreter):
     runtimes = {"openvino": interpreter("#!/bin/sh\nexec sleep 60\n"), "MNN": "/no/such/interpreter"}
     found = Sitting(runtimes, 1, 0.0, load_limit=0.2).measure(model, feeds)

@@ -2,7 +2,8 @@
 
 Runtimes keep their threads busy for a while after a run (onnxruntime some 55 ms, jitrt, OpenVINO and MNN a few at most),
 and such a thread takes a core from whoever runs then. A turn therefore begins when all processes have stopped using
-CPU, and what the waiting ones use during it all the same is counted.
+CPU, and what the waiting ones use during it all the same is counted. The first turn begins when what processes have
+started beside them has come to rest, too: jitrt compiles there what other sizes would need.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,7 @@ ASLEEP = 0.02  # of one CPU: what a process whose threads sleep uses less than
 QUIET = 2  # such looks in a row; in one, a thread that spins may not have got a CPU
 BLIND = 0.1  # seconds to wait where the system does not tell
 SLEEP_LIMIT = 2.0  # seconds after which threads that go on spinning are a failure
+SETTLE_LIMIT = 60.0  # seconds that other processes than the measured ones may go on
 
 
 class ChildError(Exception):
@@ -137,6 +139,8 @@ class Sitting:
             into.failure = f"measuring its memory: {error}"
 
     def _take_turns(self, children: dict[str, Child], found: dict[str, Measured]) -> None:
+        for child in children.values():
+            child.settle()
         order, rng = list(children), random.Random(0)
         end = time.perf_counter() + self.seconds
         rounds = 0
@@ -230,7 +234,6 @@ class Child:
         except OSError as error:
             self._errors.close()
             raise ChildError(f"cannot be started: {error}") from error
-        self._clock = _cpu_clock(self._process.pid)
 
     def __enter__(self) -> Child:
         return self
@@ -289,10 +292,7 @@ class Child:
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads, as far as the system tells; 0 once it has ended."""
-        try:
-            return 0.0 if self._clock is None else time.clock_gettime(self._clock)
-        except OSError:
-            return 0.0
+        return _cpu_seconds(self._process.pid)
 
     def peak_bytes(self) -> int:
         """Most memory that it has held so far; 0 if the system does not tell."""
@@ -300,17 +300,35 @@ class Child:
 
     def falls_asleep(self) -> bool:
         """Wait until its threads use no CPU; False if they still do after `SLEEP_LIMIT` seconds."""
-        if self._clock is None:
+        if _cpu_clock(self._process.pid) is None:
             time.sleep(BLIND)
             return True
-        end = time.perf_counter() + SLEEP_LIMIT
-        before, start, quiet = self.cpu_seconds(), time.perf_counter(), 0
-        while quiet < QUIET and time.perf_counter() < end:
-            time.sleep(POLL)
-            now, moment = self.cpu_seconds(), time.perf_counter()
-            quiet = quiet + 1 if now - before < ASLEEP * (moment - start) else 0
-            before, start = now, moment
-        return quiet == QUIET
+        return _rests(self.cpu_seconds, SLEEP_LIMIT)
+
+    def settle(self) -> None:
+        """Wait until the processes that it has started use no CPU, for `SETTLE_LIMIT` seconds at most."""
+        _rests(lambda: sum(map(_cpu_seconds, memory.family(self._process.pid)[1:])), SETTLE_LIMIT)
+
+
+def _rests(cpu_seconds: Callable[[], float], limit: float) -> bool:
+    """Wait until CPU time does not grow any more; False if it still does after `limit` seconds."""
+    end = time.perf_counter() + limit
+    before, start, quiet = cpu_seconds(), time.perf_counter(), 0
+    while quiet < QUIET and time.perf_counter() < end:
+        time.sleep(POLL)
+        now, moment = cpu_seconds(), time.perf_counter()
+        quiet = quiet + 1 if now - before < ASLEEP * (moment - start) else 0
+        before, start = now, moment
+    return quiet == QUIET
+
+
+def _cpu_seconds(process: int) -> float:
+    """CPU time of all threads of a process, as far as the system tells; 0 once it has ended."""
+    clock = _cpu_clock(process)
+    try:
+        return 0.0 if clock is None else time.clock_gettime(clock)
+    except OSError:
+        return 0.0
 
 
 def _cpu_clock(process: int) -> int | None:
