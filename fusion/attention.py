@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ops import evaluate
 from ..ops.kernels import attention as kernels
-from ..ops.kernels.attentionfew import BLOCK, FEW
+from ..ops.kernels.attentionfew import BLOCK, most
 from ..ops.kernels.blocking import panel_width
 from ..ops.kernels.launch import Address, Block, Launch, with_spare
 from ..ops.kernels.sizes import alike, key
@@ -388,7 +388,7 @@ class _Rewrite:
 
     def _turned(self, x: Tensor, target: Shape) -> Tensor:
         made = self._view(self._view(x, Reshape(target)), Permute(_TURNED))
-        if 1 in made.shape[-2:] or made.shape[-1] <= FEW:
+        if 1 in made.shape[-2:] or made.shape[-1] <= most(evaluate.memory_name(self.match.first.outputs[0].dtype)):
             return made
         if made.is_constant:
             return Tensor(made.dtype, made.shape, np.ascontiguousarray(made.constant))

@@ -206,7 +206,7 @@ def key_heights(dtype: str) -> tuple[int, ...]:
 def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:
     """Whether there are so few queries, and keys and values lie so, that lanes run along these."""
     size = SIZES[dtype]
-    return s.queries <= attentionfew.FEW and (s.head <= 1 or k.column == size) and (s.value <= 1 or v.column == size)
+    return s.queries <= attentionfew.most(dtype) and (s.head <= 1 or k.column == size) and (s.value <= 1 or v.column == size)
 
 
 def parts(dtype: str, k: Heads, v: Heads, s: Sizes) -> list[tuple[int, int]]:

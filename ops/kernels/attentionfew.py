@@ -4,7 +4,7 @@ A panel of `attention`, whose lanes run along queries, would be empty but for th
 both products, and along keys between them; keys and values are read once, in the order in which they lie, and whatever is
 done to them hides behind that.
 
-Loop order of a task: heads; blocks of keys; queries. A block of keys stays in the caches for all queries.
+Loop order of a task: heads; blocks of keys; up to four queries at once; keys.
 Numba-free but for the factory.
 """
 
@@ -22,12 +22,17 @@ from .spec import KernelSpec, handwritten
 if TYPE_CHECKING:
     from .attention import Band, Heads, Sizes
 
-FEW = 4  # queries, at most
-BLOCK = 128  # keys; a row of scores is as long
+AT_ONCE = 4  # queries that a row is multiplied with when it is read
+BLOCK = 128  # keys, at most, a multiple of 16; a row of scores is as long
 # rows of a query's state: the largest score so far, the sums of weights in each lane, the factor of what came before
 LEVEL, SUM, FACTOR = range(3)
 STATE = 3
 _START = 128  # bytes of scratch for the block of `scores`
+
+
+def most(dtype: str) -> int:
+    """How many queries are few: half as many as a vector has lanes, and as are done at once."""
+    return max(AT_ONCE, target.current().lanes * 2 // SIZES[dtype])
 
 
 def attention(
@@ -72,7 +77,8 @@ def factory(dtype: str) -> Callable:
     vector, state_bytes, step, start = lanes * size, STATE * 2 * lanes * size, BLOCK, _START
     level_at, sum_at, factor_at = (row * 2 * vector for row in (LEVEL, SUM, FACTOR))
     dots, weigh, mixed = tile.dots(dtype, lanes), tile.weigh(dtype, lanes), tile.mixed(dtype, lanes)
-    words, call_kernel, number, first_lane, added = simd.block, simd.call_kernel, simd.float_argument, simd.first, simd.reduce_add
+    words, address, call_kernel, number = simd.block, simd.address, simd.call_kernel, simd.float_argument
+    first_lane, added = simd.first, simd.reduce_add
     load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     lowest = float("-inf")
     load_strided, store_first = simd.load_strided(dtype, lanes), simd.store_first(dtype)
@@ -100,19 +106,50 @@ def factory(dtype: str) -> Callable:
         where[4], where[5], where[6], where[7] = queries, key, keys, scores
         call_kernel(kernel, block, 0, scratch)
 
+    @subroutine
+    def look(block, scratch, l0, l1, l2, k, v, after, low, high):
+        """The results of all queries, of these keys in blocks of about the same size; `after`: the keys that come next."""
+        args = words(block)
+        queries, head, value = args[23], args[25], args[26]
+        q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
+        states = scratch + start
+        scores = states + queries * state_bytes
+        turned = scores + queries * step * size
+        results = turned + queries * q_bytes
+        for i in range(queries):
+            store(states + i * state_bytes + level_at, splat(lowest))
+            store(states + i * state_bytes + sum_at, splat(0.0))
+            cleared(results + i * y_bytes, value)
+        blocks = max(1, (high - low + step - 1) // step)
+        each = max(16, ((high - low + blocks - 1) // blocks + 15) // 16 * 16)
+        for key in range(low, high, each):
+            rows = min(each, high - key)
+            here, coming = v + key * args[16], after
+            dots(args, rows, k + key * args[12], args[12], queries, turned, q_bytes, head, scores, here, args[16])
+            if args[28] != 0:
+                work_on(args[28], args[29], scratch, l0, l1, l2, queries, key, rows, scores)
+            for i in range(queries):
+                weigh(args, rows, scores + i * step * size, states + i * state_bytes)
+            if key + rows < high:
+                coming = k + (key + rows) * args[12]
+            factors = states + factor_at
+            mixed(args, rows, scores, here, args[16], value, queries, factors, state_bytes, results, y_bytes, coming, args[12])
+
     def kernel(args, task, scratch):
-        for one in range(task * args[33], (task + 1) * args[33]):
-            n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
+        n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
+        q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
+        states = scratch + start
+        turned = states + queries * (state_bytes + step * size)
+        results = turned + queries * q_bytes
+        last = (task + 1) * args[33] - 1
+        for one in range(task * args[33], last + 1):
             l0, l1, l2 = one // (n1 * n2), one // n2 % n1, one % n2
             q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
             k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
             v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
             y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
-            q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
-            states = scratch + start
-            scores = states + queries * state_bytes
-            turned = scores + queries * step * size
-            results = turned + queries * q_bytes
+            then = min(one + 1, last)
+            after = args[1] + then // (n1 * n2) * args[9] + then // n2 % n1 * args[10] + then % n2 * args[11]
             for i in range(queries):
                 scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
             low, high = max(0, -args[30]), min(keys, queries + args[31])
@@ -127,21 +164,7 @@ def factory(dtype: str) -> Callable:
                 if attempt == 1 or low >= high:
                     low, high = 0, keys
                 if wanted != 0:
-                    for i in range(queries):
-                        store(states + i * state_bytes + level_at, splat(lowest))
-                        store(states + i * state_bytes + sum_at, splat(0.0))
-                        cleared(results + i * y_bytes, value)
-                    for key in range(low, high, step):
-                        rows = min(step, high - key)
-                        dots(args, rows, k + key * args[12], args[12], queries, turned, q_bytes, head, scores)
-                        if args[28] != 0:
-                            work_on(args[28], args[29], scratch, l0, l1, l2, queries, key, rows, scores)
-                        for i in range(queries):
-                            weigh(args, rows, scores + i * step * size, states + i * state_bytes)
-                        factors = states + factor_at
-                        mixed(
-                            args, rows, scores, v + key * args[16], args[16], value, queries, factors, state_bytes, results, y_bytes
-                        )
+                    look(address(args), scratch, l0, l1, l2, k, v, after, low, high)
             for i in range(queries):
                 if keys == 0:
                     store(states + i * state_bytes + sum_at, splat(1.0))

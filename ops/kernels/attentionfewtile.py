@@ -1,193 +1,200 @@
 """Products for so few queries that lanes along them would stand idle (a decoder's next token). Imports numba.
 
-Lanes run along the channels of a head instead: `dots` multiplies rows of keys with one query, `mixed` adds up rows of values.
-Rows are read in the order in which they lie in memory, some of them for one query after the other. The first query asks for
-rows far ahead, in L2: as many lines as can be on their way to L1 are too few to keep memory busy. The others find their rows in
-L1; meanwhile they ask for the next ones.
+Lanes run along the channels of a head instead: `dots` multiplies rows of keys with the queries, `mixed` adds up rows of values.
+Rows are read in the order in which they lie in memory, and used for up to `AT_ONCE` queries at once, for each number of which
+there is code of its own; if there are more, they find the rows of a block in the caches. Rows far ahead are asked for
+meanwhile, in L2: as many lines as can be on their way to L1 are too few to keep memory busy. Where the rows end, what comes
+next is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from . import attentiontile, emit, shuffle, simd, window
-from .attentionfew import BLOCK
+from . import attentiontile, emit, shuffle, simd, target, window
+from .attentionfew import AT_ONCE, BLOCK
 from .emit import E
-from .window import Code, Variable
+from .window import Code
 
-_KEYS = 8  # that `dots` takes together, or as many as there are lanes: chains that hide the latency of one
 _TOGETHER = 4  # vectors of a row that `dots` reads before the next row's
-_VECTORS = (8, 4, 2, 1)  # of channels that `mixed` takes together, likewise
-_ROWS = 16  # of values that `mixed` takes for one query after the other, and by which it asks for them
-_AHEAD = 32  # rows that the first query is ahead of itself: 8 KB of heads of 64 floats
+_VECTORS = (8, 4, 2, 1)  # of channels that `mixed` takes together, as far as registers go
+_AHEAD = 48  # rows that are asked for ahead: 12 KB of heads of 64 floats
 _EACH = 3  # rows that one address register serves: the instruction adds once or twice their distance
 _LINE = 64  # bytes
+Query = tuple[E, E, E]  # where its factor is, its weights, and its result
 
 
-class _Turns:
-    """All queries but the first take turns in asking for rows that come next, so that some are always on their way.
+def _sums(queries: int) -> int:
+    """How many sums of each of so many queries are in registers together, a power of 2; a quarter has what is multiplied."""
+    return 1 << (target.current().registers * 3 // 4 // queries).bit_length() - 1
 
-    The first one asks for rows further ahead, in memory.
-    """
 
-    def __init__(self, code: Code, queries: E, query: E) -> None:
-        self.code, self.others, self.left = code, queries - 1, code.variable(query - 1)
-        self.is_first = query == 0
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """The body runs each time that it is the query's turn."""
-        with self.code.when(self.left.get() == 0):
-            yield
-            self.left.set(self.others)
-        self.left.set(self.left.get() - 1)
+def _at_once(code: Code, queries: E, body: Callable[[int, E], None]) -> None:
+    """`body` emits the code for some queries, given how many and the first one, of parts that differ by one at most."""
+    parts, done = (queries + (AT_ONCE - 1)) / AT_ONCE, code.variable(code.word(0))
+    with code.loop(parts) as part:
+        first, left = done.get(), parts - part
+        number = (queries - first + (left - 1)) / left
+        for count in range(1, AT_ONCE + 1):
+            with code.when(number == count):
+                body(count, first)
+        done.set(first + number)
 
 
 def dots(dtype: str, lanes: int) -> Callable:
-    """``dots(args, rows, x, x_row, queries, q, q_row, columns, y)``: scores of some queries.
+    """``dots(args, rows, x, x_row, queries, q, q_row, columns, y, next, next_row)``: scores of some queries.
 
-    y[j, i] = sum over k of x[i, k] * q[j, k]; rows of y have room for `attentionfew.BLOCK`.
+    y[j, i] = sum over k of x[i, k] * q[j, k]; rows of y have room for `attentionfew.BLOCK`. `next` are rows that come then.
     """
-    keys = max(lanes, _KEYS)
 
-    def body(code, block, rows, x, x_row, queries, q, q_row, columns, y):
-        groups = rows / keys
+    def body(code, block, rows, x, x_row, queries, q, q_row, columns, y, next, next_row):
+        def some(count: int, first: E) -> None:
+            each = [q + q_row * (first + j) for j in range(count)]
+            _scores(code, rows, x, x_row, each, columns, y + first * (BLOCK * code.size), next, next_row)
 
-        def each(first: E, count: int, store: Callable[[E, list[E]], None]) -> None:
-            with code.loop(queries) as j:
-                at = y + (j * BLOCK + first) * code.size
-                store(at, _dots(code, count, x + x_row * first, x_row, q + q_row * j, columns, _Turns(code, queries, j)))
+        _at_once(code, queries, some)
 
-        def whole(at: E, sums: list[E]) -> None:
-            for i in range(0, keys, lanes):
-                code.store(at + i * code.size, shuffle.added(sums[i : i + lanes]))
-
-        def single(at: E, sums: list[E]) -> None:
-            code.store(at, simd.across(E.__add__)(sums[0]), code.word(1))
-
-        with code.loop(groups) as group:
-            each(group * keys, keys, whole)
-        with code.loop(rows - groups * keys) as rest:
-            each(groups * keys + rest, 1, single)
-
-    return window.leaf("rows x x_row queries q q_row columns y", dtype, lanes, body)
+    return window.leaf("rows x x_row queries q q_row columns y next next_row", dtype, lanes, body)
 
 
-def _dots(code: Code, keys: int, x: E, x_row: E, q: E, columns: E, turns: _Turns) -> list[E]:
-    """Products of some rows with q, lane by lane; as many rows behind them are asked for in turns.
+def _scores(code: Code, rows: E, x: E, x_row: E, queries: list[E], columns: E, y: E, next: E, next_row: E) -> None:
+    """As many rows at once as there are registers for, then one by one."""
+    keys = _sums(len(queries))
+    groups = rows / keys
+    with code.loop(groups) as group:
+        far = group * keys + _AHEAD
+        is_here, there = far < rows, next + next_row * (far - rows)
+        coming = there.select(is_here, x + x_row * far, there), x_row.select(is_here, x_row, next_row)
+        sums = _dots(code, keys, x + x_row * (group * keys), x_row, queries, columns, coming)
+        _put(code, [totals[j] for j in range(len(queries)) for totals in sums], keys, y + group * (keys * code.size))
+    with code.loop(rows - groups * keys) as rest:
+        row = groups * keys + rest
+        (totals,) = _dots(code, 1, x + x_row * row, x_row, queries, columns, (next, next_row))
+        for j, total in enumerate(totals):
+            code.store(y + (row + j * BLOCK) * code.size, simd.across(E.__add__)(total), code.word(1))
+
+
+def _put(code: Code, sums: list[E], keys: int, y: E) -> None:
+    """Adds up the lanes of sums, of one query's `keys` after the other's, and stores what they make."""
+    wide = min(keys, code.lanes)
+    for first in range(0, len(sums), code.lanes):
+        some = shuffle.added(sums[first : first + code.lanes])
+        for i in range(0, some.n, wide):
+            query, key = divmod(first + i, keys)
+            code.of_lanes(wide).store(y + (query * BLOCK + key) * code.size, shuffle.part(some, i, wide))
+
+
+def _dots(code: Code, keys: int, x: E, x_row: E, queries: list[E], columns: E, coming: tuple[E, E]) -> list[list[E]]:
+    """Products of some rows, each with all queries, lane by lane; as many rows are asked for (the first one, their distance).
 
     Some vectors of a row, then those of the next: in the order of memory, which hardware sees and helps with.
     """
     vector = code.lanes * code.size
     line = max(1, _LINE // vector)
     zero = emit.constant(code.builder, code.kind, code.lanes, 0)
-    sums = [code.variable(zero) for _ in range(keys)]
+    sums = [[code.variable(zero) for _ in queries] for _ in range(keys)]
     leads = [code.variable(x + x_row * i) for i in range(0, keys, _EACH)]
-    factors = code.variable(q)
-    far, near = code.variable(x + x_row * _AHEAD), code.variable(x + x_row * keys)
-
-    def ask(place: Variable, vectors: int, soon: bool) -> None:
-        at = place.get()
-        for _ in range(keys):
-            for v in range(0, vectors, line):
-                code.prefetch(at + v * vector, soon=soon)
-            at = code.unrelated(at + x_row)
+    done, far = code.variable(code.word(0)), code.variable(coming[0])
 
     def turn(vectors: int, left: E | None = None) -> None:
         here = [code.unrelated(lead.get()) for lead in leads]
-        if vectors >= line:
-            with turns.taken():
-                ask(near, vectors, soon=True)
-        some = [code.load(factors.get() + v * vector, left) for v in range(vectors)]
-        for i, total in enumerate(sums):
+        factors = [query + done.get() for query in queries]
+        at = far.get()
+        for i, totals in enumerate(sums):
             row = here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH]
-            for v, factor in enumerate(some):
-                total.set(code.load(row + v * vector, left).fma(factor, total.get()))
+            for v in range(vectors):
+                value = code.load(row + v * vector, left)
+                for total, factor in zip(totals, factors):
+                    total.set(value.fma(code.load(factor + v * vector, left), total.get()))
             if vectors >= line:
-                with code.when(turns.is_first):
-                    at = code.unrelated(far.get() + x_row * i)
-                    for v in range(0, vectors, line):
-                        code.prefetch(at + v * vector, soon=False)
+                for v in range(0, vectors, line):
+                    code.prefetch(at + v * vector, soon=False)
+                at = code.unrelated(at + coming[1])
             code.keep_order()
-        for place in (*leads, factors, far, near):
+        for place in (*leads, done, far):
             place.set(place.get() + vectors * vector)
 
     whole = columns / code.lanes
-    turns_of = whole / _TOGETHER
-    with code.loop(turns_of):
+    turns = whole / _TOGETHER
+    with code.loop(turns):
         code.keep_rolled()
         turn(_TOGETHER)
-    with code.loop(whole - turns_of * _TOGETHER):
+    with code.loop(whole - turns * _TOGETHER):
         code.keep_rolled()
         turn(1)
     rest = columns - whole * code.lanes
     with code.when(rest > 0):
         turn(1, rest)
-    return [total.get() for total in sums]
+    return [[total.get() for total in totals] for totals in sums]
 
 
 def mixed(dtype: str, lanes: int) -> Callable:
-    """``mixed(args, rows, p, x, x_row, columns, queries, factors, step, y, y_row)``: values, weighed and added up.
+    """``mixed(args, rows, p, x, x_row, columns, queries, factors, step, y, y_row, next, next_row)``: values, weighed and added up.
 
     y[j, :] = y[j, :] * factors[j] + sum over i of p[j, i] * x[i, :]; the factors are `step` bytes apart, rows of p as in `dots`.
     """
 
-    def body(code, block, rows, p, x, x_row, columns, queries, factors, step, y, y_row):
-        vector = code.lanes * code.size
-        done, left = code.variable(code.word(0)), code.variable(columns)
-        some = code.word(_ROWS)
-        each = some.select(queries == 1, rows.select(rows == 0, 1, rows), some)
+    def body(code, block, rows, p, x, x_row, columns, queries, factors, step, y, y_row, next, next_row):
+        def some(count: int, first: E) -> None:
+            numbers = [first + j for j in range(count)]
+            each = [(factors + step * j, p + j * (BLOCK * code.size), y + y_row * j) for j in numbers]
+            _mixed(code, rows, x, x_row, columns, each, next, next_row)
 
-        def columns_of(wide: int, lanes: E | None, at: E) -> None:
-            with code.loop(queries) as j:
-                factor = emit.splat(code.scalar(factors + step * j, code.kind), code.lanes)
-                for v in range(wide):
-                    place = y + y_row * j + at + v * vector
-                    code.store(place, code.load(place, lanes) * factor, lanes)
-            with code.loop((rows + (each - 1)) / each) as part, code.loop(queries) as j:
-                first = part * each
-                count = (rows - first).select(rows - first < each, rows - first, each)
-                share = p + (j * BLOCK + first) * code.size
-                _mix(code, wide, lanes, count, share, x + x_row * first + at, x_row, y + y_row * j + at, _Turns(code, queries, j))
+        _at_once(code, queries, some)
 
-        for wide in _VECTORS:
-            with code.loop(left.get() / (wide * code.lanes)):
-                at = done.get()
-                columns_of(wide, None, at)
-                done.set(at + wide * vector)
-                left.set(left.get() - wide * code.lanes)
-        with code.when(left.get() > 0):
-            columns_of(1, left.get(), done.get())
-
-    return window.leaf("rows p x x_row columns queries factors step y y_row", dtype, lanes, body)
+    return window.leaf("rows p x x_row columns queries factors step y y_row next next_row", dtype, lanes, body)
 
 
-def _mix(code: Code, wide: int, lanes: E | None, rows: E, p: E, x: E, x_row: E, y: E, turns: _Turns) -> None:
-    """Some vectors of channels, of the only one so many `lanes`, if not all; rows that come are asked for in turns."""
+def _mixed(code: Code, rows: E, x: E, x_row: E, columns: E, queries: list[Query], next: E, next_row: E) -> None:
+    """As many vectors of channels at once as there are registers for, fewer for the rest."""
     vector = code.lanes * code.size
-    sums = [code.variable(code.load(y + v * vector, lanes)) for v in range(wide)]
-    share, row = code.variable(p), code.variable(x)
+    done, left = code.variable(code.word(0)), code.variable(columns)
 
-    def ask(rows_ahead: E, soon: bool) -> None:
-        coming = code.unrelated(row.get() + rows_ahead)
-        for line in range(0, wide * vector, _LINE):
-            code.prefetch(coming + line, soon)
+    def mix(wide: int, lanes: E | None = None) -> None:
+        at = done.get()
+        each = [(factor, p, y + at) for factor, p, y in queries]
+        _mix(code, wide, lanes, rows, x + at, x_row, each, (next + at, next_row))
+        done.set(at + wide * vector)
 
-    ahead, far = x_row * _ROWS, x_row * _AHEAD
-    with code.loop(rows):
+    for wide in (wide for wide in _VECTORS if wide <= _sums(len(queries))):
+        with code.loop(left.get() / (wide * code.lanes)):
+            mix(wide)
+            left.set(left.get() - wide * code.lanes)
+    with code.when(left.get() > 0):
+        mix(1, left.get())
+
+
+def _mix(
+    code: Code, wide: int, lanes: E | None, rows: E, x: E, x_row: E, queries: list[Query], coming: tuple[E, E]
+) -> None:  # fmt: skip
+    """Some vectors of channels, of the only one so many `lanes`, if not all; rows are asked for (the first one, their distance)."""
+    vector = code.lanes * code.size
+    sums = []
+    for factor, _, y in queries:
+        scale = emit.splat(code.scalar(factor, code.kind), code.lanes)
+        sums.append([code.variable(code.load(y + v * vector, lanes) * scale) for v in range(wide)])
+    share, row = code.variable(code.word(0)), code.variable(x)
+    far, far_row = code.variable(x + x_row * _AHEAD), code.variable(x_row)
+    turn = (rows - _AHEAD).maximum(0)
+    with code.loop(rows) as i:
         code.keep_rolled()
-        with code.when(turns.is_first):
-            ask(far, soon=False)
-        with turns.taken():
-            ask(ahead, soon=True)
-        weight = emit.splat(code.scalar(share.get(), code.kind), code.lanes)
-        for v, each in enumerate(sums):
-            each.set(code.load(row.get() + v * vector, lanes).fma(weight, each.get()))
+        with code.when(i == turn):
+            far.set(coming[0])
+            far_row.set(coming[1])
+        at = code.unrelated(far.get())
+        for line in range(0, wide * vector, _LINE):
+            code.prefetch(at + line, soon=False)
+        weights = [emit.splat(code.scalar(p + share.get(), code.kind), code.lanes) for _, p, _ in queries]
+        for v in range(wide):
+            value = code.load(row.get() + v * vector, lanes)
+            for totals, weight in zip(sums, weights):
+                totals[v].set(value.fma(weight, totals[v].get()))
         share.set(share.get() + code.size)
         row.set(row.get() + x_row)
-    for v, each in enumerate(sums):
-        code.store(y + v * vector, each.get(), lanes)
+        far.set(at + far_row.get())
+    for (_, _, y), totals in zip(queries, sums):
+        for v, total in enumerate(totals):
+            code.store(y + v * vector, total.get(), lanes)
 
 
 def weigh(dtype: str, lanes: int) -> Callable:
