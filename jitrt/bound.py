@@ -12,12 +12,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import is_
 
 import numpy as np
 
-from .cache import NO_CACHES, Cache, Caches
+from .cache import NO_CACHES, Caches
 from .engine import Engine, owned
 from .errors import InvalidArgument
+from .executor import Executor, Fixed
 from .fusion.bindings import Binding
 from .fusion.graph import TensorType
 from .fusion.plan import Space, Tensor
@@ -33,38 +35,36 @@ class Again:
     """A run that can be made once more.
 
     Attributes:
-        feeds, outputs, caches: what was bound, and the address, shape and dtype of each input.
-        inputs, given: of the plan, in the caller's memory. made: the numbers of the plan's outputs, as they were asked for.
-        grown: of each cache its array, and rows before and after.
+        feeds, outputs, caches: what was bound, and how each input lay in memory.
+        fixed: the arrays of the plan. made: the numbers of the plan's outputs, as they were asked for.
+        buffers: of the caches. before, after: their rows.
     """
 
     feeds: Mapping[str, tuple[np.ndarray, tuple[object, ...]]]
     outputs: Mapping[str, np.ndarray | None]
     caches: Caches
-    entry: Entry
-    inputs: list[object]
-    given: Mapping[int, np.ndarray]
+    executor: Executor
+    fixed: Fixed
     made: list[int]
-    grown: list[tuple[Cache, np.ndarray, int, int]]
+    buffers: list[np.ndarray]
+    before: list[int]
+    after: list[int]
 
     def is_like(self, feeds: Mapping[str, object], outputs: Mapping[str, np.ndarray | None], caches: Caches) -> bool:
         """Whether a run of these would be the same on other numbers."""
-        if caches is not self.caches or len(feeds) != len(self.feeds) or [*outputs] != [*self.outputs]:
+        if caches is not self.caches or caches.rows != self.before or not all(map(is_, caches.buffers, self.buffers)):
             return False
-        for name, (x, about) in self.feeds.items():
-            if feeds.get(name) is not x or _about(x) != about:
+        if len(feeds) != len(self.feeds) or [*outputs] != [*self.outputs]:
+            return False
+        for name, (x, layout) in self.feeds.items():
+            if feeds.get(name) is not x or (x.shape, x.strides, x.dtype) != layout:
                 return False
-        for name, memory in self.outputs.items():
-            if outputs[name] is not memory:
-                return False
-        return all(cache.buffer is buffer and cache.rows == rows for cache, buffer, rows, _ in self.grown)
+        return all(map(is_, outputs.values(), self.outputs.values()))
 
     def run(self) -> list[object]:
         """The outputs; the caches have grown."""
-        entry = self.entry
-        results = entry.executor.run(self.inputs, entry.binding, given=self.given)
-        for cache, _, _, rows in self.grown:
-            cache.grow(rows)
+        results = self.executor.run_fixed(self.fixed)
+        self.caches.rows[:] = self.after
         return [results[i] for i in self.made]
 
 
@@ -124,9 +124,10 @@ def _again(
         return None
     if not all(_is_plain(x) and any(x is one for one in inputs) for x in feeds.values()):
         return None
-    grown = [(c, c.buffer, c.rows, entry.binding.shapes[where[c.present]][c.axis]) for c in caches]
-    held = {name: (x, _about(x)) for name, x in feeds.items()}
-    return Again(held, dict(outputs), caches, entry, inputs, given, [where[name] for name in outputs], grown)
+    fixed, made = entry.executor.fixed(inputs, entry.binding, given), [where[name] for name in outputs]
+    held = {name: (x, (x.shape, x.strides, x.dtype)) for name, x in feeds.items()}
+    after = [entry.binding.shapes[where[cache.present]][cache.axis] for cache in caches]
+    return Again(held, dict(outputs), caches, entry.executor, fixed, made, caches.buffers.copy(), caches.rows.copy(), after)
 
 
 def _inputs(

@@ -22,31 +22,41 @@ class Cache:
 
     Attributes:
         past, present: the model's input and output. axis: the dimension that grows.
-        buffer: the array, of which the first `rows` are in use. array_name: the input of the changed model that takes it.
+        array_name: the input of the changed model that takes the array.
         span: the addresses of its first byte and of the one after the last, and `array_name`.
     """
 
+    # a step looks at many of these when they are in no cache of the CPU any more: each is to be one or two lines of memory
+    __slots__ = ("_buffers", "_counts", "_place", "array_name", "axis", "past", "present", "span")
+
     def __init__(self, past: str, present: str, first: np.ndarray, axis: int, capacity: int) -> None:
-        self.past, self.present, self.axis, self._rows = past, present, axis, first.shape[axis]
+        self.past, self.present, self.axis = past, present, axis
         self.array_name = f"{past} (array)"
+        self._counts, self._buffers, self._place = [first.shape[axis]], [first], 0  # shared with others, see `Caches`
         self._hold(first, capacity)
 
     def _hold(self, rows: np.ndarray, capacity: int) -> None:
         """These rows, in a new array."""
-        self.buffer = _with_room(rows, self.axis, capacity)
+        self._buffers[self._place] = _with_room(rows, self.axis, capacity)
         start = self.buffer.ctypes.data
         self.span = start, start + self.buffer.nbytes, self.array_name
 
     @property
+    def buffer(self) -> np.ndarray:
+        """The array."""
+        return self._buffers[self._place]
+
+    @property
     def rows(self) -> int:
         """How many rows are in use; fewer may be set, which forgets the last ones."""
-        return self._rows
+        return self._counts[self._place]
 
     @rows.setter
     def rows(self, count: int) -> None:
-        if not 0 <= count <= self._rows:
-            raise InvalidArgument(f"the cache of {self.past!r} has {self._rows} rows: it cannot go back to {count}")
-        self._rows = int(count)
+        counts, place = self._counts, self._place
+        if not 0 <= count <= counts[place]:
+            raise InvalidArgument(f"the cache of {self.past!r} has {self.rows} rows: it cannot go back to {count}")
+        counts[place] = int(count)
 
     @property
     def capacity(self) -> int:
@@ -78,21 +88,21 @@ class Cache:
 
     def grow(self, rows: int) -> None:
         """A run has written rows behind the old ones: there are so many now."""
-        self._rows = rows
+        self._counts[self._place] = rows
 
     def replace(self, present: object) -> None:
         """Take over a present that a run has made elsewhere."""
         if not isinstance(present, np.ndarray) or present.dtype != self.buffer.dtype:
             raise InvalidArgument(f"{self.present!r} is not of the type of {self.past!r}")
         self.check(present.shape)
-        self._rows = present.shape[self.axis]
+        self.grow(present.shape[self.axis])
         self.numpy()[...] = present
 
     def _used(self) -> tuple[slice, ...]:
-        return (*[slice(None)] * self.axis, slice(self._rows))
+        return (*[slice(None)] * self.axis, slice(self.rows))
 
     def __repr__(self) -> str:
-        return f"<Cache {self.past!r}: {self._rows} of {self.capacity} rows>"
+        return f"<Cache {self.past!r}: {self.rows} of {self.capacity} rows>"
 
 
 def _with_room(rows: np.ndarray, axis: int, capacity: int) -> np.ndarray:
@@ -110,10 +120,14 @@ class Caches:
     Attributes:
         pasts, presents: the inputs and outputs that they stand for.
         in_arrays: of each present the input of the changed model in whose array it is to be.
+        rows, buffers: of each cache, which keeps them here: a look at a list is short, one at many objects is long.
     """
 
     def __init__(self, caches: Iterable[Cache] = ()) -> None:
         self._all = tuple(caches)
+        self.rows, self.buffers = [cache.rows for cache in self._all], [cache.buffer for cache in self._all]
+        for place, cache in enumerate(self._all):
+            cache._counts, cache._buffers, cache._place = self.rows, self.buffers, place
         self.pasts = frozenset(cache.past for cache in self._all)
         self.presents = tuple(cache.present for cache in self._all)
         self.in_arrays = {cache.present: cache.array_name for cache in self._all}
@@ -135,7 +149,7 @@ class Caches:
 
     def layout(self, counts: Mapping[int, str]) -> tuple[object, ...]:
         """What decides the changed model: which inputs and outputs they are, and which of them have equally many rows."""
-        return self._kinds, tuple([counts[cache._rows] for cache in self._all])
+        return self._kinds, tuple([counts[cache.rows] for cache in self._all])
 
     def changed(self, graph: Graph) -> Graph:
         """The graph with arrays, and numbers of rows, for the pasts; those that are equal now are one."""

@@ -57,17 +57,19 @@ def _jitrt(request: dict, feeds: dict) -> Run:
         binding.bind_cpu_input(name, feeds[name])
     longest = max(feeds[name].shape[-1] for name in feeds.keys() - pairs.keys())  # of the new tokens, or of their mask
     caches = {new: binding.bind_cache(old, new, feeds[old], 2 * (feeds[old].shape[-2] + longest)) for old, new in pairs.items()}
-    rows = {new: cache.rows for new, cache in caches.items()}
-    others = [name for name in outputs if name not in caches]
-    for name in others:
-        binding.bind_output(name)
+    rows = [(cache, cache.rows) for cache in caches.values()]
+    others = [i for i, name in enumerate(outputs) if name not in caches]
+    found: list = [caches.get(name) for name in outputs]
+    for i in others:
+        binding.bind_output(outputs[i])
 
     def run() -> list:
-        for name, cache in caches.items():
-            cache.rows = rows[name]
+        for cache, count in rows:
+            cache.rows = count
         made.run_with_iobinding(binding)
-        found = {**caches, **dict(zip(others, binding.get_outputs()))}
-        return [found[name] for name in outputs]
+        for i, value in zip(others, binding.get_outputs()):
+            found[i] = value
+        return found
 
     return run
 
