@@ -435,8 +435,9 @@ class _Call:
         few = kernels.is_few(dtype, _matrix(k), _matrix(v), sizes)
         scores, spare = None, ()
         if self.work is not None:
-            (kernel, args), other = (self._work(reads, sizes, first, rows) for rows in (few, not few))
-            scores, spare = (Address(kernel), Block(args)), other[:1]
+            kernel, args = self._work(reads, sizes, first, few)
+            other, _ = self._work([_laid(read, not few) for read in reads], sizes, first, not few)
+            scores, spare = (Address(kernel), Block(args)), (other,)
         label = f"{'x'.join(map(str, sizes.leads))}x({sizes.queries}x{sizes.head}x{sizes.keys}x{sizes.value})"
         launches = kernels.attention(
             dtype, _matrix(q).beyond(first), _matrix(k), _matrix(v), _matrix(y).beyond(first), sizes, scale=self.scale,
@@ -475,6 +476,13 @@ class _Call:
 def _matrix(x: Operand) -> kernels.Heads:
     *leads, row, column = x.strides
     return kernels.Heads(x.address, tuple(0 if n == 1 else s for n, s in zip(x.shape, leads)), row, column)
+
+
+def _laid(x: Operand, rows: bool) -> Operand:
+    """An operand [heads ..., keys, queries] as it lies where queries are few, runs of keys, or else runs of queries."""
+    if not x.shape or 1 in x.shape[-2:]:
+        return x
+    return replace(x, strides=Layout.contiguous(x.shape, x.dtype.itemsize, _TURNED if rows else None).strides)
 
 
 def _spread(x: Operand, shape: Shape) -> Layout:

@@ -18,7 +18,7 @@ from jitrt.fusion.simplify import simplify
 from jitrt.fusion.trace import Specialise, trace
 from jitrt.ops.kernels import target
 from jitrt.ops.kernels.attention import Band
-from jitrt.ops.kernels.attentionfew import most
+from jitrt.ops.kernels.attentionfew import AT_ONCE
 from jitrt.ops.primitives import Kernel
 
 Array = np.ndarray
@@ -271,7 +271,7 @@ def test_a_few_queries_beyond_whole_vectors_are_a_part_of_their_own(rest: int, m
     check(model)
     session, feeds = jitrt.InferenceSession(model.SerializeToString()), feeds_of(model, {})
     session.run(None, feeds)
-    assert len(session.get_plan(feeds).steps) == (2 if 0 < rest % target.current().lanes <= most("f32") else 1)
+    assert len(session.get_plan(feeds).steps) == (2 if 0 < rest % target.current().lanes <= AT_ONCE else 1)
 
 
 @pytest.mark.parametrize("queries", [1, 2, 5])

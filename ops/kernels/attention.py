@@ -212,11 +212,12 @@ def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:
 def parts(dtype: str, k: Heads, v: Heads, s: Sizes) -> list[tuple[int, int]]:
     """(first, number) of queries that are to have calls of their own: whole vectors, and a few that would take one more.
 
-    Square images in patches and a class token are whole vectors and one.
+    No more than are done at once, as others cost about what a vector does. Square images in patches and a class token are whole
+    vectors and one.
     """
     lanes = panel_width(SIZES[dtype]) // 2
     rest = 0 if is_open(s.queries) or s.queries < lanes else s.queries % lanes
-    if rest and is_few(dtype, k, v, replace(s, queries=rest)):
+    if 0 < rest <= attentionfew.AT_ONCE and is_few(dtype, k, v, replace(s, queries=rest)):
         return [(0, s.queries - rest), (s.queries - rest, rest)]
     return [(0, s.queries)]
 
