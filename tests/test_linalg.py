@@ -20,8 +20,8 @@ rng = np.random.default_rng(3)
 KINDS = {"float16": "float16", "float32": "float", "float64": "double"}
 # sizes around the vectors of every target, one matrix and many
 SHAPES = [(1, 1), (2, 2), (3, 3), (5, 5), (4, 4, 4), (2, 3, 7, 7), (3, 9, 9), (1, 16, 16), (2, 17, 17), (64, 64), (700, 3, 3)]
-# around panels and chunks of columns, the size from which threads share a matrix, and two of those for three threads
-LARGE = [(31, 31), (33, 33), (2, 49, 49), (127, 127), (1, 128, 128), (2, 131, 131), (200, 200)]
+# around panels and chunks of columns, the sizes from which threads share a matrix, and two of those for three threads
+LARGE = [(31, 31), (33, 33), (2, 49, 49), (159, 159), (1, 160, 160), (2, 163, 163), (255, 255), (1, 256, 256), (2, 259, 259)]
 
 
 def session(op: str, kind: str, threads: int = 2) -> tuple[jitrt.InferenceSession, bytes]:

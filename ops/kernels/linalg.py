@@ -20,7 +20,9 @@ CHUNK = 32  # columns of a task, a multiple likewise
 # its rows begin, and bytes of a row. Then, in stages, its place, the first column of the panel, and the first one for the tasks
 X, Y, PER_TASK, COUNT, N, HEAD, ROW, WORK, FIRST, COLUMN = range(10)
 _TASK_WORK = 20000  # multiplications of a task, at least
-_SHARED = 128  # rows from which on several threads work on one matrix
+# Rows from which on several threads work on one matrix: they wait for each other twice a panel, which costs more than they gain
+# where the CPUs of a virtual machine lie far apart.
+_SHARED = {"determinant": 256, "inverse": 160}
 _ROWS = 32  # of a task that copies
 
 
@@ -49,7 +51,7 @@ def _launches(
 ) -> list[Launch]:  # fmt: skip
     if count * made == 0:
         return []
-    if n >= _SHARED and count < threads:
+    if n >= _SHARED[result] and count < threads:
         size = SIZES[dtype]
         room = alloc(working_bytes(n))
         places = [(x + i * n * n * size, y + i * made * size) for i in range(count)]
