@@ -71,7 +71,9 @@ class Worker:
 
     def step_back(self) -> None:
         """From now on it gets what CPU time others leave. There may be no way back: systems let nobody raise a priority."""
-        with contextlib.suppress(OSError):  # it is gone, or has not the right
+        if self.process.poll() is not None:
+            return  # its number may be another process's by now
+        with contextlib.suppress(OSError):  # it ends just now, or has not the right
             if hasattr(os, "SCHED_IDLE"):
                 os.sched_setscheduler(self.process.pid, os.SCHED_IDLE, os.sched_param(0))
             elif hasattr(os, "setpriority"):

@@ -20,8 +20,8 @@ CHUNK = 32  # columns of a task, a multiple likewise
 # its rows begin, and bytes of a row. Then, in stages, its place, the first column of the panel, and the first one for the tasks
 X, Y, PER_TASK, COUNT, N, HEAD, ROW, WORK, FIRST, COLUMN = range(10)
 _TASK_WORK = 20000  # multiplications of a task, at least
-# Rows from which on several threads work on one matrix: they wait for each other twice a panel, which costs more than they gain
-# where the CPUs of a virtual machine lie far apart.
+# Rows from which on several threads work on one matrix. They wait for each other twice a panel, which took three times as long in
+# some processes as in others: below, that costs more than it can gain.
 _SHARED = {"determinant": 256, "inverse": 160}
 _ROWS = 32  # of a task that copies
 
