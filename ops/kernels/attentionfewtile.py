@@ -81,7 +81,7 @@ def _put(code: Code, sums: list[E], keys: int, y: E) -> None:
         some = shuffle.added(sums[first : first + code.lanes])
         for i in range(0, some.n, wide):
             query, key = divmod(first + i, keys)
-            code.of_lanes(wide).store(y + (query * BLOCK + key) * code.size, shuffle.part(some, i, wide))
+            code.of_lanes(wide).store(y + (query * BLOCK + key) * code.size, emit.part(some, i, wide))
 
 
 def _dots(code: Code, keys: int, x: E, x_row: E, queries: list[E], columns: E, coming: tuple[E, E]) -> list[list[E]]:

@@ -340,7 +340,7 @@ def add_pairs(x: E, y: E, total: E) -> E:
         low = ((x << 16) >> 16) * ((y << 16) >> 16)
         return total + low + (x >> 16) * (y >> 16)
     firsts = range(0, x.n, step)
-    parts = [_add_pairs(x.b, *(_lanes(one, first, step) for one in (x, y, total))) for first in firsts]
+    parts = [_add_pairs(x.b, *(part(one, first, step).v for one in (x, y, total))) for first in firsts]
     while len(parts) > 1:
         parts = [_side_by_side(x.b, *parts[i : i + 2]) for i in range(0, len(parts), 2)]
     return x.of(parts[0])
@@ -364,9 +364,9 @@ def _add_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, total: ir.Value) -> ir
     return b.asm(ir.FunctionType(whole, [whole]), "", constraint, [b.add(total, products)], False)
 
 
-def _lanes(x: E, first: int, count: int) -> ir.Value:
+def part(x: E, first: int, count: int) -> E:
     """Some lanes of a vector."""
-    return x.v if count == x.n else x.b.shuffle_vector(x.v, x.v, _numbers(first, count))
+    return x if count == x.n else E(x.b, x.b.shuffle_vector(x.v, x.v, _numbers(first, count)), x.t, count)
 
 
 def _side_by_side(b: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
@@ -383,8 +383,8 @@ def lookup(index: E, table: Sequence[float]) -> E:
     b = index.b
     if index.n > 16:
         half = index.n // 2
-        parts = (E(b, _lanes(index, first, half), index.t, half) for first in (0, half))
-        return E(b, _side_by_side(b, *(lookup(part, table).v for part in parts)), "f32", index.n)
+        parts = (part(index, first, half) for first in (0, half))
+        return E(b, _side_by_side(b, *(lookup(one, table).v for one in parts)), "f32", index.n)
     lanes = splat(index, 16) if not index.n else index.of(b.shuffle_vector(index.v, index.v, _numbers(0, 16, index.n)))
     kind = llvm_type("f32", 16)
     permute = _declare(b, "llvm.x86.avx512.permvar.sf.512", ir.FunctionType(kind, [kind, lanes.v.type]))

@@ -39,17 +39,11 @@ def _exchanged(a: E, b: E, width: int) -> tuple[E, E]:
     return _shuffle(a, b, low), _shuffle(a, b, high)
 
 
-def part(x: E, first: int, count: int) -> E:
-    """Some lanes of a vector."""
-    order = ir.Constant(ir.VectorType(_INDEX, count), [ir.Constant(_INDEX, i) for i in range(first, first + count)])
-    return E(x.b, x.b.shuffle_vector(x.v, x.v, order), x.t, count)
-
-
 def added(rows: list[E]) -> E:
     """Lane j is the sum of all lanes of row j; of fewer rows than lanes, a power of 2, it has as many lanes as there are rows."""
     while rows[0].n > len(rows):
         half = rows[0].n // 2
-        rows = [part(row, 0, half) + part(row, half, half) for row in rows]
+        rows = [emit.part(row, 0, half) + emit.part(row, half, half) for row in rows]
     width = 1
     while len(rows) > 1:
         pairs = [_exchanged(a, b, width) for a, b in zip(rows[::2], rows[1::2])]
