@@ -1,4 +1,4 @@
-"""What a thread that waits for a step does meanwhile: it asks the step's kernel for what its first task will read.
+"""What a thread that waits for a step does meanwhile: it asks the step's kernel for what its first tasks will read.
 
 Only for what no step of the run has to write first, such as weights, and piece by piece, as the wait may be short. A kernel
 that can be asked (`KernelSpec.ahead`) gets a negative number in place of a task's: -1 - task - ASKED * piece.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from . import target
+
 ASKED = 1 << 40
-PIECES, PIECE_BYTES = 32, 4 << 10  # as much as a core reads from memory in ten microseconds
+PIECE_BYTES = 4 << 10
+PIECES = (target.second_cache() or 512 << 10) // 2 // PIECE_BYTES  # half of L2
 _LINE = 64  # bytes
 
 

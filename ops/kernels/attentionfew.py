@@ -4,7 +4,7 @@ A panel of `attention`, whose lanes run along queries, would be empty but for th
 both products, and along keys between them; keys and values are read once, in the order in which they lie, and whatever is
 done to them hides behind that.
 
-Loop order of a task: heads; blocks of keys; up to four queries at once; keys.
+Loop order of a task, which is a head: blocks of keys; up to four queries at once; keys.
 Numba-free but for the factory.
 """
 
@@ -13,17 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import target
+from . import ahead, target
 from .image import SIZES, Opaque
 from .launch import Launch
-from .sizes import deferred
 from .spec import KernelSpec, handwritten
 
 if TYPE_CHECKING:
     from .attention import Band, Heads, Sizes
 
 AT_ONCE = 4  # queries that a row is multiplied with when it is read
-BLOCK = 128  # keys, at most, a multiple of 16; a row of scores is as long
+BLOCK = 96  # keys, at most, a multiple of 16; a row of scores is as long. Two streams in turn: each is read ahead meanwhile
 # rows of a query's state: the largest score so far, the sums of weights in each lane, the factor of what came before
 LEVEL, SUM, FACTOR = range(3)
 STATE = 3
@@ -40,32 +39,25 @@ def attention(
     band: Band | None, threads: int, label: str,
 ) -> list[Launch]:  # fmt: skip
     """As `attention.attention`, for rows of keys and values that are runs in memory; `scores` works on [queries, keys]."""
-    size, each = SIZES[dtype], _heads_of_task(s.heads, threads)
+    size = SIZES[dtype]
     args = (
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, *v.leads, v.row, *y.leads, y.row,
         *s.leads[1:], s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
-        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))), each,
+        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))), s.heads,
     )  # fmt: skip
     vector = 4 * target.current().lanes
     scratch = _START + s.queries * (STATE * 2 * vector + size * (BLOCK + s.head + s.value) + 2 * vector)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
-    return [Launch(kernel_of(dtype), args, s.heads // each, scratch, label, s.flops, moved)]
-
-
-@deferred(least=1)
-def _heads_of_task(heads: int, threads: int) -> int:
-    """As many heads side by side for each thread, three at least: where one ends what is asked for ahead is the next one's."""
-    tasks = next((n for n in range(heads // 3 // threads * threads, 0, -threads) if heads % n == 0), heads)
-    return max(1, heads // max(tasks, 1))
+    return [Launch(kernel_of(dtype), args, s.heads, scratch, label, s.flops, moved)]
 
 
 def kernel_of(dtype: str) -> KernelSpec:
     """The kernel of a type, for plans of other sizes too."""
-    return handwritten("attention", "attentionfew:factory", dtype=dtype)
+    return handwritten("attention", "attentionfew:factory", ahead=True, dtype=dtype)
 
 
 def factory(dtype: str) -> Callable:
-    """The kernel. Task = some heads.
+    """The kernel. Task = a head.
 
     Scratch: a block for `scores`; for each query its state, its scores of a block of keys, itself and its result so far.
     """
@@ -81,6 +73,7 @@ def factory(dtype: str) -> Callable:
     first_lane, added = simd.first, simd.reduce_add
     load, store, splat = simd.load(dtype, lanes), simd.store(dtype), simd.splat(dtype, lanes)
     lowest = float("-inf")
+    bring, asked = ahead.bringing(), ahead.ASKED
     load_strided, store_first = simd.load_strided(dtype, lanes), simd.store_first(dtype)
 
     @subroutine
@@ -137,37 +130,40 @@ def factory(dtype: str) -> Callable:
 
     def kernel(args, task, scratch):
         n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
+        low, high = max(0, -args[30]), min(keys, queries + args[31])
+        one = (-1 - task) % asked if task < 0 else task
+        l0, l1, l2 = one // (n1 * n2), one // n2 % n1, one % n2
+        k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
+        if task < 0:
+            if args[12] == head * size:  # what lies between rows further apart is of other heads
+                bring(k + low * args[12], (high - low) * args[12], (-1 - task) // asked)
+            return
+        then = min(one + 1, args[33] - 1)
+        after = args[1] + then // (n1 * n2) * args[9] + then // n2 % n1 * args[10] + then % n2 * args[11]
+        q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
+        v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
+        y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
         q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
         states = scratch + start
         turned = states + queries * (state_bytes + step * size)
         results = turned + queries * q_bytes
-        last = (task + 1) * args[33] - 1
-        for one in range(task * args[33], last + 1):
-            l0, l1, l2 = one // (n1 * n2), one // n2 % n1, one % n2
-            q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
-            k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
-            v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
-            y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
-            then = min(one + 1, last)
-            after = args[1] + then // (n1 * n2) * args[9] + then // n2 % n1 * args[10] + then % n2 * args[11]
-            for i in range(queries):
-                scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
-            low, high = max(0, -args[30]), min(keys, queries + args[31])
-            wanted = 1
-            for attempt in range(2):
-                if attempt == 1:
-                    # rows that saw nothing above the level see everything
-                    wanted = 0
-                    for i in range(queries):
-                        if first_lane(load(states + i * state_bytes + level_at)) < number(args[32]):
-                            wanted = 1
-                if attempt == 1 or low >= high:
-                    low, high = 0, keys
-                if wanted != 0:
-                    look(address(args), scratch, l0, l1, l2, k, v, after, low, high)
-            for i in range(queries):
-                if keys == 0:
-                    store(states + i * state_bytes + sum_at, splat(1.0))
-                divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[20])
+        for i in range(queries):
+            scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
+        wanted = 1
+        for attempt in range(2):
+            if attempt == 1:
+                # rows that saw nothing above the level see everything
+                wanted = 0
+                for i in range(queries):
+                    if first_lane(load(states + i * state_bytes + level_at)) < number(args[32]):
+                        wanted = 1
+            if attempt == 1 or low >= high:
+                low, high = 0, keys
+            if wanted != 0:
+                look(address(args), scratch, l0, l1, l2, k, v, after, low, high)
+        for i in range(queries):
+            if keys == 0:
+                store(states + i * state_bytes + sum_at, splat(1.0))
+            divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[20])
 
     return kernel

@@ -18,7 +18,7 @@ from .window import Code
 
 _TOGETHER = 4  # vectors of a row that `dots` reads before the next row's
 _VECTORS = (8, 4, 2, 1)  # of channels that `mixed` takes together, as far as registers go
-_AHEAD = 48  # rows that are asked for ahead: 12 KB of heads of 64 floats
+_AHEAD = 8  # rows that are asked for ahead; from twice as many on three queries wait longer, as if hardware looked less far
 _EACH = 3  # rows that one address register serves: the instruction adds once or twice their distance
 _LINE = 64  # bytes
 Query = tuple[E, E, E]  # where its factor is, its weights, and its result
@@ -27,6 +27,14 @@ Query = tuple[E, E, E]  # where its factor is, its weights, and its result
 def _sums(queries: int) -> int:
     """How many sums of each of so many queries are in registers together, a power of 2; a quarter has what is multiplied."""
     return 1 << (target.current().registers * 3 // 4 // queries).bit_length() - 1
+
+
+def _keys(queries: int) -> tuple[int, bool]:
+    """How many rows of keys `dots` takes together, and whether a turn's vectors of the queries stay in registers meanwhile."""
+    room = target.current().registers - _TOGETHER * (queries + 1)
+    keys = 1 << max(1, room // queries).bit_length() - 1
+    # eight sums hide how long an addition takes
+    return (keys, True) if keys * queries >= 8 else (_sums(queries), False)
 
 
 def _at_once(code: Code, queries: E, body: Callable[[int, E], None]) -> None:
@@ -59,12 +67,11 @@ def dots(dtype: str, lanes: int) -> Callable:
 
 def _scores(code: Code, rows: E, x: E, x_row: E, queries: list[E], columns: E, y: E, next: E, next_row: E) -> None:
     """As many rows at once as there are registers for, then one by one."""
-    keys = _sums(len(queries))
-    groups = rows / keys
+    keys, _ = _keys(len(queries))
+    groups, turn = rows / keys, (rows - _AHEAD).maximum(0) / keys
     with code.loop(groups) as group:
-        far = group * keys + _AHEAD
-        is_here, there = far < rows, next + next_row * (far - rows)
-        coming = there.select(is_here, x + x_row * far, there), x_row.select(is_here, x_row, next_row)
+        is_here, there = group < turn, next + next_row * ((group - turn) * keys)
+        coming = there.select(is_here, x + x_row * (group * keys + _AHEAD), there), x_row.select(is_here, x_row, next_row)
         sums = _dots(code, keys, x + x_row * (group * keys), x_row, queries, columns, coming)
         _put(code, [totals[j] for j in range(len(queries)) for totals in sums], keys, y + group * (keys * code.size))
     with code.loop(rows - groups * keys) as rest:
@@ -76,10 +83,11 @@ def _scores(code: Code, rows: E, x: E, x_row: E, queries: list[E], columns: E, y
 
 def _put(code: Code, sums: list[E], keys: int, y: E) -> None:
     """Adds up the lanes of sums, of one query's `keys` after the other's, and stores what they make."""
-    wide = min(keys, code.lanes)
+    wide, zero = min(keys, code.lanes), emit.constant(code.builder, code.kind, code.lanes, 0)
     for first in range(0, len(sums), code.lanes):
-        some = shuffle.added(sums[first : first + code.lanes])
-        for i in range(0, some.n, wide):
+        group = sums[first : first + code.lanes]
+        some = shuffle.added([*group, *[zero] * ((1 << (len(group) - 1).bit_length()) - len(group))])
+        for i in range(0, len(group), wide):
             query, key = divmod(first + i, keys)
             code.of_lanes(wide).store(y + (query * BLOCK + key) * code.size, emit.part(some, i, wide))
 
@@ -91,6 +99,7 @@ def _dots(code: Code, keys: int, x: E, x_row: E, queries: list[E], columns: E, c
     """
     vector = code.lanes * code.size
     line = max(1, _LINE // vector)
+    _, is_held = _keys(len(queries))
     zero = emit.constant(code.builder, code.kind, code.lanes, 0)
     sums = [[code.variable(zero) for _ in queries] for _ in range(keys)]
     leads = [code.variable(x + x_row * i) for i in range(0, keys, _EACH)]
@@ -98,14 +107,16 @@ def _dots(code: Code, keys: int, x: E, x_row: E, queries: list[E], columns: E, c
 
     def turn(vectors: int, left: E | None = None) -> None:
         here = [code.unrelated(lead.get()) for lead in leads]
-        factors = [query + done.get() for query in queries]
+        places = [[query + (done.get() + v * vector) for v in range(vectors)] for query in queries]
+        held = [[code.load(place, left) for place in line] for line in places] if is_held else []
         at = far.get()
         for i, totals in enumerate(sums):
             row = here[i // _EACH] + x_row * (i % _EACH) if i % _EACH else here[i // _EACH]
             for v in range(vectors):
                 value = code.load(row + v * vector, left)
-                for total, factor in zip(totals, factors):
-                    total.set(value.fma(code.load(factor + v * vector, left), total.get()))
+                for j, total in enumerate(totals):
+                    factor = held[j][v] if is_held else code.load(places[j][v], left)
+                    total.set(value.fma(factor, total.get()))
             if vectors >= line:
                 for v in range(0, vectors, line):
                     code.prefetch(at + v * vector, soon=False)

@@ -92,10 +92,11 @@ def gemv(
     width = panel_width(4)
     count, each = -(-n // width), max(k, 1) * width * SIZES[dtype]
     tasks = -(-count // max(1, min(_TASK_BYTES // each, -(-count // (2 * threads)))))
-    per_task = -(-count // (-(-tasks // threads) * threads))  # as many tasks for each thread
+    each_thread = -(-tasks // threads)
+    per_task = -(-count // (each_thread * threads))
     other = residual or c
     args = (a.address, panels, c.address, bias, residual.address if residual else 0, float(low), float(high), *(epilogue or (0, 0)),
-            a.strides[1], a.strides[2], c.strides[1], other.strides[1], rows, k, n, per_task)  # fmt: skip
+            a.strides[1], a.strides[2], c.strides[1], other.strides[1], rows, k, n, per_task, per_task * each_thread)  # fmt: skip
     moved = count * each + 4 * rows * (k + n)
     return [Launch(_kernel(dtype), args, -(-count // per_task), 64, label, 2 * rows * n * k, moved)]
 
@@ -141,7 +142,7 @@ def factory(dtype: str) -> Callable:
         rows, k, n, per_task = args[13], args[14], args[15], args[16]
         if task < 0:
             p, each = (-1 - task) % asked * per_task, k * step
-            bring(args[1] + p * each, min(per_task, (n + width - 1) // width - p) * each, (-1 - task) // asked)
+            bring(args[1] + p * each, min(args[17], (n + width - 1) // width - p) * each, (-1 - task) // asked)
             return
         p = task * per_task
         end = min(p + per_task, (n + width - 1) // width)

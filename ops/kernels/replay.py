@@ -11,7 +11,7 @@ in the segment. Two kinds of counters follow from that, and neither is ever rese
 A helper that wakes up late, in a run that is over, finds every ticket of that run taken: it can neither take a task
 of a later run nor wait for anything. The caller (thread 0) can finish alone. It runs the steps of one task itself.
 
-A thread that waits for a step asks its kernel for what the thread's first task will read, if it can be asked (`ahead`).
+A thread that waits for a step asks its kernel for what the thread's first tasks will read, if it can be asked (`ahead`).
 
 A job is one segment of one context. Its steps have four words each: kernel, arguments, tasks, pieces that the kernel may be
 asked for ahead. A patch (destination, buffer, offset) writes an array's data address plus an offset into an argument block;
