@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MANY, MANY_NARROW = 5, 16  # rows from which on `gemm` is faster, on bfloat16 panels after widening them
 PIECE_BYTES = 4 << 20  # of widened panels
 _TASK_BYTES = 128 << 10  # of B that a task reads
-_AHEAD = 8192  # bytes by which B is asked for: beyond the end of the page, where hardware stops
+_AHEAD = 4096  # bytes by which B is asked for: in the next page, before which hardware stops
 _LINE = 64  # bytes
 _TILE = 4  # rows that share what is read
 _PART = 128  # terms of a sum that is then added to the total: keeps rounding errors of long sums small
@@ -191,7 +191,7 @@ def _dot(dtype: str, rows: int) -> Callable:
             for way in range(count):
                 at = panel + (first + way) * step
                 for line in range(0, step, _LINE):
-                    code.prefetch(at + _AHEAD + line, soon=False)
+                    code.prefetch(at + _AHEAD + line, once=True)
                 factors = [code.load(at + v * lanes * SIZES[dtype], None, dtype) for v in range(vectors)]
                 for m in range(rows):
                     x = emit.splat(code.scalar(a + row_step * m + (first + way) * column_step, "f32"), lanes)

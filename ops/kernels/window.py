@@ -82,13 +82,13 @@ class Code:
         where = emit.pointer(self.builder, address.v, emit.element(dtype))
         return E(self.builder, self.builder.load(where, align=emit.SIZES[dtype]), dtype, 0)
 
-    def prefetch(self, address: E, soon: bool = True) -> None:
-        """Asks for the cache line at an address that need not exist: in L1 if needed `soon`, else in L2."""
+    def prefetch(self, address: E, soon: bool = True, once: bool = False) -> None:
+        """Asks for the cache line at an address that need not exist: in L1 if needed `soon`, or `once` only, else in L2."""
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         where = self.builder.inttoptr(address.v, byte)
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
         function = emit._declare(self.builder, "llvm.prefetch.p0", kind)
-        self.builder.call(function, [where, *(ir.Constant(flag, value) for value in (0, 3 if soon else 2, 1))])
+        self.builder.call(function, [where, *(ir.Constant(flag, value) for value in (0, 0 if once else 3 if soon else 2, 1))])
 
     def unrelated(self, word: E) -> E:
         """The same word, whose origin LLVM forgets: addresses from it are not rebuilt from those of others."""
