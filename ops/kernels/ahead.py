@@ -1,6 +1,7 @@
 """What a thread that waits for a step does meanwhile: it asks the step's kernel for what its first tasks will read.
 
-Only for what no step of the run has to write first, such as weights, and piece by piece, as the wait may be short. A kernel
+Only for what no step of the run writes first, such as weights, or little of it, such as cached keys (asking early for what is
+written later costs time, never a result), and piece by piece, as the wait may be short. A kernel
 that can be asked (`KernelSpec.ahead`) gets a negative number in place of a task's: -1 - task - ASKED * piece.
 """
 
@@ -8,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import target
+from .blocking import SECOND_CACHE
 
 ASKED = 1 << 40
 PIECE_BYTES = 4 << 10
-PIECES = (target.second_cache() or 512 << 10) // 2 // PIECE_BYTES  # half of L2
+PIECES = SECOND_CACHE // 2 // PIECE_BYTES
 _LINE = 64  # bytes
 
 

@@ -129,7 +129,7 @@ def attention(
     # nothing but the lengths of queries and keys decides how large scores are
     unmasked = dtype == "f32" and scores is None and (band is None or band.level == -math.inf)
     if is_few(dtype, k, v, s):
-        few = attentionfew.attention(dtype, q, k, v, y, s, scale=scale, scores=scores, band=band, threads=threads, label=label)
+        few = attentionfew.attention(dtype, q, k, v, y, s, scale=scale, scores=scores, band=band, label=label)
         return with_spare(few, _kernel(dtype, True, True, unmasked))
     width = panel_width(size)
     panels = -(-s.queries // width)

@@ -36,7 +36,7 @@ def most(dtype: str) -> int:
 
 def attention(
     dtype: str, q: Heads, k: Heads, v: Heads, y: Heads, s: Sizes, *, scale: float, scores: tuple[Opaque, Opaque] | None,
-    band: Band | None, threads: int, label: str,
+    band: Band | None, label: str,
 ) -> list[Launch]:  # fmt: skip
     """As `attention.attention`, for rows of keys and values that are runs in memory; `scores` works on [queries, keys]."""
     size = SIZES[dtype]

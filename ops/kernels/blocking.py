@@ -16,9 +16,9 @@ from .sizes import deferred
 
 K_STEPS = 768  # of a K block, whose part of a panel every tile streams from L2
 # Not all of L2: neighbours may share it, and what comes next needs room
-_L2 = target.second_cache() or 512 << 10
-_A_BYTES = _L2 * 20 // 32  # image rows of one task and K block, if they are what stays in L2
-_B_BYTES = _L2 * 5 // 16  # weights of one task and K block, if they are what stays in L2
+SECOND_CACHE = target.second_cache() or 512 << 10  # bytes of L2
+_A_BYTES = SECOND_CACHE * 20 // 32  # image rows of one task and K block, if they are what stays in L2
+_B_BYTES = SECOND_CACHE * 5 // 16  # weights of one task and K block, if they are what stays in L2
 _PANEL_BYTES = 11 << 10  # a panel's part of one K block, if it is to stay in L1 while a group of tiles passes by
 _GROUP_BYTES = 64 << 10  # image rows of such a group: they come from L2 for each panel, in order
 _FEW_REGISTERS = (6, 5, 4, 3, 2, 1)  # tile heights where there are 16
