@@ -202,9 +202,10 @@ def _lanes(work: Body, inner: int, total: int) -> int:
 
 
 def _is_long(work: Body, inner: int) -> bool:
-    """Whether rows are long, and the chain too: several elementary functions, or one and a sum."""
+    """Whether the chain is long, and rows are: a few turns of several elementary functions, or many of one and a sum."""
     dear = sum(is_dear(s.text) for s in work.statements if not s.row)
-    return dear >= (1 if any(s.fold for s in work.statements) else 3) and inner > 64 * target.current().lanes
+    least, vectors = (1, 64) if any(s.fold for s in work.statements) else (3, 8)
+    return dear >= least and inner >= vectors * target.current().lanes
 
 
 # -- the loop nest

@@ -34,7 +34,7 @@ def problem(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("columns", [1025, 4 * BLOCK, 3 * BLOCK + 1, 40 * BLOCK + 33])
+@pytest.mark.parametrize("columns", [128, 209, 1025, 4 * BLOCK, 3 * BLOCK + 1, 40 * BLOCK + 33])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_staged_row_of_any_length_is_right(rows, columns, threads):
     x, r = problem(rows, columns)
