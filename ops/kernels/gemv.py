@@ -33,7 +33,7 @@ _TASK_BYTES = 128 << 10  # of B that a task reads
 _AHEAD = 4096  # bytes by which B is asked for: in the next page, before which hardware stops
 _LINE = 64  # bytes
 _TILE = 4  # rows that share what is read
-_PART = 128  # terms of a sum that is then added to the total: keeps rounding errors of long sums small
+_PART = 512  # terms of a sum that is then added to the total: keeps rounding errors of long sums small
 
 
 def product(
@@ -207,17 +207,13 @@ def _dot(dtype: str, rows: int) -> Callable:
                         sums[way][m][v].set(nothing)
 
         turns = k / ways
-        parts = turns / _PART
+        with code.loop(k - turns * ways) as rest:
+            steps(turns * ways + rest, 1)
+        parts = ((turns + (_PART - 1)) / _PART).maximum(1)
         with code.loop(parts) as part:
-            with code.loop(code.word(_PART)) as turn:
+            with code.loop((turns - part * _PART).minimum(_PART)) as turn:
                 steps((part * _PART + turn) * ways, ways)
             add()
-        with code.loop(turns - parts * _PART) as turn:
-            steps((parts * _PART + turn) * ways, ways)
-        if ways > 1:
-            with code.loop(k - turns * ways) as rest:
-                steps(turns * ways + rest, 1)
-        add()
         low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
         for v in range(vectors):
             left = cols - v * lanes

@@ -4,8 +4,9 @@ Every task of a parallel run has a number that no other task of the pool's life 
 in the segment. Two kinds of counters follow from that, and neither is ever reset:
 
 * `next` of thread t: all tasks of t's shares below it are taken. A share is a block of a step's tasks that stays with
-  one thread from step to step, so that its data stays in that core's cache. Whoever raises `next` from below n + 1 to
-  n + 1 by compare-and-swap runs task n. Each thread empties its own share first, then helps with the others.
+  one thread from step to step, so that its data stays in that core's cache. Whoever raises `next` by compare-and-swap runs
+  the tasks between: half of those that are left, as nothing is read ahead of such an instruction (guided self-scheduling,
+  Polychronopoulos and Kuck 1987). Each thread empties its own share first, then helps with the others.
 * `done`: how many tasks are finished. A step may begin once `done` has reached its first number.
 
 A helper that wakes up late, in a run that is over, finds every ticket of that run taken: it can neither take a task
@@ -271,9 +272,11 @@ def _walk() -> Callable:
                         number = max(ticket, low)
                         if number >= high:
                             break
-                        if compare_and_swap(counter, ticket, number + 1):
-                            call_kernel(step[KERNEL], step[ARGUMENTS], number - first, scratch)
-                            taken += 1
+                        some = max(1, (high - number) // 2)
+                        if compare_and_swap(counter, ticket, number + some):
+                            for task in range(number - first, number - first + some):
+                                call_kernel(step[KERNEL], step[ARGUMENTS], task, scratch)
+                            taken += some
                     if taken > before and add(pool + 8 * DONE, taken - before) + taken - before == end:
                         break
             if timeline != 0 and taken > 0:
