@@ -202,10 +202,11 @@ def _lanes(work: Body, inner: int, total: int) -> int:
 
 
 def _is_long(work: Body, inner: int) -> bool:
-    """Whether the chain is long, and rows are: a few turns of several elementary functions, or many of one and a sum."""
-    dear = sum(is_dear(s.text) for s in work.statements if not s.row)
-    least, vectors = (1, 64) if any(s.fold for s in work.statements) else (3, 8)
-    return dear >= least and inner >= vectors * target.current().lanes
+    """Whether the chain is long, and rows are: two turns of several elementary functions, or many of one and a sum."""
+    dear, native = sum(is_dear(s.text) for s in work.statements if not s.row), target.current().lanes
+    if any(s.fold for s in work.statements):
+        return dear >= 1 and inner >= 64 * native
+    return dear >= 3 and (is_open(inner) or inner >= 8 * native)
 
 
 # -- the loop nest
