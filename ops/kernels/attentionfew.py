@@ -39,16 +39,19 @@ def attention(
     band: Band | None, label: str,
 ) -> list[Launch]:  # fmt: skip
     """As `attention.attention`, for rows of keys and values that are runs in memory; `scores` works on [queries, keys]."""
-    size = SIZES[dtype]
+    size, vector = SIZES[dtype], 4 * target.current().lanes
+    q_bytes, y_bytes = (-(-size * columns // vector) * vector for columns in (s.head, s.value))
+    scores_at = _START + s.queries * STATE * 2 * vector
+    turned_at = scores_at + s.queries * BLOCK * size
+    results_at = turned_at + s.queries * q_bytes
     args = (
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, *v.leads, v.row, *y.leads, y.row,
         *s.leads[1:], s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
         *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))), s.heads,
+        q_bytes, y_bytes, scores_at, turned_at, results_at,
     )  # fmt: skip
-    vector = 4 * target.current().lanes
-    scratch = _START + s.queries * (STATE * 2 * vector + size * (BLOCK + s.head + s.value) + 2 * vector)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
-    return [Launch(kernel_of(dtype), args, s.heads, scratch, label, s.flops, moved)]
+    return [Launch(kernel_of(dtype), args, s.heads, results_at + s.queries * y_bytes, label, s.flops, moved)]
 
 
 def kernel_of(dtype: str) -> KernelSpec:
@@ -104,11 +107,8 @@ def factory(dtype: str) -> Callable:
         """The results of all queries, of these keys in blocks of about the same size; `after`: the keys that come next."""
         args = words(block)
         queries, head, value = args[23], args[25], args[26]
-        q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
-        states = scratch + start
-        scores = states + queries * state_bytes
-        turned = scores + queries * step * size
-        results = turned + queries * q_bytes
+        q_bytes, y_bytes, states = args[34], args[35], scratch + start
+        scores, turned, results = scratch + args[36], scratch + args[37], scratch + args[38]
         for i in range(queries):
             store(states + i * state_bytes + level_at, splat(lowest))
             store(states + i * state_bytes + sum_at, splat(0.0))
@@ -143,10 +143,8 @@ def factory(dtype: str) -> Callable:
         q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
         v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
         y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
-        q_bytes, y_bytes = (head + lanes - 1) // lanes * vector, (value + lanes - 1) // lanes * vector
-        states = scratch + start
-        turned = states + queries * (state_bytes + step * size)
-        results = turned + queries * q_bytes
+        q_bytes, y_bytes, states = args[34], args[35], scratch + start
+        turned, results = scratch + args[37], scratch + args[38]
         for i in range(queries):
             scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
         wanted = 1
