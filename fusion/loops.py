@@ -202,7 +202,10 @@ def _lanes(work: Body, inner: int, total: int) -> int:
 
 
 def _is_long(work: Body, inner: int) -> bool:
-    """Whether the chain is long, and rows are: two turns of several elementary functions, or many of one and a sum."""
+    """Whether the chain is long, and rows are: two turns of several elementary functions, or many of one and a sum.
+
+    Rows of an open length count as long for several functions: short ones lose less than long ones gain.
+    """
     dear, native = sum(is_dear(s.text) for s in work.statements if not s.row), target.current().lanes
     if any(s.fold for s in work.statements):
         return dear >= 1 and inner >= 64 * native

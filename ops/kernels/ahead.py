@@ -1,8 +1,8 @@
 """What a thread that waits for a step does meanwhile: it asks the step's kernel for what its first tasks will read.
 
 Only for what no step of the run writes first, such as weights, or little of it, such as cached keys (asking early for what is
-written later costs time, never a result), and piece by piece, as the wait may be short. A kernel
-that can be asked (`KernelSpec.ahead`) gets a negative number in place of a task's: -1 - task - ASKED * piece.
+written later costs time, never a result), and piece by piece, as the wait may be short. A kernel that can be asked
+(`KernelSpec.ahead`) gets a negative number in place of a task's: -1 - task - ASKED * piece.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Lanes run along the channels of a head instead: `dots` multiplies rows of keys with the queries, `mixed` adds up rows of values.
 Rows are read in the order in which they lie in memory, and used for up to `AT_ONCE` queries at once, for each number of which
-there is code of its own; if there are more, they find the rows of a block in the caches. Hardware reads
-ahead within such a stream; a few rows ahead are asked for, in L2, and what comes next where the rows end.
+there is code of its own; if there are more, they find the rows of a block in the caches. Hardware reads ahead within such a
+stream; a few rows ahead are asked for, in L2, and what comes next where the rows end.
 """
 
 from __future__ import annotations
