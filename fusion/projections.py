@@ -113,7 +113,7 @@ def _merged(group: Sequence[_Projection], constants: dict[str, np.ndarray | Weig
     label = "+".join(one.product.name for one in group)
     weights = [one.weight for one in group]
     shape, dtype = (weights[0].shape[0], sum(columns)), weights[0].dtype
-    constants[f"{stem}/weights"] = derived(partial(_joined, weights, shape, dtype), dtype, shape)
+    constants[f"{stem}/weights"] = derived(partial(_joined, weights, shape, dtype), dtype, shape, weights)
     constants[f"{stem}/columns"] = np.array(columns, np.int64)
     nodes = [Node("MatMul", [x, f"{stem}/weights"], [f"{stem}/all"], {}, label)]
     if any(one.bias is not None for one in group):

@@ -108,7 +108,7 @@ class _Contraction:
         """The weights times a factor; large ones are computed when they are asked for."""
         along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
         make = partial(_product, self.weight, factor.reshape(along if factor.size > 1 else ()))
-        return derived(make, self.weight.dtype, self.weight.shape)
+        return derived(make, self.weight.dtype, self.weight.shape, [self.weight])
 
 
 def _product(of: np.ndarray | Weight, factor: np.ndarray) -> np.ndarray:

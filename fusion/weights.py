@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 
@@ -23,7 +23,7 @@ from ..ops.kernels.packing import Packing
 from ..ops.pages import HUGE_PAGE, aligned, give_back
 from ..ops.primitives import Tensor
 from ..ops.weights import Weight
-from .graph import Graph
+from .graph import Graph, Node
 from .parallel import run
 from .tensors import LARGE
 
@@ -39,19 +39,30 @@ def with_weights(graph: Graph) -> Graph:
     return graph.copy(constants={name: held(x) for name, x in graph.constants.items()})
 
 
-def derived(make: Callable[[], np.ndarray], dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray | Weight:
-    """A constant that ``make()`` computes of others: a large one when it is asked for."""
-    return Weight.made_by(make, dtype, shape) if prod(shape) * dtype.itemsize >= LARGE else make()
+def derived(
+    make: Callable[[], np.ndarray], dtype: np.dtype, shape: tuple[int, ...], parts: Sequence[np.ndarray | Weight]
+) -> np.ndarray | Weight:
+    """A constant that ``make()`` computes of others, its parts: a large one when it is asked for."""
+    return Weight.made_by(make, dtype, shape, parts=parts) if prod(shape) * dtype.itemsize >= LARGE else make()
 
 
 def pack_ahead(graph: Graph, weights: Weights, threads: int) -> None:
     """Pack what is packed the same way whatever the shapes are, and hold in memory what else is still to be read."""
+    found: list[tuple[Node, Weight]] = []
     for node in graph.nodes:
         weight = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if not node.domain and isinstance(weight, Weight) and node.inputs[1] not in graph.overridable:
-            asked = matmul.packed_ahead(node.op, node.attributes, weight, weights.narrow)
-            if asked is not None:
-                weights.packed(*asked)
+            found.append((node, weight))
+    asked: list[tuple[Tensor, str, Packing] | None] = [None] * len(found)
+
+    def ask(i: int) -> None:
+        node, weight = found[i]
+        asked[i] = matmul.packed_ahead(node.op, node.attributes, weight, weights.held)
+
+    run(len(found), ask, threads)
+    for each in asked:
+        if each is not None:
+            weights.packed(*each)
     weights.complete(threads)
     left = [x for x in graph.constants.values() if isinstance(x, Weight)]
     run(len(left), lambda i: left[i].keep(), threads)
@@ -94,11 +105,11 @@ class Weights:
 
     Args:
         allocate: gives uint8[n]; the session's puts small ones together on huge pages.
-        narrow: whether constant float32 factors of matrix products are held as bfloat16.
+        held: how constant float32 factors of matrix products are: `jitrt.weights` of the session's options.
     """
 
-    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned, narrow: bool = False) -> None:
-        self.allocate, self.narrow = allocate, narrow
+    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned, held: str = "exact") -> None:
+        self.allocate, self.held = allocate, held
         self._places: dict[object, tuple[object, np.ndarray]] = {}
         self._open: list[_Open] = []
         self._lock = threading.RLock()  # programs of a session make plans at the same time

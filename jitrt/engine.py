@@ -25,7 +25,7 @@ class Engine:
         self.graph = with_weights(rewrite(graph))
         log("graph", lambda: str(self.graph))
         options = options or SessionOptions()
-        self.shared = Shared(threads, rule(options, threads), options._own(WEIGHTS) == "bfloat16")
+        self.shared = Shared(threads, rule(options, threads), options._own(WEIGHTS))
         pack_ahead(self.graph, self.shared.weights, threads)
         self.program = Program(self.graph, self.shared)
         self.bound: dict[object, Program] = {}  # of runs in the caller's memory (`bound`)

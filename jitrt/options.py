@@ -45,7 +45,7 @@ CONV_ALGORITHM, CONV_WINOGRAD6, WEIGHTS = "jitrt.conv_algorithm", "jitrt.conv_wi
 ENTRIES = {
     CONV_ALGORITHM: ("auto", "direct", "winograd2", "winograd4", "winograd6", "measure"),
     CONV_WINOGRAD6: ("0", "1"),
-    WEIGHTS: ("float32", "bfloat16"),
+    WEIGHTS: ("exact", "float32", "bfloat16"),
 }
 
 
@@ -111,8 +111,10 @@ class SessionOptions(_Options):
       ``measure``: what is possible for a layer is timed when its shape is first met, and kept beside the compiled kernels.
     - ``jitrt.conv_winograd6``: ``1`` allows forms with larger errors too, F(6x6, 3x3) and others (docs/performance.md),
       where they are measured or asked for.
-    - ``jitrt.weights``: ``bfloat16`` holds the constant float32 factors of matrix products in half the memory, rounded to 8
-      significant bits (2^-9 of each); sums stay float32. For products that wait for memory: decoding, small batches.
+    - ``jitrt.weights``: how the constant float32 factors of matrix products are held; sums are float32 in any case. ``exact``:
+      in half the memory where all values of a constant are ones of bfloat16 or float16, as in models that were trained or
+      published in these. ``float32``: as they are. ``bfloat16``: in half the memory, rounded to 8 significant bits (2^-9 of
+      each). That is faster where products wait for memory: decoding, small batches.
     """
 
     _defaults: Mapping[str, object] = {

@@ -104,9 +104,9 @@ class Entry:
 class Shared:
     """What all programs of a session have in common."""
 
-    def __init__(self, threads: int, choose: Choose = expected, narrow: bool = False) -> None:
+    def __init__(self, threads: int, choose: Choose = expected, held: str = "exact") -> None:
         self.threads, self.choose = threads, choose
-        self.weights = Weights(allocate=Slabs().allocate, narrow=narrow)
+        self.weights = Weights(allocate=Slabs().allocate, held=held)
         self.arenas = Arenas()
         self.pool: Pool = pool(threads)
         self.store: Store = store()

@@ -194,8 +194,8 @@ def _shared_launches(x: LaunchContext, b: Tensor, rows: int, k: int, n: int) -> 
     label = lambda: f"{rows}x{k}x{n}"  # noqa: E731
     if not b.is_constant:
         return _launches(x, gemm.matmul, kernel_type(b.dtype), a, _matrix(x.inputs[1], 1), out, residual, label)
-    kind, packing = _held(b, x.narrow)
-    product = gemv.product if kind in ("f32", "bf16") else gemm.matmul
+    kind, packing = _held(b.dtype, b.shape, b.weight, x.weights)
+    product = gemv.product if b.dtype == np.float32 else gemm.matmul
     return _launches(x, product, kind, a, x.packed(b, kind, packing), out, residual, label)
 
 
@@ -235,14 +235,15 @@ def _geometry(x: Matrix | gemm.Panels | Opaque) -> object:
     return x.stride if isinstance(x, gemm.Panels) else None
 
 
-def _held(b: Tensor | Weight, narrow: bool) -> tuple[str, Packing]:
-    """How a constant factor is held: the type of its panels, and their packing."""
-    if narrow and b.dtype == np.float32:
-        return "bf16", gemv.narrow_packing(b.shape)
-    return kernel_type(b.dtype), gemm.packing(b.shape, b.dtype)
+def _held(dtype: np.dtype, shape: tuple[int, ...], weight: Weight | None, weights: str) -> tuple[str, Packing]:
+    """How a constant factor is held: the type of its panels, and their packing. `weights`: as in `LaunchContext`."""
+    half = ""
+    if dtype == np.float32:
+        half = "bf16" if weights == "bfloat16" else weight.half if weights == "exact" and weight is not None else ""
+    return half or kernel_type(dtype), gemm.packing(shape, dtype, half)
 
 
-def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, narrow: bool) -> tuple[Tensor, str, Packing] | None:
+def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, weights: str) -> tuple[Tensor, str, Packing] | None:
     """What `_shared` asks of `LaunchContext.packed` if an operator `name` has this second input, whatever the first one is.
 
     None: that depends, or nothing is asked.
@@ -251,7 +252,7 @@ def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, narrow:
         return None
     if name == "Gemm" and attributes.get("transB", 0):
         b = b.view(Permute((1, 0)), b.shape[::-1])
-    return Tensor(b.dtype, b.shape, weight=b), *_held(b, narrow)
+    return Tensor(b.dtype, b.shape, weight=b), *_held(b.dtype, b.shape, b, weights)
 
 
 def _batched(t: Builder, a: Tensor, b: Tensor, repeated: bool) -> Tensor:

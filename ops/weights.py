@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
 
 from . import evaluate
+from .kernels import halves
 from .primitives import Movement, Permute, Reshape, Shape
 
 _Step = Movement | np.dtype  # a view, or a conversion
@@ -30,19 +31,23 @@ class Weight:
         self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
         self._look: Callable[[], np.ndarray] | None = None
         self._computed: dict[object, Weight] = {}
+        self._half: str | None = None  # what `half` found
+        self._parts: Sequence[np.ndarray | Weight] = ()
         self._packed = self._rounded = False  # whether a packed array holds all values; whether they may have been rounded
 
     @staticmethod
     def made_by(
-        make: Callable[[], np.ndarray], dtype: np.dtype, shape: Shape, look: Callable[[], np.ndarray] | None = None
-    ) -> Weight:
+        make: Callable[[], np.ndarray], dtype: np.dtype, shape: Shape, look: Callable[[], np.ndarray] | None = None,
+        parts: Sequence[np.ndarray | Weight] = (),
+    ) -> Weight:  # fmt: skip
         """A constant that ``make()`` gives when it is asked for.
 
         Args:
             look: gives an array that is good for reading once, soon (in a mapped file, say); `keep` then ends that state.
+            parts: constants without which it would not have the values that it has, if there are any.
         """
         made = Weight(np.broadcast_to(np.zeros((), dtype), shape))
-        made._array, made._restore, made._look = None, make, look
+        made._array, made._restore, made._look, made._parts = None, make, look, parts
         return made
 
     @property
@@ -74,6 +79,23 @@ class Weight:
     def rounded(self) -> bool:
         """Whether the content may have come from a packed array that holds it with rounding errors."""
         return self.root._rounded
+
+    @property
+    def half(self) -> str:
+        """The 16-bit type that has all its values (see `halves`), if it is a constant of float32, read or made of such constants.
+
+        "": there is none, or it is not known.
+        """
+        if self.dtype.name in halves.TYPES:
+            return halves.TYPES[self.dtype.name]
+        if self.dtype != np.float32:
+            return ""
+        if self._parent is not None:
+            return self._parent.half
+        if self._half is None:
+            known = self._array is not None or self._look is not None or self._parts
+            self._half = halves.holding(self.source()) if known and all(map(_half, self._parts)) else ""
+        return self._half
 
     def view(self, how: Movement, shape: Shape) -> Weight:
         """Moved elements."""
@@ -130,19 +152,30 @@ class Weight:
             array, self._restore = self._array, restore
             if array is not None:
                 self._restored = weakref.ref(array)
-            self._array = self._look = None
+            self._array, self._look, self._parts = None, None, ()
         elif isinstance(self._step, Permute):
             axes = self._step.axes
             self._parent.release(lambda: restore().transpose([axes.index(d) for d in range(len(axes))]), nearly)
         elif isinstance(self._step, Reshape):
             shape = self._parent.shape
             self._parent.release(lambda: restore().reshape(shape), nearly)
-        elif self._parent.dtype.kind in "iu" and np.can_cast(self._parent.dtype, self.dtype):  # 8-bit integers as int16
+        elif _widens(self._parent.dtype, self.dtype):  # 8-bit integers as int16, float16 as float32
             dtype = self._parent.dtype
             self._parent.release(lambda: restore().astype(dtype))
 
     def __repr__(self) -> str:
         return f"<weight {self.dtype}[{','.join(map(str, self.shape))}]>"
+
+
+def _half(x: np.ndarray | Weight) -> str:
+    return x.half if isinstance(x, Weight) else halves.holding(x)
+
+
+def _widens(narrow: np.dtype, wide: np.dtype) -> bool:
+    """Whether a conversion can be undone."""
+    if wide == np.float32:
+        return narrow.name in halves.TYPES
+    return narrow.kind in "iu" and np.can_cast(narrow, wide)
 
 
 def content(x: np.ndarray | Weight) -> np.ndarray:

@@ -9,7 +9,7 @@ from kernel_problems import EPILOGUE, Memory, address_of, block, run
 from onnx import numpy_helper, parser
 
 import jitrt
-from jitrt.ops.kernels import gemm, pairing, pairingwords, strassen, target, ways
+from jitrt.ops.kernels import gemm, halves, pairing, pairingwords, strassen, target, ways
 from jitrt.ops.kernels.blocking import most_rows, panel_width, split_row
 from jitrt.ops.kernels.matrix import Matrix
 from jitrt.ops.kernels.spec import generated
@@ -43,7 +43,7 @@ def matrix_of(array: np.ndarray) -> Matrix:
 
 def product(
     way: str, a: np.ndarray, b: np.ndarray, own: int = 28, steps: int = 64, bias: np.ndarray | None = None,
-    residual: np.ndarray | None = None, low: float = -np.inf, high: float = np.inf, epilogue: bool = False,
+    residual: np.ndarray | None = None, low: float = -np.inf, high: float = np.inf, epilogue: bool = False, held: str = "",
 ) -> np.ndarray:  # fmt: skip
     """What the kernel makes of A and B, into rows that lie further apart than they are long."""
     memory, (rows, depth), columns = Memory(), a.shape, b.shape[1]
@@ -56,7 +56,8 @@ def product(
     finish = (0 if bias is None else bias.ctypes.data, low, high, *nested)
     made = cut_of(way, rows, depth, columns, own, steps)
     other = None if residual is None else matrix_of(residual)
-    run([WAYS[way].launch(matrix_of(a), memory.keep(gemm.pack(b)), matrix_of(c), other, finish, made, "product")])
+    panels = memory.keep(gemm.packing(b.shape, b.dtype, held).make(b))
+    run([WAYS[way].launch(matrix_of(a), panels, matrix_of(c), other, finish, made, "product", held)])
     assert (wide[:, columns:] == 99).all()
     assert (times == epilogue).all()
     return c
@@ -84,6 +85,16 @@ def test_any_size_is_a_product(way, sizes, steps):
     a, b = normal(rows, depth), normal(depth, columns, seed=1)
     for own in (28, 41, 64):
         assert_near(product(way, a, b, own, steps), a, b, a.astype(np.float64) @ b)
+
+
+@pytest.mark.parametrize("held", ["f16", "bf16"])
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: "x".join(map(str, sizes)))
+def test_panels_of_16_bits_give_what_those_of_float32_do(way, sizes, held):
+    rows, depth, columns = sizes
+    a, b = normal(rows, depth), normal(depth, columns, seed=1).astype(halves.numpy_type(held)).astype(np.float32)
+    b[:, :1] *= 128  # a column that is no pair's
+    for own, steps in ((28, 64), (64, 208)):
+        np.testing.assert_array_equal(product(way, a, b, own, steps, held=held), product(way, a, b, own, steps))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 11, 12, 13, 24, 35, 36, 47, 48, 49, 59, 60, 97])

@@ -54,8 +54,8 @@ def conv(
 
     Args:
         dtype: memory type of x, y and residual: f32, f64, i32, i64; f16 and bf16 are converted to f32 and back by copies.
-            Weights and bias are of that type, f32 for f16 and bf16. i16x2: channels of x and weights are pairs of int16,
-            all else is int32.
+            Weights and bias are of that type, f32 for f16 and bf16; weights of f32 may be `held` in less. i16x2: channels of x
+            and weights are pairs of int16, all else is int32.
         pads: borders before the first element of each spatial dimension (those behind the last one may follow); what
             lies behind the last element follows from the shape of y.
         bias: address of one value per output channel, or 0.
@@ -116,12 +116,15 @@ def _matrix_product(
     if not certainly(images[0].shape[2] * images[0].shape[3], 1):
         return [direct]
     a, c, other = (Matrix(i.address, (i.shape[0], i.shape[4], i.shape[1]), (0, i.strides[4], 4)) for i in images)
-    return ways.instead(direct, a, weights.address, c, other if residual else None, finish, threads)
+    return ways.instead(direct, a, weights, c, other if residual else None, finish, threads)
 
 
-def kernel_of(work: str, narrow: bool = False) -> KernelSpec:
-    """The kernel of all convolutions and matrix products of that type, on panels of two vectors or `narrow` ones of one."""
-    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work, narrow=narrow)
+def kernel_of(work: str, narrow: bool = False, held: str = "") -> KernelSpec:
+    """The kernel of all convolutions and matrix products of that type, on panels of two vectors or `narrow` ones of one.
+
+    `held`: memory type of the panels, if it is another.
+    """
+    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work, narrow=narrow, held=held)
 
 
 def product(
@@ -130,10 +133,10 @@ def product(
     fetch: convfetch.Fetch | None = None,
 ) -> Launch:  # fmt: skip
     """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
-    size, groups = SIZES[work], weights.groups
+    size, of_weights, groups = SIZES[work], SIZES[weights.held or work], weights.groups
     o, c, *kernel = weights.shape
     flops = 2 * y.shape[0] * y.pixels * o * c * prod(kernel) * (2 if work == "i16x2" else 1)
-    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels + o * c * prod(kernel))
+    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels) + of_weights * o * c * prod(kernel)
     taps = tuple(s * d for s, d in zip(x.strides[2:], dils))
     # the image as the tiles' rows see it: one pixel per output pixel
     seen = Image(x.address, (*y.shape[:1], x.shape[1], *y.shape[2:]),
@@ -150,7 +153,7 @@ def product(
     n, _, od, oh, ow = y.shape
     b = blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads, seen.strides[4])
     width = panel_width(size, groups, o // groups)
-    per_group, panel = -(-o // groups // width), width * c * prod(kernel) * size
+    per_group, panel = -(-o // groups // width), width * c * prod(kernel) * of_weights
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
@@ -163,4 +166,5 @@ def product(
         scratch += -(-8 * pixels // 64) * 64
     if fetch:
         scratch += fetch.scratch(least(lines[0], (pixels - 2) // lines[1] + 2))
-    return Launch(kernel_of(work, width < panel_width(size)), args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
+    spec = kernel_of(work, width < panel_width(size), weights.held)
+    return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)

@@ -14,8 +14,8 @@ from .blocking import TILES_OF_WORD, crosses_rows, heights, single_heights, sing
 from .image import SIZES
 
 
-def factory(dtype: str, narrow: bool = False) -> Callable:
-    """The kernel, on panels of two vectors or `narrow` ones of one.
+def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
+    """The kernel, on panels of two vectors or `narrow` ones of one, of elements of type `held` if that is another.
 
     Task = (image, block of tiles, block of panels), the panels running fastest.
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full, without masks),
@@ -25,9 +25,9 @@ def factory(dtype: str, narrow: bool = False) -> Callable:
 
     lanes = target.current().lanes * 4 // SIZES[dtype]
     size, width = SIZES[dtype], lanes if narrow else 2 * lanes
-    vector = lanes * size
     row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
-    tiles_of = convtile.tiles(dtype, lanes, () if narrow else heights(), singles, width)
+    tiles_of = convtile.tiles(dtype, lanes, () if narrow else heights(), singles, width, held)
+    held_vector, held_row = (count * SIZES[held or dtype] for count in (lanes, width))
     tallest, few, (of_few, of_more) = singles[0], TILES_OF_WORD, single_tiles()
     stored = 1 if target.current().masks else lanes  # channels that tiles store themselves come in so many
     gather, scatter = _part_of_a_panel(raw, lanes, width)
@@ -111,7 +111,7 @@ def factory(dtype: str, narrow: bool = False) -> Callable:
                                 first_line = images + n * args[word.FETCH_IMAGE] + line * row_step
                                 fold_rows(first_line, copy, rows, row_step, pixel_step, high, wide, args[word.FETCH_WIDTH])
                         cols, c0 = min(width, each - column), group * each + column
-                        weights = filters + p * args[word.PANEL_BYTES] + (s * length + k) * row_bytes
+                        weights = filters + p * args[word.PANEL_BYTES] + (s * length + k) * held_row
                         base = zeros
                         if begins and args[word.BIAS] != 0:
                             base = args[word.BIAS] + c0 * size
@@ -123,7 +123,7 @@ def factory(dtype: str, narrow: bool = False) -> Callable:
                         # the first tiles to use this panel bring the next one to L2, each a share
                         following, fetch_end = weights + args[word.PANEL_BYTES], 0
                         if t == t0:
-                            fetch_end = following + steps * row_bytes
+                            fetch_end = following + steps * held_row
                         left = min(args[word.TILE_GROUP], t1 - t)
                         while left > 0:
                             if moved:
@@ -161,7 +161,7 @@ def factory(dtype: str, narrow: bool = False) -> Callable:
                                 tiles_of(args, cols, rows, alike, x, place, weights, following, fetch_end,
                                      start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
                                      clip, zeros, aside)  # fmt: skip
-                                following += alike * steps * vector
+                                following += alike * steps * held_vector
                                 place, done = place + alike * rows * 8, done + alike * rows
                                 if not crossing:
                                     x += alike * rows * args[word.X_PIXEL]

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from . import convfetch
+from . import convfetch, halves
 from .blocking import panel_width
 from .image import Opaque, triple
 from .packing import Packing, slices
@@ -26,6 +26,7 @@ class PackedWeights:
         image_stride: bytes between the filters of neighbouring images (0: one set for all; a batched matrix product).
         folded: the rows of the window are read side by side (see `convfetch`): the order is [panels, kW, kH, C, NR].
         made: by the run itself, so that their sizes may change from run to run.
+        held: memory type of the elements, if it is not the product's: f16 or bf16 of a product of f32.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class PackedWeights:
     image_stride: int = 0
     folded: bool = False
     made: bool = False
+    held: str = ""
 
     @property
     def is_matrix(self) -> bool:
@@ -66,8 +68,10 @@ def pack_weights(w: np.ndarray, groups: int) -> np.ndarray:
     return weights_packing(w.shape, w.dtype, groups).make(w)
 
 
-def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packing:
+def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int, half: str = "") -> Packing:
     """`pack_weights` of a w of this shape.
+
+    `half`: the 16-bit type, f16 or bf16, that elements of float32 are held in; unpacked they are float32, rounded to that.
 
     Raises:
         ValueError: O is not a multiple of groups.
@@ -79,7 +83,11 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packi
     width = panel_width(4 if pairs else dtype.itemsize, groups, each)
     whole, rest, panels = each // width, each % width, -(-each // width)
     packed_shape = (groups * panels, *kernel, inputs, width, *([2] if pairs else []))
-    step, parts = slices(panels, prod(packed_shape) // groups * dtype.itemsize)
+    held_type = halves.numpy_type(half) if half else dtype
+    step, parts = slices(panels, prod(packed_shape) // groups * held_type.itemsize)
+
+    def held(source: np.ndarray) -> np.ndarray:
+        return halves.held(source, half) if half else source
 
     def put(w: np.ndarray, packed: np.ndarray, part: int) -> None:
         group, first = part // parts, part % parts * step
@@ -88,9 +96,9 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packi
         target = packed[group * panels : (group + 1) * panels, ..., :have, :]
         if first < last:
             source = filters[first * width : last * width].reshape(last - first, width, have, *kernel)
-            target[first:last] = source.transpose(0, 3, 4, 5, 2, 1)
+            target[first:last] = held(source).transpose(0, 3, 4, 5, 2, 1)
         if rest and first <= whole < first + step:
-            target[whole, ..., :rest] = filters[whole * width :].transpose(2, 3, 4, 1, 0)
+            target[whole, ..., :rest] = held(filters[whole * width :]).transpose(2, 3, 4, 1, 0)
             target[whole, ..., rest:] = 0
         if have < inputs:
             packed[group * panels + first : min(group * panels + first + step, (group + 1) * panels), ..., have:, :] = 0
@@ -106,9 +114,9 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int) -> Packi
         if pairs:
             packed = packed.swapaxes(-1, -2).reshape(*packed.shape[:-3], 2 * inputs, width)[..., : shape[1], :]
         filters = packed.transpose(0, 5, 4, 1, 2, 3).reshape(groups, panels * width, shape[1], *kernel)
-        return filters[:, :each].reshape(shape)
+        return filters[:, :each].reshape(shape).astype(dtype, copy=False)
 
-    return Packing(packed_shape, dtype, groups * parts, fill, unpack)
+    return Packing(packed_shape, held_type, groups * parts, fill, unpack)
 
 
 def foldable(shape: Sequence[int], groups: int) -> bool:

@@ -23,10 +23,17 @@ from .sizes import certainly, most
 
 @dataclass(frozen=True)
 class Panels:
-    """A batch of packed matrices (`batch_packing`): opaque address, bytes from one to the next."""
+    """A batch of packed matrices (`batch_packing`), or one for all (`packing`).
+
+    Attributes:
+        address: opaque.
+        stride: bytes from one to the next; 0: one serves the whole batch.
+        held: memory type of the elements, if it is not the product's: f16 or bf16 of a product of f32.
+    """
 
     address: Opaque
-    stride: int
+    stride: int = 0
+    held: str = ""
 
 
 def pack(b: np.ndarray) -> np.ndarray:
@@ -34,17 +41,20 @@ def pack(b: np.ndarray) -> np.ndarray:
     return packing(b.shape, b.dtype).make(b)
 
 
-def packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
-    """`pack` of a B of this shape; of int16 [ceil(N / NR), ceil(K / 2), NR, 2]."""
+def packing(shape: tuple[int, ...], dtype: np.dtype, half: str = "") -> Packing:
+    """`pack` of a B of this shape; of int16 [ceil(N / NR), ceil(K / 2), NR, 2].
+
+    `half`: see `weights_packing`.
+    """
     k, n = shape
-    filters = weights_packing((n, k, 1), dtype, 1)
+    filters = weights_packing((n, k, 1), dtype, 1, half)
     back = filters.unpack
 
     def fill(b: np.ndarray, packed: np.ndarray, part: int) -> None:
         filters.fill(b.T[:, :, None], packed.reshape(filters.shape), part)
 
     unpack = None if back is None else lambda packed: back(packed.reshape(filters.shape))[:, :, 0].T
-    return Packing((filters.shape[0], *filters.shape[4:]), dtype, filters.parts, fill, unpack)
+    return Packing((filters.shape[0], *filters.shape[4:]), filters.dtype, filters.parts, fill, unpack)
 
 
 def batch_packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:
@@ -119,7 +129,7 @@ def _weights(
     panels = -(-n // width)
     made = PackedWeights((n, k, 1, 1, 1), 1)
     if isinstance(b, Panels):
-        return replace(made, address=b.address, image_stride=b.stride)
+        return replace(made, address=b.address, image_stride=b.stride, held=b.held)
     if not isinstance(b, Matrix):
         return replace(made, address=b)
     shared = batch == 1 or b.strides[0] == 0

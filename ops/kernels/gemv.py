@@ -1,34 +1,29 @@
 """Products of few rows: C = A B on `gemm`'s panels of B, each element of which is read once, from memory if B is large.
 
-B may lie there as bfloat16: half the bytes, widened in registers, the sums are float32. Many rows want it widened first
-(`widened`). Numba-free but for the factory.
+B may lie there in 16 bits, as float16 or bfloat16: half the bytes, widened in registers; sums are float32. Numba-free but for
+the factory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import ahead, conv, target, ways
 from .blocking import panel_width
-from .gemm import matmul
-from .gemm import packing as gemm_packing
-from .image import SIZES, Alloc, Image, Opaque
+from .gemm import Panels, matmul
+from .image import SIZES, Alloc, Opaque
 from .launch import Launch, with_spare
 from .matrix import Matrix
-from .packing import Packing
-from .padcopy import kernel_of, pad_copy
 from .sizes import is_open
 from .spec import KernelSpec, handwritten
 
 if TYPE_CHECKING:
     from .window import Code
 
-MANY, MANY_NARROW = 5, 16  # rows from which on `gemm` is faster, on bfloat16 panels after widening them
-PIECE_BYTES = 4 << 20  # of widened panels
+MANY = 5  # rows from which on `gemm` is faster
 _TASK_BYTES = 128 << 10  # of B that a task reads
 _AHEAD = 4096  # bytes by which B is asked for: in the next page, before which hardware stops
 _LINE = 64  # bytes
@@ -43,35 +38,20 @@ def product(
     """C = clip(A B + bias + residual, low, high), float32, on the kernel that is the fastest for the number of rows.
 
     Args:
-        dtype: of the panels: f32 or bf16.
+        dtype: of the panels: f32, f16 or bf16.
         tail: bias, low, high and epilogue, as in `gemm.matmul`.
     """
     rows, own = c.shape[1], {"residual": residual, "threads": threads, "label": label, **tail}
-    few, many = _kernel(dtype), conv.kernel_of("f32")
-    if rows < (MANY if dtype == "f32" else MANY_NARROW) and (residual is None or residual.strides[2] == 4):
-        widening = [] if dtype == "f32" else [kernel_of(dtype, "f32")]
+    few, held = _kernel(dtype), "" if dtype == "f32" else dtype
+    if rows < MANY and (residual is None or residual.strides[2] == 4):
         # hundreds of rows may only be expected where their number changes: it is large, and most classifiers do without
-        fast = ways.kernels(a.shape[2], c.shape[2]) if is_open(rows) else []
-        return with_spare(gemv(dtype, a, panels, c, **own), many, *fast, *widening)
-    if dtype == "f32":
-        return with_spare(matmul("f32", a, panels, c, alloc=alloc, **own), few)
-    return with_spare(widened(dtype, a, panels, c, alloc=alloc, **own), few)
+        fast = ways.kernels(a.shape[2], c.shape[2], held) if is_open(rows) else []
+        return with_spare(gemv(dtype, a, panels, c, **own), conv.kernel_of("f32", held=held), *fast)
+    return with_spare(matmul("f32", a, Panels(panels, held=held), c, alloc=alloc, **own), few)
 
 
 def _kernel(dtype: str) -> KernelSpec:
     return handwritten("gemv", "gemv:factory", ahead=True, dtype=dtype)
-
-
-def narrow_packing(shape: tuple[int, ...]) -> Packing:
-    """`gemm.packing` of a float32 B[K, N] with bfloat16 panels; unpacked it is rounded."""
-    import ml_dtypes
-
-    panels = gemm_packing(shape, np.dtype(np.float32))
-    back = panels.unpack
-    assert back is not None
-    return Packing(
-        panels.shape, np.dtype(ml_dtypes.bfloat16), panels.parts, panels.fill, lambda packed: back(packed).astype(np.float32)
-    )
 
 
 def gemv(
@@ -82,7 +62,7 @@ def gemv(
     """C = clip(A B + bias + residual, low, high), float32, of one matrix; the columns of C are neighbours.
 
     Args:
-        dtype: of the panels: f32 or bf16.
+        dtype: of the panels: f32, f16 or bf16.
         epilogue: as in `conv`; rows are pixels.
     """
     _, rows, n = c.shape
@@ -99,35 +79,6 @@ def gemv(
             a.strides[1], a.strides[2], c.strides[1], other.strides[1], rows, k, n, per_task, per_task * each_thread)  # fmt: skip
     moved = count * each + 4 * rows * (k + n)
     return [Launch(_kernel(dtype), args, -(-count // per_task), 64, label, 2 * rows * n * k, moved)]
-
-
-def widened(
-    dtype: str, a: Matrix, panels: Opaque, c: Matrix, *, bias: Opaque = 0, residual: Matrix | None = None,
-    epilogue: tuple[Opaque, Opaque] | None = None, alloc: Alloc, threads: int = 1, label: str = "gemv", **clip: float,
-) -> list[Launch]:  # fmt: skip
-    """As `gemv`, for many rows: some panels at a time become float32 ones that stay in the caches, and are multiplied."""
-    _, rows, n = c.shape
-    k = a.shape[2]
-    if 0 in c.shape:
-        return []
-    width = panel_width(4)
-    total, each = -(-n // width), k * width
-    # an epilogue counts columns from the first one of its product
-    step = total if epilogue else max(1, min(total, PIECE_BYTES // max(4 * each, 1)))
-    room = alloc(max(4 * each * step, 64))
-    launches: list[Launch] = []
-    for first in range(0, total, step):
-        count, columns = min(step, total - first), min(step * width, n - first * width)
-        if k:
-            source = Image(panels + first * each * SIZES[dtype], (1, each, count), (0, SIZES[dtype], each * SIZES[dtype]))
-            launches += pad_copy(dtype, source, "f32", Image(room, (1, each, count), (0, 4, each * 4)), threads=threads,
-                                 label=f"{label}: widen")  # fmt: skip
-        at = 4 * first * width
-        other = residual and replace(residual, address=residual.address + at, shape=(1, rows, columns))
-        part = Matrix(c.address + at, (1, rows, columns), c.strides)
-        launches += matmul("f32", a, room, part, bias=bias + at if bias else 0, residual=other, epilogue=epilogue,
-                           alloc=alloc, threads=threads, label=label, **clip)  # fmt: skip
-    return launches
 
 
 def factory(dtype: str) -> Callable:

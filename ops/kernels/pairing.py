@@ -23,7 +23,7 @@ from . import blocking as direct
 from . import pairingwords as word
 from . import target
 from .blocking import panel_width
-from .image import Opaque
+from .image import SIZES, Opaque
 from .launch import Launch
 from .matrix import Matrix, product_words
 from .sizes import deferred
@@ -55,29 +55,31 @@ class Cut:
     tasks: int = 0
 
 
-def kernel() -> KernelSpec:
-    """The kernel of all such products."""
-    return handwritten("pairing", "pairingkernel:factory", ahead=True)
+def kernel(held: str = "") -> KernelSpec:
+    """The kernel of all such products with panels of float32, or of the 16-bit type that they are `held` in."""
+    return handwritten("pairing", "pairingkernel:factory", ahead=True, held=held or "f32")
 
 
-def launch(a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str) -> Launch:
-    """Products by pairs, cut as it is said; arguments as in `ways.instead`."""
+def launch(
+    a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str, held: str = ""
+) -> Launch:  # fmt: skip
+    """Products by pairs, cut as it is said; panels is an address, other arguments as in `ways.instead`."""
     (_, rows, depth), n = a.shape, c.shape[2]
     cut = made.steps, made.own_rows, made.own_panels, made.panel_tasks
     args = (*product_words(a, panels, c, residual, finish), rows, n, depth, *cut)
     assert len(args) == word.WORDS
-    flops, moved = 2 * rows * n * depth, 4 * (rows * (depth + n) + n * depth)
-    return Launch(kernel(), args, made.tasks, scratch_bytes(made.own_rows), label, flops, moved)
+    flops, moved = 2 * rows * n * depth, 4 * rows * (depth + n) + SIZES[held or "f32"] * n * depth
+    return Launch(kernel(held), args, made.tasks, scratch_bytes(made.own_rows, held or "f32"), label, flops, moved)
 
 
 @deferred()
-def scratch_bytes(rows: int) -> int:
+def scratch_bytes(rows: int, held: str) -> int:
     """What a task of so many rows needs."""
-    return word.INFO_AT + rows * (word.INFO_BYTES + word.ROW_BYTES) + word.PAGE
+    return word.WIDE_AT + word.wide_bytes(held) + rows * (word.INFO_BYTES + word.ROW_BYTES) + word.PAGE
 
 
-def possible(depth: int, columns: int) -> bool:
-    """Whether there may be numbers of rows for which it is faster."""
+def possible(depth: int, columns: int, held: str = "") -> bool:
+    """Whether there may be numbers of rows for which it is faster, however panels are `held`."""
     return target.current().pairs and depth >= 4 * word.TURN and columns >= 2 * panel_width(4)
 
 

@@ -2,6 +2,7 @@
 
 Loop order of a task: K blocks; panels; tiles. Rows of A stand in scratch for a K block, multiplied by powers of 2, and stay in L2.
 A panel is looked at before the first tile takes it, which brings it to L2 for all others; the first tiles bring the next one.
+One of 16-bit elements is widened then: additions leave no unit free that could do it beside them, for each tile again.
 
 Pairs err by what is in a row and a column, not by what is in their products. So a panel goes without if a column's length is more
 than `pairingpasses.LIMIT` times another than the average, or if the terms that a column is sampled for, those of the largest
@@ -15,19 +16,23 @@ from collections.abc import Callable
 from . import pairingwords as word
 from . import target
 from .ahead import ASKED, bringing
+from .image import SIZES
 from .pairing import first_tile
 
 SMALLEST = 32  # times less than the lengths of row and column let expect may terms be, by samples of a sixteenth of them
 
 
-def factory() -> Callable:
-    """The kernel. Task = (block of rows, block of panels), the panels running fastest; scratch: `pairing.scratch_bytes`."""
+def factory(held: str) -> Callable:
+    """The kernel, on panels of a B that is `held` as f32, f16 or bf16.
+
+    Task = (block of rows, block of panels), the panels running fastest; scratch: `pairing.scratch_bytes`.
+    """
     from . import pairingpasses, simd
     from .convkernel import finishing
 
     lanes = target.current().lanes
-    width, row_bytes, turn = 2 * lanes, 8 * lanes, word.TURN
-    take, measure, compare = pairingpasses.taking(lanes), pairingpasses.measuring(lanes), pairingpasses.comparing(lanes)
+    width, row_bytes, turn, wide_bytes = 2 * lanes, 2 * lanes * SIZES[held], word.TURN, word.wide_bytes(held)
+    take, measure, compare = pairingpasses.taking(lanes), pairingpasses.measuring(lanes, held), pairingpasses.comparing(lanes)
     multiply, average, (clear, choose) = _multiplying(lanes), _averaging(lanes), _sampling(lanes)
     finish, bring = finishing(), bringing()
     words, load_word, store, splat = simd.block, simd.load("i64", 0), simd.store("f32"), simd.splat("f32", lanes)
@@ -47,10 +52,11 @@ def factory() -> Callable:
             scratch + word.ZEROS_AT, scratch + word.PAIRS_AT, scratch + word.SQUARES_AT, scratch + word.REFERENCE_AT,
         )  # fmt: skip
         sound, alike, least = scratch + word.SOUND_AT, scratch + word.ALIKE_AT, scratch + word.LEAST_AT
-        features, samples, info = scratch + word.FEATURES_AT, scratch + word.SAMPLES_AT, scratch + word.INFO_AT
+        features, samples, wide = scratch + word.FEATURES_AT, scratch + word.SAMPLES_AT, scratch + word.WIDE_AT
+        info = wide + wide_bytes
         copy = info + args[word.OWN_ROWS] * word.INFO_BYTES
         # half a page from where B is in its: else what is stored would fall into the sets of L1 that it is read into
-        copy += (args[word.B] + word.PAGE // 2 - copy) % word.PAGE
+        copy += ((wide if wide_bytes > 0 else args[word.B]) + word.PAGE // 2 - copy) % word.PAGE
         for i in range(word.WORDS):
             words(scratch + word.BLOCK_AT)[i] = args[i]
         store(zeros, splat(0.0))
@@ -61,7 +67,10 @@ def factory() -> Callable:
             for p in range(p0, p1):
                 b, c0 = args[word.B] + p * panel + k * row_bytes, p * width
                 cols = min(width, args[word.COLUMNS] - c0)
-                measure(args, b, own // turn, own % turn, cols, pairs, squares, sound)
+                measure(args, b, own // turn, own % turn, cols, wide, pairs, squares, sound)
+                following, end = b + panel, b + panel + own * row_bytes
+                if wide_bytes > 0:
+                    b = wide
                 if p == p0:
                     average(squares, cols, load_word(sound), reference)
                     clear(features, own)
@@ -77,7 +86,8 @@ def factory() -> Callable:
                     start += row * start_row + c0 * 4
                 paired, y = load_word(sound) & load_word(alike), args[word.Y] + row * args[word.Y_ROW] + c0 * 4
                 multiply(
-                    scratch + word.BLOCK_AT, rows, copy, info, b, pairs, own, paired, panel, base, start, start_row, y, cols, clip
+                    scratch + word.BLOCK_AT, rows, copy, info, b, pairs, own, paired, following, end, base, start,
+                    start_row, y, cols, clip,
                 )  # fmt: skip
                 if k + own == depth and args[word.EPILOGUE] != 0:
                     finish(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], scratch, 0, row, rows, c0, cols)
@@ -141,21 +151,21 @@ def _sampling(lanes: int) -> tuple[Callable, Callable]:
 
 
 def _multiplying(lanes: int) -> Callable:
-    """The subroutine ``multiply(block, rows, x, info, b, pairs, own, paired, panel, base, start, start_row, y, columns, clip)``.
+    """The subroutine ``multiply(block, rows, x, info, b, pairs, own, paired, ahead, end, base, start, ...)``.
 
-    The tiles of a panel's K block at b, of `own` steps: by pairs if it may be `paired`, but for those with an odd row. They bring
-    the same of the next panel to L2, `panel` bytes further on. What else: see `pairingtile.tile`.
+    The tiles of a panel's K block at b, of `own` steps: by pairs if it may be `paired`, but for those with an odd row. What
+    else: see `pairingtile.tile`.
     """
     from . import pairingtile, simd
     from .subroutine import subroutine
 
     tile, number, words = pairingtile.tile(lanes, word.HEIGHTS), simd.load("i32", 0), simd.block
-    tallest, turn, turn_ahead, row_bytes = word.HEIGHTS[0], word.TURN, word.LINES * word.LINE, 8 * lanes
+    tallest, turn, turn_ahead = word.HEIGHTS[0], word.TURN, word.LINES * word.LINE
     heights = sum(first_tile(rows) << 4 * (rows - 1) for rows in range(1, 2 * tallest))
 
     @subroutine
-    def multiply(block, rows, x, info, b, pairs, own, paired, panel, base, start, start_row, y, columns, clip):
-        args, ahead, end, left = words(block), b + panel, b + panel + own * row_bytes, rows
+    def multiply(block, rows, x, info, b, pairs, own, paired, ahead, end, base, start, start_row, y, columns, clip):
+        args, left = words(block), rows
         while left > 0:
             height, odd, turns = tallest, 1 - paired, 0
             if left < 2 * tallest:

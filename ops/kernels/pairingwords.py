@@ -23,7 +23,7 @@ PAGE = 4096  # bytes, by which addresses are told apart last (L1's sets, loads f
 _PANEL_ROW = 128  # bytes: two vectors
 SAMPLE_BYTES = 16  # of a step of K by which a panel is judged: bytes to it from the panel's K block, and its weight
 # scratch: a block for the epilogue, the arguments once more, zeros, the squares of columns' lengths, what is said of a panel
-# and of a K block, a panel's pairs; those of A's columns, samples of them; then of rows
+# and of a K block, a panel's pairs; those of A's columns, samples of them; a panel's K block as float32; then of rows
 BLOCK_AT = 64
 ZEROS_AT = BLOCK_AT + (8 * WORDS + LINE - 1) // LINE * LINE
 SQUARES_AT = ZEROS_AT + _PANEL_ROW
@@ -31,4 +31,9 @@ SOUND_AT, ALIKE_AT, LEAST_AT, REFERENCE_AT = (SQUARES_AT + _PANEL_ROW + LINE * i
 PAIRS_AT = REFERENCE_AT + LINE
 FEATURES_AT = PAIRS_AT + _PANEL_ROW
 SAMPLES_AT = FEATURES_AT + 4 * MOST_STEPS + LINE
-INFO_AT = SAMPLES_AT + MOST_STEPS // 4 * SAMPLE_BYTES
+WIDE_AT = SAMPLES_AT + MOST_STEPS // 4 * SAMPLE_BYTES
+
+
+def wide_bytes(held: str) -> int:
+    """What a panel's K block takes as float32, if it is `held` as another type."""
+    return MOST_STEPS * _PANEL_ROW if held != "f32" else 0

@@ -1,7 +1,8 @@
 """The kernel of `strassen`: what a task is, and the loops around the passes (`strassenpasses`) and the register tile (`convtile`).
 
 Loop order of a task: K blocks; pairs of panels; blocks of rows; products. Sums of A are made once a K block, those of B once a
-pair. Both passes look at what they add, and say where eight direct products have to take the place of the seven.
+pair. Both passes look at what they add, and say where eight direct products have to take the place of the seven. Panels of 16-bit
+elements are widened before.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from . import target
 from .ahead import ASKED, bringing
 from .blocking import crosses_rows, heights, single_heights, tallest_tile
 from .convwords import PART, PIECE
+from .image import SIZES
 
 
-def factory() -> Callable:
-    """The kernel. Task = (blocks of rows, pairs of panels), the pairs running fastest; scratch: `strassen.scratch_bytes`."""
+def factory(held: str) -> Callable:
+    """The kernel, on panels of a B that is `held` as f32, f16 or bf16.
+
+    Task = (blocks of rows, pairs of panels), the pairs running fastest; scratch: `strassen.scratch_bytes`.
+    """
     from . import simd
     from .convkernel import finishing, tables
-    from .strassenpasses import combining, summing_columns, summing_rows
+    from .strassenpasses import combining, summing_columns, summing_rows, widening
 
     lanes, tallest, crossing = target.current().lanes, tallest_tile(), crosses_rows()
-    width, vector, row_bytes = 2 * lanes, 4 * lanes, 8 * lanes
+    width, vector, row_bytes, held_row = 2 * lanes, 4 * lanes, 8 * lanes, 2 * lanes * SIZES[held]
+    widens, widen = held != "f32", widening(lanes, held)
     sum_rows, sum_columns, combine = (made(lanes) for made in (summing_rows, summing_columns, combining))
     (cut, lay_out), finish, bring = tables(4), finishing(), bringing()
     list_seven, list_eight = _lists(row_bytes)
@@ -31,7 +37,7 @@ def factory() -> Callable:
 
     def kernel(args, task, scratch):
         depth, steps, pair_tasks = args[word.DEPTH], args[word.STEPS], args[word.PAIR_TASKS]
-        panel, panels = depth * row_bytes, (args[word.COLUMNS] + width - 1) // width
+        panel, panels = depth * held_row, (args[word.COLUMNS] + width - 1) // width
         if task < 0:
             p = (-1 - task) % ASKED % pair_tasks * args[word.OWN_PAIRS] * 2
             bring(args[word.B] + p * panel, min(2 * args[word.OWN_PAIRS], panels - p) * panel, (-1 - task) // ASKED)
@@ -49,8 +55,11 @@ def factory() -> Callable:
         places_in_place = places + (half * 8 + 63) // 64 * 64
         largest = places_in_place + (half * 8 + 63) // 64 * 64
         sums = largest + 2 * steps * 4
+        wide = sums
+        if widens:
+            sums += 4 * steps * row_bytes
         # half a page from where B is in its: else what is stored would fall into the sets of L1 that it is read into
-        sums += (args[word.B] + word.PAGE // 2 - sums) % word.PAGE
+        sums += ((wide if widens else args[word.B]) + word.PAGE // 2 - sums) % word.PAGE
         products = sums + word.B_SUMS * steps * row_bytes
         flags = products + word.PRODUCTS * half * row_bytes
         operands = flags + (args[word.OWN_BLOCKS] * 8 + 8 + 63) // 64 * 64
@@ -69,7 +78,7 @@ def factory() -> Callable:
         for kb in range(args[word.K_BLOCKS]):
             k = kb * 2 * steps
             own, last = min(steps, (depth - k) // 2), kb == args[word.K_BLOCKS] - 1
-            part = own * row_bytes
+            part, held_part = own * row_bytes, own * held_row
             cut(table, 0, 1, 1, 1, 0, 0, 0, 0, own)
             for v in range(0, 2 * steps * 4, vector):
                 store(largest + v, splat(0.0))
@@ -78,20 +87,25 @@ def factory() -> Callable:
                 x, to = args[word.X] + row * x_row + k * 4, operands + b * word.A_OPERANDS * operand
                 sum_rows(args, x, to, rows - row, own, largest, flags + b * 8)
             for p in range(p0, p1):
-                left, c0 = args[word.B] + 2 * p * panel + k * row_bytes, 2 * p * width
+                left, c0 = args[word.B] + 2 * p * panel + k * held_row, 2 * p * width
                 cols = min(2 * width, args[word.COLUMNS] - c0)
+                # meanwhile those of the next pair come to L2
+                following, between = left + 2 * panel, panel
+                ahead, end = following, following + 2 * held_part
+                if widens:
+                    for i in range(min(2, panels - 2 * p)):
+                        widen(args, left + i * panel, 2 * own, wide + 2 * i * part)
+                    left, between = wide, 2 * part
                 words(of_pair)[0] = 1
                 if cols == 2 * width:
-                    sum_columns(args, left, left + panel, sums, own, largest, inverse, of_pair)
-                # meanwhile those of the next pair come to L2
-                ahead, end, gap = left + 2 * panel, left + 2 * panel + 2 * part, panel - 2 * part
+                    sum_columns(args, left, left + between, sums, own, largest, inverse, of_pair)
                 for b in range(blocks):
                     row = (b0 + b) * 2 * half
                     direct, whole = load_word(of_pair) + load_word(flags + b * 8), rows - row >= 2 * half
                     if direct == 0:
-                        list_seven(todo, left, left + panel, sums, part)
+                        list_seven(todo, left, left + between, sums, part)
                     else:
-                        list_eight(todo, left, panel, part, 2 * p + 1 < panels)
+                        list_eight(todo, left, between, part, 2 * p + 1 < panels)
                     for i in range(0, load_word(todo), word.TODO):
                         x, y = load_word(todo + 8 * i + 8), load_word(todo + 8 * i + 16)
                         at, block, place = operands + (b * word.A_OPERANDS + x) * operand, own_block, places
@@ -101,8 +115,8 @@ def factory() -> Callable:
                         multiply(block, at, place, load_word(todo + 8 * i + 24), own, load_word(todo + 8 * i + 32),
                                  products + y * half * row_bytes, ahead, end, table, zeros, aside)  # fmt: skip
                         ahead += moved * own
-                        if ahead >= end and end == left + 2 * panel + 2 * part:
-                            ahead, end = end + gap, end + panel
+                        if ahead >= end and end <= following + panel:
+                            ahead, end = following + panel, end + panel
                     combine(args, products, row, rows - row, c0, cols, inverse, kb, last, direct)
                     if last and args[word.EPILOGUE] != 0:
                         count = min(2 * half, rows - row)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from . import pairing, strassen
-from .image import Opaque
+from .convweights import PackedWeights
 from .launch import Launch, with_spare
 from .matrix import Matrix
 from .sizes import certainly, deferred, is_open, now
@@ -16,7 +16,7 @@ VECTORS, SERVED = 16, 55  # rows: fewer are taken for single vectors, as those o
 
 
 def instead(
-    direct: Launch, a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, threads: int
+    direct: Launch, a: Matrix, weights: PackedWeights, c: Matrix, residual: Matrix | None, finish: tuple, threads: int
 ) -> list[Launch]:
     """The launches for C = clip(A B + bias + residual, low, high) of float32: `direct`, or another way if that is faster.
 
@@ -24,31 +24,31 @@ def instead(
     only; that has the kernel to spare.
 
     Args:
-        a, c, residual: of one matrix each, whose columns are neighbours. panels: address of a B of constants.
+        a, c, residual: of one matrix each, whose columns are neighbours. weights: a B of constants.
         finish: bias, low, high and the epilogue, as in `conv`.
     """
     (batch, rows, depth), columns = a.shape, c.shape[2]
-    way = _of(depth, columns)
+    way = _of(depth, columns, weights.held)
     if way is None:
         return [direct]
     made = way.cut(rows, depth, columns, threads)
     if not certainly(batch, 1) or _few(rows) or certainly(made.tasks, 0):
-        return with_spare([direct], way.kernel())
-    fast = way.launch(a, panels, c, residual, finish, made, direct.label)
+        return with_spare([direct], way.kernel(weights.held))
+    fast = way.launch(a, weights.address, c, residual, finish, made, direct.label, weights.held)
     if is_open(made.tasks):
         return [replace(direct, tasks=_unless(made.tasks, direct.tasks)), fast]
     return with_spare([fast], direct.kernel)
 
 
-def kernels(depth: int, columns: int) -> list[KernelSpec]:
+def kernels(depth: int, columns: int, held: str = "") -> list[KernelSpec]:
     """The kernels that many rows may need beside `conv`'s."""
-    way = _of(depth, columns)
-    return [] if way is None else [way.kernel()]
+    way = _of(depth, columns, held)
+    return [] if way is None else [way.kernel(held)]
 
 
-def _of(depth: int, columns: int) -> ModuleType | None:
-    """The fastest way that there is on this CPU."""
-    return next((way for way in (pairing, strassen) if way.possible(depth, columns)), None)
+def _of(depth: int, columns: int, held: str = "") -> ModuleType | None:
+    """The fastest way that there is on this CPU for panels that are `held` so."""
+    return next((way for way in (pairing, strassen) if way.possible(depth, columns, held)), None)
 
 
 @deferred()

@@ -1,0 +1,133 @@
+"""Constants of which a 16-bit type has every value: which those are, and that products with them lose nothing."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+import jitrt
+from jitrt.ops.kernels import halves, target
+from jitrt.ops.weights import Weight
+
+FLOAT16 = "f16" if target.current().half else ""
+every = np.arange(1 << 16, dtype=np.uint16)
+# all finite values of the types, in no order in which the first ones say it all
+values = {
+    "f16": np.random.default_rng(0).permutation(every.view(np.float16)[np.isfinite(every.view(np.float16))].astype(np.float32)),
+    "bf16": np.random.default_rng(0).permutation(every.view(ml_dtypes.bfloat16).astype(np.float32)),
+}
+
+
+def test_all_values_of_the_types_are_held_and_come_back():
+    assert halves.holding(values["f16"]) == FLOAT16
+    assert halves.holding(values["bf16"]) == "bf16"
+    for half, x in values.items():
+        held = halves.held(x, half)
+        assert held.dtype == halves.numpy_type(half)
+        back = held.astype(np.float32)
+        assert ((back.view(np.uint32) == x.view(np.uint32)) | np.isnan(x)).all()
+        assert (np.isnan(back) == np.isnan(x)).all()
+
+
+@pytest.mark.parametrize("value", [65520.0, 65536.0, -1e6, np.inf, -np.inf, np.nan, 2.0**-25, 1.5 * 2.0**-24, 1 + 2.0**-11, 1e-40])
+@pytest.mark.parametrize("place", [0, 1, 5000, 200_000, -1])
+def test_one_value_that_float16_does_not_have_is_found_wherever_it_is(value, place):
+    x = np.resize(values["f16"], 300_000)
+    x[place] = value
+    assert halves.holding(x) == ""
+
+
+def test_one_value_that_bfloat16_does_not_have_is_found():
+    x = np.resize(values["bf16"], 300_000)
+    x[-1] = 1 + 2.0**-8
+    assert halves.holding(x) == ""
+
+
+def test_views_are_looked_at_too_and_nothing_needs_no_type():
+    x = values["f16"].copy()[:60_000].reshape(200, 300)
+    assert halves.holding(x.T) == halves.holding(x[:, ::2]) == FLOAT16
+    assert halves.holding(np.zeros((0, 3), np.float32)) == ""
+    assert halves.holding(np.zeros(5, np.float32)) == "bf16"
+
+
+def test_a_weight_knows_by_its_type_or_its_content():
+    x = values["f16"][:4096].reshape(64, 64)
+    rng = np.random.default_rng(1)
+    assert Weight(x).half == Weight(x).view(None, (4096,)).half == FLOAT16
+    assert Weight(x.astype(np.float16)).cast(np.dtype(np.float32)).half == "f16"
+    assert Weight(x.astype(np.float64)).cast(np.dtype(np.float32)).half == ""
+    assert Weight(rng.standard_normal(4096).astype(np.float32)).half == ""
+    whole = Weight.made_by(lambda: np.concatenate([x, x]), x.dtype, (128, 64), parts=[Weight(x), x])
+    assert whole.half == FLOAT16
+    asked = []
+    part = rng.standard_normal(4096).astype(np.float32)
+    assert Weight.made_by(lambda: asked.append(0), x.dtype, (128, 64), parts=[part, x]).half == ""
+    assert not asked  # it need not be made to know
+
+
+def product(w: np.ndarray, entry: str = "exact", dtype: str = "float") -> jitrt.InferenceSession:
+    text = (
+        f'<ir_version: 9, opset_import: ["": 17]> g ({dtype}[N,{len(w)}] x) => ({dtype}[N,{w.shape[1]}] y) {{ y = MatMul (x, w) }}'
+    )
+    model = parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    options = jitrt.SessionOptions()
+    options.add_session_config_entry("jitrt.weights", entry)
+    return jitrt.InferenceSession(model.SerializeToString(), options)
+
+
+def types_held(session: jitrt.InferenceSession) -> list[str]:
+    return [place.dtype.name for _, place in session._engine.shared.weights._places.values()]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_products_are_bit_for_bit_those_with_float32(dtype):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((260, 150)).astype(dtype).astype(np.float32)
+    ours, wide = product(w), product(w, "float32")
+    held = dtype if dtype == "bfloat16" or FLOAT16 else "float32"
+    assert types_held(ours) == [held]
+    assert types_held(wide) == ["float32"]
+    for rows in (1, 2, 3, 4, 5, 15, 16, 40, 200):
+        x = rng.standard_normal((rows, 260)).astype(np.float32)
+        np.testing.assert_array_equal(ours.run(None, {"x": x})[0], wide.run(None, {"x": x})[0])
+    weight = ours._engine.graph.constants["w"]
+    assert weight._array is None  # held once
+    np.testing.assert_array_equal(weight.array(), w)
+    np.testing.assert_array_equal(ours.run(["w"], {"x": x})[0], w)
+    assert not ours._engine.rounded(["w"])
+
+
+def test_a_single_value_keeps_a_constant_as_it_is():
+    w = np.random.default_rng(0).standard_normal((260, 150)).astype(np.float16).astype(np.float32)
+    w[259, 149] += np.float32(1e-7)
+    assert types_held(product(w)) == ["float32"]
+
+
+def test_constants_of_float16_stay_that_and_are_held_once():
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((260, 150)).astype(np.float16), rng.standard_normal((3, 260)).astype(np.float16)
+    ours = product(w, dtype="float16")
+    np.testing.assert_allclose(ours.run(None, {"x": x})[0], x.astype(np.float64) @ w.astype(np.float64), rtol=2e-3, atol=2e-2)
+    assert types_held(ours) == ["float16"]
+    assert ours._engine.graph.constants["w"]._array is None
+    np.testing.assert_array_equal(ours.run(["w"], {"x": x})[0], w)
+
+
+def test_one_constant_serves_a_table_and_a_product():
+    """As the tied embeddings of a decoder do: a table is read as it is."""
+    w = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float16).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["w", "i"], ["x"]), helper.make_node("Transpose", ["w"], ["v"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "v"], ["y"]),
+    ]  # fmt: skip
+    inputs = [helper.make_tensor_value_info("i", TensorProto.INT64, [2])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 300])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(w, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    ours = jitrt.InferenceSession(model.SerializeToString())
+    i = np.array([7, 299])
+    np.testing.assert_allclose(ours.run(None, {"i": i})[0], w[i].astype(np.float64) @ w.T, rtol=1e-5, atol=1e-5)
+    assert types_held(ours) == ["float16" if FLOAT16 else "float32"]
