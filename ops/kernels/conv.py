@@ -24,6 +24,7 @@ from .blocking import blocking, crosses_rows, panel_width, tallest_tile
 from .convweights import PackedWeights
 from .convwords import PART, PIECE, WORDS
 from .depthwise import native_input, native_output
+from .halves import HELD
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
 from .matrix import Matrix
@@ -119,12 +120,9 @@ def _matrix_product(
     return ways.instead(direct, a, weights, c, other if residual else None, finish, threads)
 
 
-def kernel_of(work: str, narrow: bool = False, held: str = "") -> KernelSpec:
-    """The kernel of all convolutions and matrix products of that type, on panels of two vectors or `narrow` ones of one.
-
-    `held`: memory type of the panels, if it is another.
-    """
-    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work, narrow=narrow, held=held)
+def kernel_of(work: str, narrow: bool = False) -> KernelSpec:
+    """The kernel of all convolutions and matrix products of that type, on panels of two vectors or `narrow` ones of one."""
+    return handwritten("conv", "convkernel:factory", ahead=True, dtype=work, narrow=narrow)
 
 
 def product(
@@ -133,10 +131,10 @@ def product(
     fetch: convfetch.Fetch | None = None,
 ) -> Launch:  # fmt: skip
     """The launch of one product; `offsets` are bytes to add to the addresses of x, y, weights and residual."""
-    size, of_weights, groups = SIZES[work], SIZES[weights.held or work], weights.groups
+    size, held_size, groups = SIZES[work], SIZES[weights.held or work], weights.groups
     o, c, *kernel = weights.shape
     flops = 2 * y.shape[0] * y.pixels * o * c * prod(kernel) * (2 if work == "i16x2" else 1)
-    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels) + of_weights * o * c * prod(kernel)
+    moved = size * (x.shape[0] * x.shape[1] * x.pixels + y.shape[0] * o * y.pixels) + held_size * o * c * prod(kernel)
     taps = tuple(s * d for s, d in zip(x.strides[2:], dils))
     # the image as the tiles' rows see it: one pixel per output pixel
     seen = Image(x.address, (*y.shape[:1], x.shape[1], *y.shape[2:]),
@@ -153,18 +151,20 @@ def product(
     n, _, od, oh, ow = y.shape
     b = blocking(work, od * oh, ow, segments, groups, o // groups, flops, n, threads, seen.strides[4])
     width = panel_width(size, groups, o // groups)
-    per_group, panel = -(-o // groups // width), width * c * prod(kernel) * of_weights
+    per_group, panel = -(-o // groups // width), width * c * prod(kernel) * held_size
     args = (x.address, y.address, weights.address, finish[0], residual.address if residual else 0, *finish[1:],
             seen.strides[0], *seen.strides[2:], y.strides[0], *y.strides[2:], other.strides[0], *other.strides[2:],
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
-            weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines)  # fmt: skip
+            weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines,
+            HELD.index(weights.held))  # fmt: skip
     assert len(args) == WORDS
     scratch = 64 + 3 * tallest_tile() * width * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)
     if crosses_rows():
         scratch += -(-8 * pixels // 64) * 64
+    if weights.held:
+        scratch += b.segments * b.length * width * size
     if fetch:
         scratch += fetch.scratch(least(lines[0], (pixels - 2) // lines[1] + 2))
-    spec = kernel_of(work, width < panel_width(size), weights.held)
-    return Launch(spec, args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)
+    return Launch(kernel_of(work, width < panel_width(size)), args, n * b.row_blocks * b.panel_blocks, scratch, label, flops, moved)

@@ -14,20 +14,22 @@ from .blocking import TILES_OF_WORD, crosses_rows, heights, single_heights, sing
 from .image import SIZES
 
 
-def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
-    """The kernel, on panels of two vectors or `narrow` ones of one, of elements of type `held` if that is another.
+def factory(dtype: str, narrow: bool = False) -> Callable:
+    """The kernel, on panels of two vectors or `narrow` ones of one.
 
     Task = (image, block of tiles, block of panels), the panels running fastest.
     Scratch: 64 bytes for the epilogue's block, a tile of zeros, one tile (for a panel that is not full, without masks),
-    sums put aside, the pieces of a K block, offsets of the task's pixels if tiles go on from row to row, fetched rows of a group.
+    sums put aside, the pieces of a K block, offsets of the task's pixels if tiles go on from row to row, a K block of a panel if
+    it has to be widened, fetched rows of a group.
     """
     from . import convtile, simd
+    from .widening import widening
 
     lanes = target.current().lanes * 4 // SIZES[dtype]
     size, width = SIZES[dtype], lanes if narrow else 2 * lanes
+    vector = lanes * size
     row_bytes, raw, singles = width * size, convtile.memory_type(dtype), single_heights()
-    tiles_of = convtile.tiles(dtype, lanes, () if narrow else heights(), singles, width, held)
-    held_vector, held_row = (count * SIZES[held or dtype] for count in (lanes, width))
+    tiles_of = convtile.tiles(dtype, lanes, () if narrow else heights(), singles, width)
     tallest, few, (of_few, of_more) = singles[0], TILES_OF_WORD, single_tiles()
     stored = 1 if target.current().masks else lanes  # channels that tiles store themselves come in so many
     gather, scatter = _part_of_a_panel(raw, lanes, width)
@@ -36,7 +38,7 @@ def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
     fetch_group, fold_rows = convfetch.copiers(raw, lanes)
     crossing, highest, longest, piece_bytes = crosses_rows(), tallest_tile(), word.PART, word.PIECE
     store, zero = simd.store(raw), simd.splat(raw, lanes)
-    bring = bringing()
+    bring, widens, widen = bringing(), dtype == "f32", widening(lanes, width // lanes)
 
     def kernel(args, task, scratch):
         row_blocks, panels, panel_blocks = args[word.ROW_BLOCKS], args[word.PANELS], args[word.PANEL_BLOCKS]
@@ -63,6 +65,7 @@ def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
         t1 = min(args[word.PLANES] * oh * per_row, t0 + tiles)
         images, outputs = args[word.X] + args[word.X_OFFSET], args[word.Y] + args[word.Y_OFFSET]
         filters = args[word.FILTERS] + args[word.FILTERS_OFFSET] + n * args[word.FILTERS_IMAGE]
+        half, held_row = args[word.HELD], row_bytes if args[word.HELD] == 0 else row_bytes // 2
         zeros, block = scratch + 64, scratch + 64 + highest * row_bytes
         aside = block + highest * row_bytes
         table = aside + highest * row_bytes
@@ -77,10 +80,13 @@ def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
         skew, lines, columns, after = count * (first - second), args[word.LINES], args[word.LINE_PIXELS], t1 % per_row
         q0 = t0 // per_row * ow + (at0 * first if at0 <= count else at0 * second + skew)
         q1 = t1 // per_row * ow + (after * first if after <= count else after * second + skew)
-        copy = places
+        widened = places
         if crossing:
             lay_out(places, q0, q1 - q0, lines, columns, args[word.X_PLANE], args[word.X_ROW], args[word.X_PIXEL])
-            copy += ((q1 - q0) * 8 + 63) // 64 * 64
+            widened += ((q1 - q0) * 8 + 63) // 64 * 64
+        copy = widened
+        if half != 0:
+            copy += taps * part * row_bytes
         line, held = q0 // columns, -1
         # without a single tap or channel the blocks still write bias and residual
         for s in range(0, max(1, segments), taps):
@@ -124,6 +130,9 @@ def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
                         following, fetch_end = weights + args[word.PANEL_BYTES], 0
                         if t == t0:
                             fetch_end = following + steps * held_row
+                        if widens and half != 0:
+                            widen(args, weights, steps, half, widened)
+                            weights = widened
                         left = min(args[word.TILE_GROUP], t1 - t)
                         while left > 0:
                             if moved:
@@ -161,7 +170,7 @@ def factory(dtype: str, narrow: bool = False, held: str = "") -> Callable:
                                 tiles_of(args, cols, rows, alike, x, place, weights, following, fetch_end,
                                      start + done * start_row, start_row, common, out + done * out_row, out_row, table, pieces,
                                      clip, zeros, aside)  # fmt: skip
-                                following += alike * steps * held_vector
+                                following += alike * steps * vector
                                 place, done = place + alike * rows * 8, done + alike * rows
                                 if not crossing:
                                     x += alike * rows * args[word.X_PIXEL]

@@ -35,9 +35,7 @@ _UNROLL, _TURN = 8, 112
 Multiply = Callable[[E, E, E], E]  # x * y + total
 
 
-def tiles(
-    dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...], width: int, held: str = ""
-) -> Callable:  # fmt: skip
+def tiles(dtype: str, lanes: int, pairs: tuple[int, ...], singles: tuple[int, ...], width: int) -> Callable:
     """``tiles(args, columns, height, count, x, places, b, ahead, end, start, start_row, base, y, y_row, table, ...)``.
 
     y[i, :] = base[:] + sum of x[i, k] * b[k, :] + start[i, :] for `count` tiles of `height` rows of `columns` channels: two
@@ -49,9 +47,9 @@ def tiles(
     (see `crosses_rows`). `table` is the address of the pieces: where each begins, counted from there, and twice its elements,
     plus 1 if the sum so far is to be put aside before. `start` may be 0 for no values; `clip`: clip what is stored. `ahead`:
     what to bring to L2 meanwhile, a vector for every K step, up to `end`. `blank` and `aside`: as
-    many vectors as the highest tile has, zeros and room. `held`: memory type of the panels, if it is another.
+    many vectors as the highest tile has, zeros and room.
     """
-    half, masks, panels = lanes // 2, target.current().masks, _Panels(held or memory_type(dtype), width)
+    half, masks, row = lanes // 2, target.current().masks, width * emit.SIZES[memory_type(dtype)]
 
     def body(code, block, columns, height, *values):
         builder = code.builder
@@ -65,7 +63,7 @@ def tiles(
                     for number in alike:
                         chosen.add_case(ir.Constant(WORD, rows * 4 + number - 1), here)
                     builder.position_at_end(here)
-                    _run(code, block, _vectors(code, alike[-1] * half, columns if masks else None), rows, multiply, panels, *values)
+                    _run(code, block, _vectors(code, alike[-1] * half, columns if masks else None), rows, multiply, row, *values)
                     builder.branch(done)
         builder.position_at_end(done)
 
@@ -80,48 +78,26 @@ def memory_type(dtype: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Panels:
-    """How panels lie in memory: their elements' type, their columns."""
-
-    dtype: str
-    width: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of an element."""
-        return emit.SIZES[self.dtype]
-
-    @property
-    def row(self) -> int:
-        """Bytes of a K step."""
-        return self.width * self.size
-
-
-@dataclass(frozen=True)
 class _Vector:
     """One of the vectors that a row of a tile consists of.
 
     Attributes:
         code: writes with its lanes.
-        first: its first channel in the row.
+        offset: bytes from the first channel of the row.
         mask: its lanes that are channels, if some may be none.
     """
 
     code: Code
-    first: int
+    offset: int
     mask: E | None
 
     def load(self, row: E) -> E:
         """The vector of a row of channels in memory."""
-        return self.code.load(row + self.first * self.code.size, self.mask)
-
-    def load_factor(self, at: E, panels: _Panels, number: int) -> E:
-        """The vector of K step `number` of a panel from there on."""
-        return self.code.load(at + (number * panels.row + self.first * panels.size), None, panels.dtype)
+        return self.code.load(row + self.offset, self.mask)
 
     def store(self, row: E, value: E) -> None:
         """Put it there."""
-        self.code.store(row + self.first * self.code.size, value, self.mask)
+        self.code.store(row + self.offset, value, self.mask)
 
 
 def _vectors(code: Code, width: int, columns: E | None) -> list[_Vector]:
@@ -129,13 +105,13 @@ def _vectors(code: Code, width: int, columns: E | None) -> list[_Vector]:
     vectors = []
     for first in range(0, width, code.lanes):
         own, last = code.of_lanes(min(code.lanes, width - first)), first + code.lanes >= width
-        vectors.append(_Vector(own, first, own.first(columns - first) if last and columns is not None else None))
+        vectors.append(_Vector(own, first * code.size, own.first(columns - first) if last and columns is not None else None))
     return vectors
 
 
 def _run(
-    code: Code, block: ir.Value, vectors: list[_Vector], rows: int, multiply: Multiply, panels: _Panels, count: E, x: E, places: E,
-    b: E, ahead: E, end: E, start: E, start_row: E, base: E, y: E, y_row: E, table: E, pieces: E, clip: E, blank: E, aside: E,
+    code: Code, block: ir.Value, vectors: list[_Vector], rows: int, multiply: Multiply, row: int, count: E, x: E, places: E, b: E,
+    ahead: E, end: E, start: E, start_row: E, base: E, y: E, y_row: E, table: E, pieces: E, clip: E, blank: E, aside: E,
 ) -> None:  # fmt: skip
     """Tiles side by side. What all share is worked out once: a tile of few K steps is short."""
     far = code.variable(ahead)
@@ -147,7 +123,7 @@ def _run(
         with code.when(begin != 0):
             for i in range(rows):
                 code.prefetch(begin + start_row * i)
-        sums = _sums(code, vectors, rows, multiply, panels, lines, b, far, end, base, table, pieces, blank, aside)
+        sums = _sums(code, vectors, rows, multiply, row, lines, b, far, end, base, table, pieces, blank, aside)
         _finish(code, vectors, sums, begin, start_row, out, y_row, clip, limits)
         lines.forward()
         for place, step in moving:
@@ -201,11 +177,11 @@ class _Lines:
 
 
 def _sums(
-    code: Code, vectors: list[_Vector], rows: int, multiply: Multiply, panels: _Panels, lines: _Lines, b: E, far: Variable,
-    end: E, base: E, table: E, pieces: E, blank: E, aside: E,
+    code: Code, vectors: list[_Vector], rows: int, multiply: Multiply, row: int, lines: _Lines, b: E, far: Variable, end: E,
+    base: E, table: E, pieces: E, blank: E, aside: E,
 ) -> dict[tuple[int, int], Variable]:  # fmt: skip
     """The tile's products, each added up from `base`; by row and number of the vector."""
-    vector = code.lanes * panels.size
+    vector = code.lanes * code.size
     common = [one.load(base) for one in vectors]
     sums = {(i, v): code.variable(each) for i in range(rows) for v, each in enumerate(common)}
     panel = code.variable(b)
@@ -213,7 +189,7 @@ def _sums(
 
     def step(number: int, at: E, own: list[E]) -> None:
         """K step `number` of a turn that begins at this place of the panel and at these of the rows, one for each vector."""
-        factors = [one.load_factor(at, panels, number) for one in vectors]
+        factors = [one.code.load(at + (number * row + one.offset)) for one in vectors]
         for i in range(rows):
             for v, factor in enumerate(factors):
                 value = code.scalar(lines.address(i, own[v], number), code.kind)
@@ -227,7 +203,7 @@ def _sums(
             # of the other vector's, in whose register it then adds up, and soon have none left.
             first = vectors[0].code.lanes
             own = [here if one.code.lanes == first else code.unrelated(here) for one in vectors]
-            panel.set(at + number * panels.row)
+            panel.set(at + number * row)
             for one in range(number):
                 step(one, at, own)
             if number > 1:

@@ -23,7 +23,7 @@ from .spec import KernelSpec, handwritten
 if TYPE_CHECKING:
     from .window import Code
 
-MANY = 5  # rows from which on `gemm` is faster
+MANY, MANY_HALF = 5, 13  # rows from which on `gemm` is faster; on panels of 16 bits, which it has to widen
 _TASK_BYTES = 128 << 10  # of B that a task reads
 _AHEAD = 4096  # bytes by which B is asked for: in the next page, before which hardware stops
 _LINE = 64  # bytes
@@ -43,10 +43,10 @@ def product(
     """
     rows, own = c.shape[1], {"residual": residual, "threads": threads, "label": label, **tail}
     few, held = _kernel(dtype), "" if dtype == "f32" else dtype
-    if rows < MANY and (residual is None or residual.strides[2] == 4):
+    if rows < (MANY_HALF if held else MANY) and (residual is None or residual.strides[2] == 4):
         # hundreds of rows may only be expected where their number changes: it is large, and most classifiers do without
-        fast = ways.kernels(a.shape[2], c.shape[2], held) if is_open(rows) else []
-        return with_spare(gemv(dtype, a, panels, c, **own), conv.kernel_of("f32", held=held), *fast)
+        fast = ways.kernels(a.shape[2], c.shape[2]) if is_open(rows) else []
+        return with_spare(gemv(dtype, a, panels, c, **own), conv.kernel_of("f32"), *fast)
     return with_spare(matmul("f32", a, Panels(panels, held=held), c, alloc=alloc, **own), few)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from . import target
 
 TYPES = {"float16": "f16", "bfloat16": "bf16"}  # numpy's name -> memory type
+HELD = ("", *TYPES.values())  # how panels of float32 may be, by the number that argument blocks have for it; first: as they are
 _FIRST, _MOST = 1 << 10, 1 << 17  # elements that are looked at together, in the caches: few at first, then more and more
 
 

@@ -23,7 +23,9 @@ from . import blocking as direct
 from . import pairingwords as word
 from . import target
 from .blocking import panel_width
-from .image import SIZES, Opaque
+from .convweights import PackedWeights
+from .halves import HELD
+from .image import SIZES
 from .launch import Launch
 from .matrix import Matrix, product_words
 from .sizes import deferred
@@ -55,31 +57,31 @@ class Cut:
     tasks: int = 0
 
 
-def kernel(held: str = "") -> KernelSpec:
-    """The kernel of all such products with panels of float32, or of the 16-bit type that they are `held` in."""
-    return handwritten("pairing", "pairingkernel:factory", ahead=True, held=held or "f32")
+def kernel() -> KernelSpec:
+    """The kernel of all such products."""
+    return handwritten("pairing", "pairingkernel:factory", ahead=True)
 
 
 def launch(
-    a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str, held: str = ""
+    a: Matrix, weights: PackedWeights, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str
 ) -> Launch:  # fmt: skip
-    """Products by pairs, cut as it is said; panels is an address, other arguments as in `ways.instead`."""
+    """Products by pairs, cut as it is said; arguments as in `ways.instead`."""
     (_, rows, depth), n = a.shape, c.shape[2]
     cut = made.steps, made.own_rows, made.own_panels, made.panel_tasks
-    args = (*product_words(a, panels, c, residual, finish), rows, n, depth, *cut)
+    args = (*product_words(a, weights.address, c, residual, finish), rows, n, depth, *cut, HELD.index(weights.held))
     assert len(args) == word.WORDS
-    flops, moved = 2 * rows * n * depth, 4 * rows * (depth + n) + SIZES[held or "f32"] * n * depth
-    return Launch(kernel(held), args, made.tasks, scratch_bytes(made.own_rows, held or "f32"), label, flops, moved)
+    flops, moved = 2 * rows * n * depth, 4 * rows * (depth + n) + SIZES[weights.held or "f32"] * n * depth
+    return Launch(kernel(), args, made.tasks, scratch_bytes(made.own_rows, bool(weights.held)), label, flops, moved)
 
 
 @deferred()
-def scratch_bytes(rows: int, held: str) -> int:
+def scratch_bytes(rows: int, widens: bool) -> int:
     """What a task of so many rows needs."""
-    return word.WIDE_AT + word.wide_bytes(held) + rows * (word.INFO_BYTES + word.ROW_BYTES) + word.PAGE
+    return word.INFO_AT + rows * (word.INFO_BYTES + word.ROW_BYTES) + word.PAGE + (word.WIDE_BYTES if widens else 0)
 
 
-def possible(depth: int, columns: int, held: str = "") -> bool:
-    """Whether there may be numbers of rows for which it is faster, however panels are `held`."""
+def possible(depth: int, columns: int) -> bool:
+    """Whether there may be numbers of rows for which it is faster."""
     return target.current().pairs and depth >= 4 * word.TURN and columns >= 2 * panel_width(4)
 
 

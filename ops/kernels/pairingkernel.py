@@ -16,23 +16,19 @@ from collections.abc import Callable
 from . import pairingwords as word
 from . import target
 from .ahead import ASKED, bringing
-from .image import SIZES
 from .pairing import first_tile
 
 SMALLEST = 32  # times less than the lengths of row and column let expect may terms be, by samples of a sixteenth of them
 
 
-def factory(held: str) -> Callable:
-    """The kernel, on panels of a B that is `held` as f32, f16 or bf16.
-
-    Task = (block of rows, block of panels), the panels running fastest; scratch: `pairing.scratch_bytes`.
-    """
+def factory() -> Callable:
+    """The kernel. Task = (block of rows, block of panels), the panels running fastest; scratch: `pairing.scratch_bytes`."""
     from . import pairingpasses, simd
     from .convkernel import finishing
 
     lanes = target.current().lanes
-    width, row_bytes, turn, wide_bytes = 2 * lanes, 2 * lanes * SIZES[held], word.TURN, word.wide_bytes(held)
-    take, measure, compare = pairingpasses.taking(lanes), pairingpasses.measuring(lanes, held), pairingpasses.comparing(lanes)
+    width, row_bytes, turn = 2 * lanes, 8 * lanes, word.TURN
+    take, measure, compare = pairingpasses.taking(lanes), pairingpasses.measuring(lanes), pairingpasses.comparing(lanes)
     multiply, average, (clear, choose) = _multiplying(lanes), _averaging(lanes), _sampling(lanes)
     finish, bring = finishing(), bringing()
     words, load_word, store, splat = simd.block, simd.load("i64", 0), simd.store("f32"), simd.splat("f32", lanes)
@@ -40,7 +36,8 @@ def factory(held: str) -> Callable:
 
     def kernel(args, task, scratch):
         depth, steps, panel_tasks = args[word.DEPTH], args[word.STEPS], args[word.PANEL_TASKS]
-        panel, panels = depth * row_bytes, (args[word.COLUMNS] + width - 1) // width
+        held, held_row = args[word.HELD], row_bytes if args[word.HELD] == 0 else row_bytes // 2
+        panel, panels = depth * held_row, (args[word.COLUMNS] + width - 1) // width
         if task < 0:
             p = (-1 - task) % ASKED % panel_tasks * args[word.OWN_PANELS]
             bring(args[word.B] + p * panel, min(args[word.OWN_PANELS], panels - p) * panel, (-1 - task) // ASKED)
@@ -52,11 +49,13 @@ def factory(held: str) -> Callable:
             scratch + word.ZEROS_AT, scratch + word.PAIRS_AT, scratch + word.SQUARES_AT, scratch + word.REFERENCE_AT,
         )  # fmt: skip
         sound, alike, least = scratch + word.SOUND_AT, scratch + word.ALIKE_AT, scratch + word.LEAST_AT
-        features, samples, wide = scratch + word.FEATURES_AT, scratch + word.SAMPLES_AT, scratch + word.WIDE_AT
-        info = wide + wide_bytes
+        features, samples, info = scratch + word.FEATURES_AT, scratch + word.SAMPLES_AT, scratch + word.INFO_AT
         copy = info + args[word.OWN_ROWS] * word.INFO_BYTES
+        wide = copy
+        if held != 0:
+            copy += word.WIDE_BYTES
         # half a page from where B is in its: else what is stored would fall into the sets of L1 that it is read into
-        copy += ((wide if wide_bytes > 0 else args[word.B]) + word.PAGE // 2 - copy) % word.PAGE
+        copy += ((args[word.B] if held == 0 else wide) + word.PAGE // 2 - copy) % word.PAGE
         for i in range(word.WORDS):
             words(scratch + word.BLOCK_AT)[i] = args[i]
         store(zeros, splat(0.0))
@@ -65,11 +64,11 @@ def factory(held: str) -> Callable:
             own = min(steps, depth - k)
             clip = 1 if k + own == depth and clips else 0
             for p in range(p0, p1):
-                b, c0 = args[word.B] + p * panel + k * row_bytes, p * width
+                b, c0 = args[word.B] + p * panel + k * held_row, p * width
                 cols = min(width, args[word.COLUMNS] - c0)
-                measure(args, b, own // turn, own % turn, cols, wide, pairs, squares, sound)
-                following, end = b + panel, b + panel + own * row_bytes
-                if wide_bytes > 0:
+                following, end = b + panel, b + panel + own * held_row
+                measure(args, b, own // turn, own % turn, cols, held, wide, pairs, squares, sound)
+                if held != 0:
                     b = wide
                 if p == p0:
                     average(squares, cols, load_word(sound), reference)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from . import emit, simd, window
 from . import pairingwords as word
 from .emit import E
+from .halves import HELD
 from .pairsums import shifted, signs_of
 from .window import Code, Variable
 
@@ -17,48 +18,51 @@ _SHIFT = 80 << 23  # rows are multiplied by powers of 2 up to 2^80, in those bit
 _LARGEST = 1e20  # the square of a length, and its inverse: sums of larger ones might overflow
 
 
-def measuring(lanes: int, held: str) -> Callable:
-    """``measure(args, b, turns, rest, columns, wide, pairs, squares, sound)``: what there is to know of a panel's K block.
+def measuring(lanes: int) -> Callable:
+    """``measure(args, b, turns, rest, columns, held, wide, pairs, squares, sound)``: what there is to know of a panel's K block.
 
     At `pairs` is put what takes away that those of columns add too much; at `squares` those of the columns' lengths, ones beyond
-    the last column. The word at `sound` becomes 1 if all lengths are numbers to count with, else 0.
-    If the panel's memory type, `held`, is another than f32, it is put at `wide` as that.
+    the last column. The word at `sound` becomes 1 if all lengths are numbers to count with, else 0. A block of 16-bit elements,
+    whose type `held` says by its number in `halves.HELD`, is put at `wide` as float32.
     """
-    vector, wide_vector = emit.SIZES[held] * lanes, 4 * lanes
+    row = 2 * 4 * lanes
 
-    def body(code, block, b, turns, rest, columns, wide, pairs, squares, sound):
+    def body(code, block, b, turns, rest, columns, held, wide, pairs, squares, sound):
         nothing = emit.constant(code.builder, "f32", lanes, 0)
         lengths, totals = ([code.variable(nothing) for _ in _VECTORS] for _ in range(2))
         panel, copy = code.variable(b), code.variable(wide)
 
-        def look(v: int, *steps: int) -> list[E]:
+        def look(half: str, v: int, *steps: int) -> list[E]:
             """Some steps of columns, whose squares are added up."""
-            values = [code.load(panel.get() + (2 * j + v) * vector, None, held) for j in steps]
-            if held != "f32":
-                for j, value in zip(steps, values):
-                    code.store(copy.get() + (2 * j + v) * wide_vector, value)
+            places = [j * row + v * 4 * lanes for j in steps]
+            values = [code.load(panel.get() + (at // 2 if half else at), None, half or None) for at in places]
+            if half:
+                for at, value in zip(places, values):
+                    code.store(copy.get() + at, value)
             square = values[0] * values[0]
             for value in values[1:]:
                 square = value.fma(value, square)
             lengths[v].set(lengths[v].get() + square)
             return values
 
-        def go_on(steps: int) -> None:
-            panel.set(panel.get() + 2 * steps * vector)
-            copy.set(copy.get() + 2 * steps * wide_vector)
+        def go_on(half: str, steps: int) -> None:
+            panel.set(panel.get() + steps * (row // 2 if half else row))
+            copy.set(copy.get() + steps * row)
 
-        with code.loop(turns):
-            code.keep_rolled()
-            for k in range(0, word.TURN, 3):
-                for v in _VECTORS:
-                    first, second, _ = look(v, k, k + 1, k + 2)
-                    totals[v].set((first if k // 3 % 2 else -first).fma(second, totals[v].get()))
-            go_on(word.TURN)
-        with code.loop(rest):
-            code.keep_rolled()
-            for v in _VECTORS:
-                look(v, 0)
-            go_on(1)
+        for number, half in enumerate(HELD):
+            with code.when(held == number):
+                with code.loop(turns):
+                    code.keep_rolled()
+                    for k in range(0, word.TURN, 3):
+                        for v in _VECTORS:
+                            first, second, _ = look(half, v, k, k + 1, k + 2)
+                            totals[v].set((first if k // 3 % 2 else -first).fma(second, totals[v].get()))
+                    go_on(half, word.TURN)
+                with code.loop(rest):
+                    code.keep_rolled()
+                    for v in _VECTORS:
+                        look(half, v, 0)
+                    go_on(half, 1)
         sounds = None
         for v in _VECTORS:
             beyond = ~code.first(columns - v * lanes)
@@ -69,7 +73,7 @@ def measuring(lanes: int, held: str) -> Callable:
             code.store(squares + v * 4 * lanes, length.select(beyond, 1, length))
         _put(code, sound, sounds)
 
-    return window.leaf("b turns rest columns wide pairs squares sound", "f32", lanes, body)
+    return window.leaf("b turns rest columns held wide pairs squares sound", "f32", lanes, body)
 
 
 def _counts(square: E) -> E:

@@ -18,8 +18,10 @@ from . import blocking as direct
 from . import strassenwords as word
 from . import target
 from .blocking import crosses_rows, most_rows, panel_width, split_row, tallest_tile, tile_cost
+from .convweights import PackedWeights
 from .convwords import PART, PIECE
-from .image import SIZES, Opaque
+from .halves import HELD
+from .image import SIZES
 from .launch import Launch
 from .matrix import Matrix, product_words
 from .sizes import deferred
@@ -61,28 +63,28 @@ class Cut:
     tasks: int = 0
 
 
-def kernel(held: str = "") -> KernelSpec:
-    """The kernel of all such products with panels of float32, or of the 16-bit type that they are `held` in."""
-    return handwritten("strassen", "strassenkernel:factory", ahead=True, held=held or "f32")
+def kernel() -> KernelSpec:
+    """The kernel of all such products."""
+    return handwritten("strassen", "strassenkernel:factory", ahead=True)
 
 
 def launch(
-    a: Matrix, panels: Opaque, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str, held: str = ""
+    a: Matrix, weights: PackedWeights, c: Matrix, residual: Matrix | None, finish: tuple, made: Cut, label: str
 ) -> Launch:  # fmt: skip
-    """Strassen's way, cut as it is said; arguments as in `pairing.launch`."""
+    """Strassen's way, cut as it is said."""
     (_, rows, depth), n = a.shape, c.shape[2]
     pairs, row = -(-n // (2 * panel_width(4))), made.steps * 4 + _LINE
-    args = (*product_words(a, panels, c, residual, finish), row, rows, n, depth, made.half, made.steps, made.k_blocks,
+    args = (*product_words(a, weights.address, c, residual, finish), row, rows, n, depth, made.half, made.steps, made.k_blocks,
             made.first, made.count, made.second, made.seconds, made.blocks, made.own_blocks, pairs, made.own_pairs,
-            made.pair_tasks)  # fmt: skip
+            made.pair_tasks, HELD.index(weights.held))  # fmt: skip
     assert len(args) == word.WORDS
-    flops, moved = 7 * rows * n * depth // 4, 4 * rows * (depth + n) + SIZES[held or "f32"] * n * depth
-    scratch = scratch_bytes(made.half, made.steps, made.own_blocks, held or "f32")
-    return Launch(kernel(held), args, made.tasks, scratch, label, flops, moved)
+    flops, moved = 7 * rows * n * depth // 4, 4 * rows * (depth + n) + SIZES[weights.held or "f32"] * n * depth
+    scratch = scratch_bytes(made.half, made.steps, made.own_blocks, bool(weights.held))
+    return Launch(kernel(), args, made.tasks, scratch, label, flops, moved)
 
 
 @deferred()
-def scratch_bytes(half: int, steps: int, blocks: int, held: str) -> int:
+def scratch_bytes(half: int, steps: int, blocks: int, widens: bool) -> int:
     """What a task needs for so many blocks of rows."""
 
     def lines(nbytes: int) -> int:
@@ -91,12 +93,12 @@ def scratch_bytes(half: int, steps: int, blocks: int, held: str) -> int:
     row = panel_width(4) * 4
     tables = 64 + word.PAGE + word.TODO_BYTES + 2 * lines(8 * word.WORDS) + lines(-(-steps // PART) * PIECE) + 2 * lines(8 * half)
     tables += 8 * steps + lines(8 * blocks + 8) + (2 * tallest_tile() + 1) * row
-    wide = 4 * steps * row if held != "f32" else 0
-    return tables + wide + word.B_SUMS * steps * row + half * (word.PRODUCTS * row + blocks * word.A_OPERANDS * (steps * 4 + _LINE))
+    tables += 4 * steps * row if widens else 0
+    return tables + word.B_SUMS * steps * row + half * (word.PRODUCTS * row + blocks * word.A_OPERANDS * (steps * 4 + _LINE))
 
 
-def possible(depth: int, columns: int, held: str = "") -> bool:
-    """Whether there may be numbers of rows for which it is faster, however panels are `held`.
+def possible(depth: int, columns: int) -> bool:
+    """Whether there may be numbers of rows for which it is faster.
 
     Sums of few terms take longer to prepare than to add up, and low register tiles (AVX2) longer to begin than half as many K steps
     save: there it was measured to lose 4 to 12 %.

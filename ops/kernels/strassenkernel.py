@@ -14,21 +14,17 @@ from . import target
 from .ahead import ASKED, bringing
 from .blocking import crosses_rows, heights, single_heights, tallest_tile
 from .convwords import PART, PIECE
-from .image import SIZES
 
 
-def factory(held: str) -> Callable:
-    """The kernel, on panels of a B that is `held` as f32, f16 or bf16.
-
-    Task = (blocks of rows, pairs of panels), the pairs running fastest; scratch: `strassen.scratch_bytes`.
-    """
+def factory() -> Callable:
+    """The kernel. Task = (blocks of rows, pairs of panels), the pairs running fastest; scratch: `strassen.scratch_bytes`."""
     from . import simd
     from .convkernel import finishing, tables
-    from .strassenpasses import combining, summing_columns, summing_rows, widening
+    from .strassenpasses import combining, summing_columns, summing_rows
+    from .widening import widening
 
     lanes, tallest, crossing = target.current().lanes, tallest_tile(), crosses_rows()
-    width, vector, row_bytes, held_row = 2 * lanes, 4 * lanes, 8 * lanes, 2 * lanes * SIZES[held]
-    widens, widen = held != "f32", widening(lanes, held)
+    width, vector, row_bytes, widen = 2 * lanes, 4 * lanes, 8 * lanes, widening(lanes, 2)
     sum_rows, sum_columns, combine = (made(lanes) for made in (summing_rows, summing_columns, combining))
     (cut, lay_out), finish, bring = tables(4), finishing(), bringing()
     list_seven, list_eight = _lists(row_bytes)
@@ -37,6 +33,7 @@ def factory(held: str) -> Callable:
 
     def kernel(args, task, scratch):
         depth, steps, pair_tasks = args[word.DEPTH], args[word.STEPS], args[word.PAIR_TASKS]
+        held, held_row = args[word.HELD], row_bytes if args[word.HELD] == 0 else row_bytes // 2
         panel, panels = depth * held_row, (args[word.COLUMNS] + width - 1) // width
         if task < 0:
             p = (-1 - task) % ASKED % pair_tasks * args[word.OWN_PAIRS] * 2
@@ -56,10 +53,10 @@ def factory(held: str) -> Callable:
         largest = places_in_place + (half * 8 + 63) // 64 * 64
         sums = largest + 2 * steps * 4
         wide = sums
-        if widens:
+        if held != 0:
             sums += 4 * steps * row_bytes
         # half a page from where B is in its: else what is stored would fall into the sets of L1 that it is read into
-        sums += ((wide if widens else args[word.B]) + word.PAGE // 2 - sums) % word.PAGE
+        sums += ((args[word.B] if held == 0 else wide) + word.PAGE // 2 - sums) % word.PAGE
         products = sums + word.B_SUMS * steps * row_bytes
         flags = products + word.PRODUCTS * half * row_bytes
         operands = flags + (args[word.OWN_BLOCKS] * 8 + 8 + 63) // 64 * 64
@@ -92,9 +89,9 @@ def factory(held: str) -> Callable:
                 # meanwhile those of the next pair come to L2
                 following, between = left + 2 * panel, panel
                 ahead, end = following, following + 2 * held_part
-                if widens:
+                if held != 0:
                     for i in range(min(2, panels - 2 * p)):
-                        widen(args, left + i * panel, 2 * own, wide + 2 * i * part)
+                        widen(args, left + i * panel, 2 * own, held, wide + 2 * i * part)
                     left, between = wide, 2 * part
                 words(of_pair)[0] = 1
                 if cols == 2 * width:

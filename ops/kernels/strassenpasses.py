@@ -22,18 +22,6 @@ _EXPONENT_BITS, _ONE = -1 << 23, 127 << 23  # float32's, where bits are those of
 _LARGEST = 1e30  # product of two operands: sums of such stay far from infinity
 
 
-def widening(lanes: int, held: str) -> Callable:
-    """``widen(args, panel, rows, wide)``: puts rows of a panel that is `held` in another type as float32 at `wide`."""
-    vector = emit.SIZES[held] * lanes
-
-    def body(code, block, panel, rows, wide):
-        with code.loop(rows) as k:
-            for v in range(2):
-                code.store(wide + (k * 2 + v) * (4 * lanes), code.load(panel + (k * 2 + v) * vector, None, held))
-
-    return window.leaf("panel rows wide", "f32", lanes, body)
-
-
 def summing_rows(lanes: int) -> Callable:
     """``sum_rows(args, x, operands, rows, own, largest, flag)``: what the products take of a block of A.
 

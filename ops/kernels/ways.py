@@ -28,27 +28,27 @@ def instead(
         finish: bias, low, high and the epilogue, as in `conv`.
     """
     (batch, rows, depth), columns = a.shape, c.shape[2]
-    way = _of(depth, columns, weights.held)
+    way = _of(depth, columns)
     if way is None:
         return [direct]
     made = way.cut(rows, depth, columns, threads)
     if not certainly(batch, 1) or _few(rows) or certainly(made.tasks, 0):
-        return with_spare([direct], way.kernel(weights.held))
-    fast = way.launch(a, weights.address, c, residual, finish, made, direct.label, weights.held)
+        return with_spare([direct], way.kernel())
+    fast = way.launch(a, weights, c, residual, finish, made, direct.label)
     if is_open(made.tasks):
         return [replace(direct, tasks=_unless(made.tasks, direct.tasks)), fast]
     return with_spare([fast], direct.kernel)
 
 
-def kernels(depth: int, columns: int, held: str = "") -> list[KernelSpec]:
+def kernels(depth: int, columns: int) -> list[KernelSpec]:
     """The kernels that many rows may need beside `conv`'s."""
-    way = _of(depth, columns, held)
-    return [] if way is None else [way.kernel(held)]
+    way = _of(depth, columns)
+    return [] if way is None else [way.kernel()]
 
 
-def _of(depth: int, columns: int, held: str = "") -> ModuleType | None:
-    """The fastest way that there is on this CPU for panels that are `held` so."""
-    return next((way for way in (pairing, strassen) if way.possible(depth, columns, held)), None)
+def _of(depth: int, columns: int) -> ModuleType | None:
+    """The fastest way that there is on this CPU."""
+    return next((way for way in (pairing, strassen) if way.possible(depth, columns)), None)
 
 
 @deferred()
