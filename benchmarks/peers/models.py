@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks import cases
 
-NARROW = {"jitrt.weights": "bfloat16"}
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -41,7 +39,7 @@ class Group:
     Attributes:
         file: the page's name.
         promised: names of cases and the ratios promised of them; None: measured without a promise of its own.
-        narrow: the same with weights in bfloat16.
+        held: how jitrt.weights holds them -> the same with such weights.
         untimed: names of cases whose memory is measured, but no time, as runs take too long.
         mean, worst: promised of those with a promise together, the geometric mean and the least.
         cold: seconds that a first run with an empty store may take.
@@ -53,7 +51,7 @@ class Group:
 
     file: str
     promised: Mapping[str, float | None]
-    narrow: Mapping[str, float] = field(default_factory=dict)
+    held: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     untimed: Collection[str] = ()
     mean: float | None = None
     worst: float | None = None
@@ -67,8 +65,10 @@ class Group:
         """Those of which the packages are installed."""
         known = {str(case): case for case in cases.CASES}
         whole = [Subject(known[name], least) for name, least in self.promised.items() if name in known]
-        narrow = [Subject(known[name], least, NARROW) for name, least in self.narrow.items()]
-        return [*whole, *narrow, *(Subject(known[name], timed=False) for name in self.untimed)]
+        held = [
+            Subject(known[name], least, {"jitrt.weights": how}) for how, ones in self.held.items() for name, least in ones.items()
+        ]
+        return [*whole, *held, *(Subject(known[name], timed=False) for name in self.untimed)]
 
 
 GROUPS = {
@@ -124,7 +124,10 @@ GROUPS = {
             "pattern: attention, 1024 tokens": 1.5,
             "pattern: attention, 4096 tokens": 1.5,
         },
-        narrow={"zoo: gpt2, past of 256": 1.7, "zoo: llama, past of 512": 1.7},
+        held={
+            "float32": {"zoo: whisper_tiny_decoder": None},
+            "bfloat16": {"zoo: gpt2, past of 256": 1.7, "zoo: llama, past of 512": 1.7},
+        },
         decoding={"gpt2": 256, "llama": 512},
         lengths={"minilm_l6": ("sequence", 512), "gpt2": ("past_sequence", 1001)},
     ),

@@ -6,7 +6,8 @@
 
 Sizes beyond the defaults are keyword arguments of the function that writes the model (`build("bert_base", layers=2)`);
 give `inputs` the same ones, and the symbolic dimensions (`inputs("gpt2", batch=2, sequence=8, past_sequence=0)`).
-Weights are random: outputs are finite, of order one, and depend on the input, but mean nothing.
+Weights are random: outputs are finite, of order one, and depend on the input, but mean nothing. Those of Whisper and CLIP are
+values of float16, as the ones that OpenAI published and that exports have in float32.
 """
 
 from collections.abc import Callable
@@ -23,11 +24,18 @@ __all__ = ["NAMES", "build", "inputs", "outline"]
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the zoo: the function that writes the model, its opset, and what its symbolic dimensions default to."""
+    """A row of the zoo.
+
+    Attributes:
+        write: the function that writes the model.
+        dims: what its symbolic dimensions default to.
+        published: the type in which OpenAI published the weights that exports have in float32.
+    """
 
     write: Callable[..., None]
     opset: int = 17
     dims: dict[str, int] = field(default_factory=dict)
+    published: type = np.float32
 
 
 MODELS = {
@@ -52,13 +60,15 @@ MODELS = {
     "distilbert": Model(encoders.distilbert, dims={"sequence": 128}),
     "minilm_l6": Model(encoders.minilm_l6, dims={"sequence": 128}),
     "vit_b16": Model(encoders.vit_b16, opset=20),
-    "clip_vision_b32": Model(encoders.clip_vision_b32),
+    "clip_vision_b32": Model(encoders.clip_vision_b32, published=np.float16),
     "swin_tiny": Model(hierarchical.swin_tiny),
     "segformer_b0": Model(hierarchical.segformer_b0),
     "t5_encoder": Model(encoders.t5_encoder, dims={"sequence": 128}),
     "deberta_v3_small": Model(disentangled.deberta_v3_small, dims={"sequence": 64}),
-    "whisper_tiny_encoder": Model(speech.whisper_tiny_encoder),
-    "whisper_tiny_decoder": Model(speech.whisper_tiny_decoder, dims={"past_sequence": 32, "encoder_sequence": 1500}),
+    "whisper_tiny_encoder": Model(speech.whisper_tiny_encoder, published=np.float16),
+    "whisper_tiny_decoder": Model(
+        speech.whisper_tiny_decoder, dims={"past_sequence": 32, "encoder_sequence": 1500}, published=np.float16
+    ),
     "gpt2": Model(decoders.gpt2, dims={"sequence": 1, "past_sequence": 128}),
     "llama": Model(decoders.llama, opset=20, dims={"sequence": 1, "past_sequence": 128}),
     "lstm_classifier": Model(classic.lstm_classifier, dims={"sequence": 64}),
@@ -76,7 +86,7 @@ def _find(name: str) -> Model:
 
 def _write(name: str, seed: int, weights: bool, sizes: dict[str, object]) -> GraphBuilder:
     row = _find(name)
-    graph = GraphBuilder(name, row.opset, seed, weights)
+    graph = GraphBuilder(name, row.opset, seed, weights, row.published)
     row.write(graph, **sizes)
     return graph
 

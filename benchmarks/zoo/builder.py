@@ -54,10 +54,11 @@ class GraphBuilder:
         seed: of the generator that draws the weights.
         weights: False leaves the weights' data out (dimensions and types stay). Such an outline has the inputs, nodes
             and parameter count of the real model and costs milliseconds, but is not a valid model.
+        published: the type of which matrices and filters have values, in float32: that in which the real model's were published.
     """
 
-    def __init__(self, name: str, opset: int, seed: int = 0, weights: bool = True) -> None:
-        self.opset = opset
+    def __init__(self, name: str, opset: int, seed: int = 0, weights: bool = True, published: type = np.float32) -> None:
+        self.opset, self.published = opset, published
         self.inputs: list[Input] = []
         self.parameters = 0
         self._model = helper.make_model(
@@ -173,7 +174,7 @@ class GraphBuilder:
         def draw() -> np.ndarray:
             values = self._rng.standard_normal(tuple(shape), dtype=np.float32)
             values *= np.float32(std)
-            return values
+            return values.astype(self.published).astype(np.float32) if len(shape) > 1 else values
 
         self.parameters += math.prod(shape)
         return self._initializer(name, shape, draw)
