@@ -6,7 +6,7 @@ One product reads the value once, has columns for all threads, and is one launch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,8 @@ def merge_projections(graph: Graph) -> Graph:
 
     1. W are matrices of constants, b vectors of constants; each is read by its projection only.
     2. Projections are followed by a Reshape, which parts them into heads: other operators would be computed with the product,
-       while its results are in registers.
+       while its results are in registers. They may be multiplied by a number before, as queries are that of their matrix was
+       left by `fold_scales`; attention multiplies its scores by it.
     3. Left alone: what a run may override.
     """
     found = _Projections(graph)
@@ -42,16 +43,17 @@ def merge_projections(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class _Projection:
-    """A product and the addition of a vector after it, if there is one."""
+    """A product and, if there are such, the addition of a vector and the multiplication by a number after it."""
 
     product: Node
     weight: np.ndarray | Weight
     added: Node | None = None
     bias: np.ndarray | None = None
+    scaled: Node | None = None
 
     @property
     def nodes(self) -> list[Node]:
-        return [self.product] if self.added is None else [self.product, self.added]
+        return [node for node in (self.product, self.added, self.scaled) if node is not None]
 
     @property
     def output(self) -> str:
@@ -83,7 +85,7 @@ class _Projections:
         weight = self._constant(node.inputs[1], 2)
         if weight is None or weight.dtype not in (np.float32, np.float64) or 0 in weight.shape:
             return None
-        found = self._biased(node, weight) or _Projection(node, weight)
+        found = self._scaled(self._biased(node, weight) or _Projection(node, weight))
         readers = self.readers.get(found.output, ())
         ops = {reader.domain or reader.op for reader in readers}
         parted = "Reshape" in ops and ops <= {"Reshape", "Shape"}
@@ -99,6 +101,17 @@ class _Projections:
         if bias is None or bias.shape != weight.shape[1:] or bias.dtype != weight.dtype:
             return None
         return _Projection(product, weight, reader, np.asarray(bias))
+
+    def _scaled(self, found: _Projection) -> _Projection:
+        readers = self.readers.get(found.output, [])
+        reader = readers[0] if len(readers) == 1 and self.counts[found.output] == 1 else None
+        if reader is None or reader.op not in ("Mul", "Div") or reader.domain or reader.attributes:
+            return found
+        at = reader.inputs.index(found.output)
+        name = reader.inputs[1 - at]
+        number = self.graph.constants.get(name) if name not in self.graph.overridable else None
+        fits = number is not None and number.size == 1 and number.ndim < 2 and number.dtype == found.weight.dtype
+        return replace(found, scaled=reader) if fits and (at == 0 or reader.op == "Mul") else found
 
     def _constant(self, name: str, rank: int) -> np.ndarray | Weight | None:
         """A constant that a single node reads."""
@@ -120,7 +133,13 @@ def _merged(group: Sequence[_Projection], constants: dict[str, np.ndarray | Weig
         vectors = [np.zeros(n, dtype) if one.bias is None else one.bias for one, n in zip(group, columns)]
         constants[f"{stem}/biases"] = np.concatenate(vectors)
         nodes.append(Node("Add", [f"{stem}/all", f"{stem}/biases"], [f"{stem}/biased"], {}, f"{label}/bias"))
-    return [*nodes, Node("Split", [nodes[-1].outputs[0], f"{stem}/columns"], names, {"axis": -1}, f"{label}/split", version=13)]
+    parts = [name if one.scaled is None else f"{name}/unscaled" for one, name in zip(group, names)]
+    nodes.append(Node("Split", [nodes[-1].outputs[0], f"{stem}/columns"], parts, {"axis": -1}, f"{label}/split", version=13))
+    for one, part in zip(group, parts):
+        if one.scaled is not None:
+            unscaled = (one.added or one.product).outputs[0]
+            nodes.append(replace(one.scaled, inputs=[part if name == unscaled else name for name in one.scaled.inputs]))
+    return nodes
 
 
 def _joined(weights: Sequence[np.ndarray | Weight], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:

@@ -17,9 +17,10 @@ from functools import partial
 import numpy as np
 
 from ..ops.pages import give_back, lasting
-from ..ops.weights import Weight, content
+from ..ops.weights import Weight, content, half_of
 from .graph import Graph, Node, TensorType, uses
 from .projections import merge_projections
+from .tensors import LARGE
 from .weights import derived
 
 Pass = Callable[[Graph], Graph]
@@ -52,7 +53,8 @@ def fold_scales(graph: Graph) -> Graph:
        Add after a MatMul. A MatMul gets an Add after it where t is not zero.
     3. A Transpose may stand between.
     4. Left alone: values that others read or that are outputs, weights that others read or a run may override,
-       half-precision weights, factors that make weights infinite, and additions after a MatMul, which its kernel does.
+       half-precision weights, factors that make weights infinite, and additions after a MatMul, which its kernel does; factors
+       of matrices that a 16-bit type has all values of (`Weight.half`): it may not have those of the product.
     """
     return _Folding(graph).run()
 
@@ -97,6 +99,11 @@ class _Contraction:
             bias = (0.0 if self.bias is None else self.bias.astype(np.float64)) * beta * by.factor + by.shift
             return self.factor * alpha * by.factor, bias.astype(self.weight.dtype)
 
+    def loses(self, factor: np.ndarray) -> bool:
+        """Whether a matrix that is held in 16 bits might have to be held in 32 if it were multiplied."""
+        held = self.node.op in ("MatMul", "Gemm") and self.weight.nbytes >= LARGE and bool(half_of(self.weight))
+        return held and bool((factor != 1).any())
+
     def is_finite(self, factor: np.ndarray) -> bool:
         """Whether the weights times a factor surely stay in the range of their type."""
         weight = content(self.weight)
@@ -106,9 +113,11 @@ class _Contraction:
 
     def multiplied(self, factor: np.ndarray) -> np.ndarray | Weight:
         """The weights times a factor; large ones are computed when they are asked for."""
+        if (factor == 1).all():
+            return self.weight
         along = [-1 if d == self.channel_axis else 1 for d in range(self.weight.ndim)]
         make = partial(_product, self.weight, factor.reshape(along if factor.size > 1 else ()))
-        return derived(make, self.weight.dtype, self.weight.shape, [self.weight])
+        return derived(make, self.weight.dtype, self.weight.shape)
 
 
 def _product(of: np.ndarray | Weight, factor: np.ndarray) -> np.ndarray:
@@ -161,7 +170,7 @@ class _Folding:
         if found.node.op == "MatMul" and found.bias is None and np.all(by.factor == 1):
             return node.op == "Add" and not views and self._attach(node, at)
         factor, bias = found.scaled(by)
-        if not (np.isfinite(bias).all() and found.is_finite(factor)):
+        if found.loses(factor) or not (np.isfinite(bias).all() and found.is_finite(factor)):
             return False
         self._replace(found, factor, bias, at, views, node.outputs[0])
         return True

@@ -40,9 +40,9 @@ def with_weights(graph: Graph) -> Graph:
 
 
 def derived(
-    make: Callable[[], np.ndarray], dtype: np.dtype, shape: tuple[int, ...], parts: Sequence[np.ndarray | Weight]
+    make: Callable[[], np.ndarray], dtype: np.dtype, shape: tuple[int, ...], parts: Sequence[np.ndarray | Weight] = ()
 ) -> np.ndarray | Weight:
-    """A constant that ``make()`` computes of others, its parts: a large one when it is asked for."""
+    """A constant that ``make()`` computes of others: a large one when it is asked for. `parts`: see `Weight.made_by`."""
     return Weight.made_by(make, dtype, shape, parts=parts) if prod(shape) * dtype.itemsize >= LARGE else make()
 
 

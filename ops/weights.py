@@ -44,7 +44,7 @@ class Weight:
 
         Args:
             look: gives an array that is good for reading once, soon (in a mapped file, say); `keep` then ends that state.
-            parts: constants without which it would not have the values that it has, if there are any.
+            parts: constants of which it has all values and no others, if it is made so.
         """
         made = Weight(np.broadcast_to(np.zeros((), dtype), shape))
         made._array, made._restore, made._look, made._parts = None, make, look, parts
@@ -82,9 +82,9 @@ class Weight:
 
     @property
     def half(self) -> str:
-        """The 16-bit type that has all its values (see `halves`), if it is a constant of float32, read or made of such constants.
+        """The 16-bit type that has all its values (see `halves`); "": there is none, or it is not known.
 
-        "": there is none, or it is not known.
+        It is known of constants of float32 that are read, or made of such constants, and of what is converted from 16 bits.
         """
         if self.dtype.name in halves.TYPES:
             return halves.TYPES[self.dtype.name]
@@ -93,9 +93,14 @@ class Weight:
         if self._parent is not None:
             return self._parent.half
         if self._half is None:
-            known = self._array is not None or self._look is not None or self._parts
-            self._half = halves.holding(self.source()) if known and all(map(_half, self._parts)) else ""
+            self._half = self._find_half()
         return self._half
+
+    def _find_half(self) -> str:
+        if self._parts:
+            found = {half_of(part) for part in self._parts}
+            return found.pop() if len(found) == 1 else ""
+        return halves.holding(self.source()) if self._array is not None or self._look is not None else ""
 
     def view(self, how: Movement, shape: Shape) -> Weight:
         """Moved elements."""
@@ -167,7 +172,8 @@ class Weight:
         return f"<weight {self.dtype}[{','.join(map(str, self.shape))}]>"
 
 
-def _half(x: np.ndarray | Weight) -> str:
+def half_of(x: np.ndarray | Weight) -> str:
+    """`Weight.half` of a constant."""
     return x.half if isinstance(x, Weight) else halves.holding(x)
 
 

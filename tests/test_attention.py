@@ -61,6 +61,10 @@ SPELLINGS = {
     "a scale after": f"({QKV}) => ({Y}) <float s = {{0.3}}> {{ a = MatMul (q, k) c = Mul (a, s) {END} }}",
     "a divisor": f"({QKV}) => ({Y}) <float s = {{3.0}}> {{ a = MatMul (q, k) c = Div (a, s) {END} }}",
     "a scale on both": f"({QKV}) => ({Y}) <float s = {{0.6}}> {{ a = Mul (q, s) b = Mul (k, s) c = MatMul (a, b) {END} }}",
+    "a scale on queries in heads": f"(float[{B},{S},{N * D}] x, float[{B},{N},{D},{T}] k, float[{B},{N},{T},{D}] v) => ({Y})"
+    f" <float s = {{0.3}}, int64[4] h = {{{B},{S},{N},{D}}}>"
+    " { a = Mul (s, x) b = Reshape (a, h) q = Transpose <perm = [0, 2, 1, 3]> (b) c = MatMul (q, k)"
+    f" {END} }}",
     "a cap": f"({QKV}) => ({Y}) <float s = {{2.0}}> {{ a = MatMul (q, k) b = Div (a, s) d = Tanh (b) c = Mul (d, s) {END} }}",
     "a scale after the mask": f"({QKV}, float[{S},{T}] m) => ({Y}) <float s = {{0.3}}>"
     f" {{ a = MatMul (q, k) b = Add (a, m) c = Mul (s, b) {END} }}",
@@ -98,6 +102,13 @@ SPELLINGS = {
 @pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
 def test_a_spelling_is_one_kernel(text: str) -> None:
     check(model_of(text))
+
+
+@pytest.mark.parametrize("name", ["a scale on both", "a scale on queries in heads"])
+def test_a_number_for_queries_and_keys_is_one_for_scores(name: str) -> None:
+    model = model_of(SPELLINGS[name])
+    session = jitrt.InferenceSession(model.SerializeToString())
+    assert [step.kernel.name for step in session.get_plan(feeds_of(model, {})).steps] == ["attention"]
 
 
 STAYS = {

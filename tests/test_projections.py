@@ -62,6 +62,18 @@ def test_three_projections_become_one() -> None:
     assert [step.kernel.name for step in check(proto).get_plan({"x": np.ones((3, 8), np.float32)}).steps].count("gemv") == 1
 
 
+@pytest.mark.parametrize("scaled", ["q0 = Mul (b, half)", "q0 = Mul (half, b)", "q0 = Div (b, half)"])
+@pytest.mark.parametrize("first", ["a = MatMul (x, wq) b = Add (a, bq)", "b = MatMul (x, wq)"])
+def test_one_that_is_multiplied_by_a_number_is_so_afterwards(first, scaled) -> None:
+    proto = model(f"{first} {scaled} k0 = MatMul (x, wk) v0 = MatMul (x, wv) {PARTED}")
+    lines = shown(merge_projections(load(proto).graph))
+    assert [line.partition("(")[0].split()[-1] for line in lines if "Reshape" not in line] == [
+        "MatMul", *(["Add"] if "Add" in first else []), "Split", scaled.split()[2],
+    ]  # fmt: skip
+    assert scaled.replace(" (", "(").replace("b", "q0/unscaled") in lines
+    check(proto)
+
+
 def test_without_biases_nothing_is_added() -> None:
     nodes = "q0 = MatMul (x, wq) k0 = MatMul (x, wk) q = Reshape (q0, heads) k = Reshape (k0, heads) n = Shape (k0)"
     proto = model(nodes, outputs="float[R,2,H] q, float[R,2,H] k, int64[2] n")
@@ -125,6 +137,8 @@ LEFT_ALONE = {
     "what is no projection to heads": "a = MatMul (x, wq) q0 = Sigmoid (a) k0 = MatMul (x, wk)" + BOTH,
     "weights that others read": "q0 = MatMul (x, wq) k0 = MatMul (x, wq)" + BOTH,
     "projections of several values": "y = Relu (x) q0 = MatMul (x, wq) k0 = MatMul (y, wk)" + BOTH,
+    "a number over it": "a = MatMul (x, wq) q0 = Div (half, a) k0 = MatMul (x, wk)" + BOTH,
+    "a number a channel": "a = MatMul (x, wq) q0 = Mul (a, bq) k0 = MatMul (x, wk)" + BOTH,
     "weights on the left": "t = Transpose (x) q0 = MatMul (wq, t) k0 = MatMul (wk, t)" + BOTH,
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from jitrt.fusion.graph import Graph
 from jitrt.fusion.importer import load
 from jitrt.fusion.interpret import Interpreter
 from jitrt.fusion.rewrite import fold_scales, prune, rewrite
+from jitrt.ops.kernels import target
 
 RNG = np.random.default_rng(0)
 
@@ -95,6 +96,21 @@ def test_a_scale_folds_through_a_transposition() -> None:
     assert shown(same(proto, x=(1, 2, 5, 4))) == [
         "y/product = MatMul(x, y/weight)", "y/0 = Add(y/product, y/bias)", "y = Transpose(y/0, perm=[0, 3, 1, 2])",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "folds"), [("float16", False), ("bfloat16", False), ("float32", True)])
+@pytest.mark.parametrize("form", ["m = MatMul (x, w) a = Add (m, b)", "a = Gemm (x, w, b)"])
+def test_a_matrix_that_is_held_in_16_bits_stays_as_it_is(form, dtype, folds) -> None:
+    proto = model(f"(float[2,128] x) => (float[2,130] y) {{ {form} y = Mul (a, s) }}", b=(130,), s=0.125)
+    w = RNG.standard_normal((128, 130)).astype(np.float32).astype(dtype).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    assert ("y = Mul(a, s)" in shown(same(proto, x=(2, 128)))) == (not folds or (not target.current().half and dtype == "float16"))
+
+
+def test_what_is_added_to_a_product_leaves_its_matrix() -> None:
+    proto = model("(float[2,128] x) => (float[2,130] y) { g = Gemm (x, w) y = Add (g, b) }", w=(128, 130), b=(130,))
+    before = load(proto).graph
+    assert fold_scales(before).constants["y/weight"] is before.constants["w"]
 
 
 LEFT_ALONE = {
