@@ -11,6 +11,7 @@ import numpy as np
 from .builder import Builder, Declined, OperatorError, broadcast
 from .integers import centred, kernel_type, paired, single, sum_type
 from .kernels import gemm, gemv
+from .kernels.halves import HELD
 from .kernels.image import Alloc, Opaque
 from .kernels.matrix import Matrix
 from .kernels.packing import Packing
@@ -195,8 +196,9 @@ def _shared_launches(x: LaunchContext, b: Tensor, rows: int, k: int, n: int) -> 
     if not b.is_constant:
         return _launches(x, gemm.matmul, kernel_type(b.dtype), a, _matrix(x.inputs[1], 1), out, residual, label)
     kind, packing = _held(b.dtype, b.shape, b.weight, x.weights)
+    held = lambda: f"{label()} {kind}" if kind in HELD else label()  # noqa: E731
     product = gemv.product if b.dtype == np.float32 else gemm.matmul
-    return _launches(x, product, kind, a, x.packed(b, kind, packing), out, residual, label)
+    return _launches(x, product, kind, a, x.packed(b, kind, packing), out, residual, held)
 
 
 def _launches(

@@ -87,7 +87,8 @@ class Weight:
         It is known of constants of float32 that are read, or made of such constants, and of what is converted from 16 bits.
         """
         if self.dtype.name in halves.TYPES:
-            return halves.TYPES[self.dtype.name]
+            half = halves.TYPES[self.dtype.name]
+            return half if halves.is_fast(half) else ""
         if self.dtype != np.float32:
             return ""
         if self._parent is not None:

@@ -1,4 +1,4 @@
-"""The command that measures how fast kernels read memory (`benchmarks/reads.py`), without its timings."""
+"""The commands that measure how fast kernels read memory (`benchmarks/reads.py`, `benchmarks/halves.py`), without timings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks import reads
+from benchmarks import halves, reads
 from benchmarks.kernel_driver import Memory
 
 
@@ -33,3 +33,10 @@ def test_a_line_comes_back_and_cpus_are_as_before(monkeypatch):
     cpus = os.sched_getaffinity(0)
     assert len(cpus) < 2 or reads.round_trip() > 0
     assert os.sched_getaffinity(0) == cpus
+
+
+def test_products_in_16_bits_are_measured_beside_those_in_float32(monkeypatch):
+    monkeypatch.setattr(halves, "SIZE", 128)
+    monkeypatch.setattr(halves, "COUNT", 2)
+    assert halves.chain(3).graph.output[0].name == "x2"
+    assert all(np.isfinite(number) and number > 0 for number in halves.measure(3, 1, 2))

@@ -20,13 +20,18 @@ def holding(x: np.ndarray) -> str:
 
     Of most constants a look at the first elements says that there is none.
     """
-    flat, left = x.ravel("K"), {"bf16": _are_bfloat16, **({"f16": _are_float16} if target.current().half else {})}
+    flat, left = x.ravel("K"), {half: _ARE[half] for half in _ARE if is_fast(half)}
     first, count = 0, _FIRST
     while first < flat.size and left:
         piece = flat[first : first + count]
         left = {name: hold for name, hold in left.items() if hold(piece)}
         first, count = first + count, min(2 * count, _MOST)
     return next(iter(left), "") if flat.size else ""
+
+
+def is_fast(half: str) -> bool:
+    """Whether this CPU has instructions that widen the type."""
+    return half == "bf16" or target.current().half
 
 
 def numpy_type(half: str) -> np.dtype:
@@ -60,3 +65,6 @@ def _are_float16(x: np.ndarray) -> bool:
         return False
     units = x * np.float32(2**24)
     return bool((np.rint(units) == units).all())
+
+
+_ARE = {"bf16": _are_bfloat16, "f16": _are_float16}  # the first that fits is taken
