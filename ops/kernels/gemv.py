@@ -7,6 +7,7 @@ the factory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +24,10 @@ from .spec import KernelSpec, handwritten
 if TYPE_CHECKING:
     from .window import Code
 
-MANY, MANY_HALF = 5, 13  # rows from which on `gemm` is faster; on panels of 16 bits, which it has to widen
 _TASK_BYTES = 128 << 10  # of B that a task reads
 _AHEAD = 4096  # bytes by which B is asked for: in the next page, before which hardware stops
 _LINE = 64  # bytes
-_TILE = 4  # rows that share what is read
+_BATCH = 4  # vectors that are no reason to expect many more
 _PART = 512  # terms of a sum that is then added to the total: keeps rounding errors of long sums small
 
 
@@ -43,11 +43,16 @@ def product(
     """
     rows, own = c.shape[1], {"residual": residual, "threads": threads, "label": label, **tail}
     few, held = _kernel(dtype), "" if dtype == "f32" else dtype
-    if rows < (MANY_HALF if held else MANY) and (residual is None or residual.strides[2] == 4):
-        # hundreds of rows may only be expected where their number changes: it is large, and most classifiers do without
-        fast = ways.kernels(a.shape[2], c.shape[2]) if is_open(rows) else []
+    if rows < many(bool(held)) and (residual is None or residual.strides[2] == 4):
+        # hundreds of rows may only be expected of those that changed or are some: it is large, and most classifiers do without
+        fast = ways.kernels(a.shape[2], c.shape[2]) if is_open(rows) or rows > _BATCH else []
         return with_spare(gemv(dtype, a, panels, c, **own), conv.kernel_of("f32"), *fast)
     return with_spare(matmul("f32", a, Panels(panels, held=held), c, alloc=alloc, **own), few)
+
+
+def many(halves: bool) -> int:
+    """The number of rows from which on `gemm` is faster; panels of 16 bits it has to widen before."""
+    return 16 if halves else 12 if target.current().registers > 16 else 5
 
 
 def _kernel(dtype: str) -> KernelSpec:
@@ -85,8 +90,8 @@ def factory(dtype: str) -> Callable:
     """The kernel of `gemv`. Task = some panels. Scratch: 64 bytes for the epilogue's block."""
     from . import simd
 
-    width, step = panel_width(4), panel_width(4) * SIZES[dtype]
-    many, two, one = (_dot(dtype, rows) for rows in (_TILE, 2, 1))
+    width, step, tallest = panel_width(4), panel_width(4) * SIZES[dtype], heights()[0]
+    dots, fitting = _dots(dtype), sum(max(h for h in heights() if h <= rows) << 4 * (rows - 1) for rows in range(1, tallest + 1))
     words, call_kernel, bring, asked = simd.block, simd.call_kernel, ahead.bringing(), ahead.ASKED
 
     def kernel(args, task, scratch):
@@ -104,15 +109,9 @@ def factory(dtype: str) -> Callable:
             while m < rows:
                 a, c = args[0] + m * args[9], args[2] + m * args[11] + c0 * 4
                 other = args[4] + m * args[12] + c0 * 4 if args[4] != 0 else 0
-                if rows - m >= 4:
-                    many(args, a, panel, c, bias, other, k, cols)
-                    m += 4
-                elif rows - m >= 2:
-                    two(args, a, panel, c, bias, other, k, cols)
-                    m += 2
-                else:
-                    one(args, a, panel, c, bias, other, k, cols)
-                    m += 1
+                height = fitting >> 4 * (min(rows - m, tallest) - 1) & 15
+                dots(args, height, a, panel, c, bias, other, k, cols)
+                m += height
             if args[7] != 0:
                 where = words(scratch)
                 where[0], where[1], where[2], where[3], where[4], where[5] = 0, 0, 0, rows, c0, cols
@@ -122,61 +121,72 @@ def factory(dtype: str) -> Callable:
     return kernel
 
 
-def _dot(dtype: str, rows: int) -> Callable:
-    """``dot(block, a, panel, c, bias, other, k, cols)``: `rows` rows of A with one panel."""
-    from . import emit
+@lru_cache(maxsize=1)
+def heights() -> tuple[int, ...]:
+    """Of what reads a panel once: as many rows as sums of two vectors each leave registers for, and fewer."""
+    return (8, 6, 4, 3, 2, 1) if target.current().registers > 16 else (4, 3, 2, 1)
+
+
+def _dots(dtype: str) -> Callable:
+    """``dots(block, height, a, panel, c, bias, other, k, cols)``: `height` rows of A, one of `heights`, with one panel."""
     from .window import leaf
 
-    lanes = target.current().lanes
-    vectors, width = 2, 2 * lanes
+    def body(code: Code, block, height, *values):
+        for rows in heights():
+            with code.when(height == rows):
+                _dot(code, dtype, rows, block, *values)
+
+    return leaf("height a panel c bias other k cols", "f32", target.current().lanes, body)
+
+
+def _dot(code: Code, dtype: str, rows: int, block, a, panel, c, bias, other, k, cols) -> None:
+    from . import emit
+
+    lanes, vectors = code.lanes, 2
     ways = max(1, 8 // (rows * vectors))  # sums beside each other, so that one need not wait for the other
-    step = width * SIZES[dtype]
+    step = vectors * lanes * SIZES[dtype]
+    nothing = emit.constant(code.builder, "f32", lanes, 0)
+    sums = [[[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)] for _ in range(ways)]
+    totals = [[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)]
+    row_step, column_step, out_step, other_step = (code.argument(block, i) for i in (9, 10, 11, 12))
 
-    def body(code: Code, block, a, panel, c, bias, other, k, cols):
-        nothing = emit.constant(code.builder, "f32", lanes, 0)
-        sums = [[[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)] for _ in range(ways)]
-        totals = [[code.variable(nothing) for _ in range(vectors)] for _ in range(rows)]
-        row_step, column_step, out_step, other_step = (code.argument(block, i) for i in (9, 10, 11, 12))
-
-        def steps(first, count):
-            for way in range(count):
-                at = panel + (first + way) * step
-                for line in range(0, step, _LINE):
-                    code.prefetch(at + _AHEAD + line, once=True)
-                factors = [code.load(at + v * lanes * SIZES[dtype], None, dtype) for v in range(vectors)]
-                for m in range(rows):
-                    x = emit.splat(code.scalar(a + row_step * m + (first + way) * column_step, "f32"), lanes)
-                    for v, factor in enumerate(factors):
-                        total = sums[way][m][v]
-                        total.set(factor.fma(x, total.get()))
-
-        def add():
+    def steps(first, count):
+        for way in range(count):
+            at = panel + (first + way) * step
+            for line in range(0, step, _LINE):
+                code.prefetch(at + _AHEAD + line, once=True)
+            factors = [code.load(at + v * lanes * SIZES[dtype], None, dtype) for v in range(vectors)]
             for m in range(rows):
-                for v in range(vectors):
-                    for way in range(ways):
-                        totals[m][v].set(totals[m][v].get() + sums[way][m][v].get())
-                        sums[way][m][v].set(nothing)
+                x = emit.splat(code.scalar(a + row_step * m + (first + way) * column_step, "f32"), lanes)
+                for v, factor in enumerate(factors):
+                    total = sums[way][m][v]
+                    total.set(factor.fma(x, total.get()))
 
-        turns = k / ways
-        with code.loop(k - turns * ways) as rest:
-            steps(turns * ways + rest, 1)
-        parts = ((turns + (_PART - 1)) / _PART).maximum(1)
-        with code.loop(parts) as part:
-            with code.loop((turns - part * _PART).minimum(_PART)) as turn:
-                steps((part * _PART + turn) * ways, ways)
-            add()
-        low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
-        for v in range(vectors):
-            left = cols - v * lanes
-            offset = v * lanes * 4
-            with code.when(left > 0):
-                initial = code.variable(nothing)
-                with code.when(bias != 0):
-                    initial.set(code.load(bias + offset, left))
-                for m in range(rows):
-                    whole = code.variable(totals[m][v].get() + initial.get())
-                    with code.when(other != 0):
-                        whole.set(whole.get() + code.load(other + other_step * m + offset, left))
-                    code.store(c + out_step * m + offset, whole.get().at_least(low).at_most(high), left)
+    def add():
+        for m in range(rows):
+            for v in range(vectors):
+                for way in range(ways):
+                    totals[m][v].set(totals[m][v].get() + sums[way][m][v].get())
+                    sums[way][m][v].set(nothing)
 
-    return leaf("a panel c bias other k cols", "f32", lanes, body)
+    turns = k / ways
+    with code.loop(k - turns * ways) as rest:
+        steps(turns * ways + rest, 1)
+    parts = ((turns + (_PART - 1)) / _PART).maximum(1)
+    with code.loop(parts) as part:
+        with code.loop((turns - part * _PART).minimum(_PART)) as turn:
+            steps((part * _PART + turn) * ways, ways)
+        add()
+    low, high = code.number(code.argument(block, 5)), code.number(code.argument(block, 6))
+    for v in range(vectors):
+        left = cols - v * lanes
+        offset = v * lanes * 4
+        with code.when(left > 0):
+            initial = code.variable(nothing)
+            with code.when(bias != 0):
+                initial.set(code.load(bias + offset, left))
+            for m in range(rows):
+                whole = code.variable(totals[m][v].get() + initial.get())
+                with code.when(other != 0):
+                    whole.set(whole.get() + code.load(other + other_step * m + offset, left))
+                code.store(c + out_step * m + offset, whole.get().at_least(low).at_most(high), left)
