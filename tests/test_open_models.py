@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -36,12 +38,12 @@ def assert_same(made: Engine, feeds: dict[str, np.ndarray], expected: list[np.nd
 def test_pictures_of_any_number_need_one_plan(name: str) -> None:
     model = zoo.build(name, **VISION[name])
     made, theirs = Engine(load(model).graph, 2), onnxruntime.InferenceSession(model.SerializeToString())
-    for batch in (1, 2, 4, 3):
+    for batch in (1, 4, 6, 5):  # the smallest networks multiply by fewer rows than `gemv.many` for two pictures
         feeds = zoo.inputs(name, batch=batch, **VISION[name])
         assert_same(made, feeds, theirs.run(None, feeds))
     (plan,) = open_plans(made)
     conditions = [str(guard).partition(":")[0] for guard in plan.guards]
-    assert conditions[0] == "batch >= 2"
+    assert re.fullmatch("batch >= [23]", conditions[0])
     assert not any("==" in condition or " is " in condition for condition in conditions)
 
 
@@ -72,8 +74,9 @@ def test_a_guard_says_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize(("hidden", "direction"), [(160, "forward"), (160, "reverse"), (24, "bidirectional")])
-def test_sequences_of_any_length_need_two_plans_of_a_recurrent_layer(kind: str, hidden: int, direction: str) -> None:
-    """Up to four steps are another product. The first are so wide that each step is shared among threads."""
+def test_sequences_of_any_length_need_up_to_three_plans_of_a_recurrent_layer(kind: str, hidden: int, direction: str) -> None:
+    """A few steps are another product, and up to four are shared among threads step by step if they are as wide as the first."""
+    few = gemv.many(False)
     rng, gates, directions = np.random.default_rng(0), {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], 1 + (direction == "bidirectional")
     weights = {"w": (directions, gates * hidden, 8), "r": (directions, gates * hidden, hidden)}
     tables = [numpy_helper.from_array(rng.standard_normal(s, np.float32) * 0.1, name) for name, s in weights.items()]
@@ -83,7 +86,7 @@ def test_sequences_of_any_length_need_two_plans_of_a_recurrent_layer(kind: str, 
     graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["S", "N", 8])], outputs, tables)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     made, theirs = Engine(load(model).graph, 2), onnxruntime.InferenceSession(model.SerializeToString())
-    for length in (5, 7, 2, 8, 3, 6, 1, 4):
+    for length in (few, few + 2, 2, few + 3, 3, few + 1, 1, few - 1):
         feeds = {"x": rng.standard_normal((length, 1, 8), np.float32)}
         assert_same(made, feeds, theirs.run(None, feeds))
-    assert len(open_plans(made)) == 2
+    assert len(open_plans(made)) <= 3
