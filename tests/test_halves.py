@@ -67,11 +67,9 @@ def test_a_weight_knows_by_its_type_or_its_content():
     assert Weight.made_by(lambda: np.concatenate([x, part.reshape(64, 64)]), x.dtype, (128, 64), parts=[x, part]).half == ""
 
 
-def product(w: np.ndarray, entry: str = "exact", dtype: str = "float") -> jitrt.InferenceSession:
-    text = (
-        f'<ir_version: 9, opset_import: ["": 17]> g ({dtype}[N,{len(w)}] x) => ({dtype}[N,{w.shape[1]}] y) {{ y = MatMul (x, w) }}'
-    )
-    model = parser.parse_model(text)
+def product(w: np.ndarray, entry: str = "exact", dtype: str = "float", rows: int | str = "N") -> jitrt.InferenceSession:
+    signature = f"({dtype}[{rows},{len(w)}] x) => ({dtype}[{rows},{w.shape[1]}] y)"
+    model = parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> g {signature} {{ y = MatMul (x, w) }}')
     model.graph.initializer.append(numpy_helper.from_array(w, "w"))
     options = jitrt.SessionOptions()
     options.add_session_config_entry("jitrt.weights", entry)
@@ -82,25 +80,31 @@ def types_held(session: jitrt.InferenceSession) -> list[str]:
     return [place.dtype.name for _, place in session._engine.shared.weights._places.values()]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 11, 12, 13, 15, 16, 40, 200])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_products_are_bit_for_bit_those_with_float32(dtype):
+def test_products_are_bit_for_bit_those_with_float32(dtype, rows):
     rng = np.random.default_rng(0)
-    w = rng.standard_normal((260, 150)).astype(dtype).astype(np.float32)
-    ours, wide = product(w), product(w, "float32")
+    w, x = rng.standard_normal((260, 150)).astype(dtype).astype(np.float32), rng.standard_normal((rows, 260)).astype(np.float32)
+    found, expected = (product(w, entry, rows=rows).run(None, {"x": x})[0] for entry in ("exact", "float32"))
+    if gemv.many(False) <= rows < gemv.many(True):  # by another kernel, in another order
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_matrices_are_held_once_and_come_back_as_they_were(dtype):
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((260, 150)).astype(dtype).astype(np.float32), rng.standard_normal((3, 260)).astype(np.float32)
+    ours = product(w)
+    ours.run(None, {"x": x})
     held = dtype if dtype == "bfloat16" or FLOAT16 else "float32"
     assert types_held(ours) == [held]
-    assert types_held(wide) == ["float32"]
-    for rows in (1, 2, 3, 4, 5, 7, 11, 12, 13, 15, 16, 40, 200):
-        x = rng.standard_normal((rows, 260)).astype(np.float32)
-        found, expected = (each.run(None, {"x": x})[0] for each in (ours, wide))
-        if gemv.many(False) <= rows < gemv.many(True):  # by another kernel, in another order
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
-        else:
-            np.testing.assert_array_equal(found, expected)
+    assert types_held(product(w, "float32")) == ["float32"]
     suffix = f" {halves.TYPES[held]}" if held in halves.TYPES else ""
     assert all(step.shape.endswith(f"x260x150{suffix}") for step in ours.get_plan({"x": x}).steps)
     weight = ours._engine.graph.constants["w"]
-    assert weight._array is None  # held once
+    assert weight._array is None
     np.testing.assert_array_equal(weight.array(), w)
     np.testing.assert_array_equal(ours.run(["w"], {"x": x})[0], w)
     assert not ours._engine.rounded(["w"])

@@ -273,8 +273,8 @@ def test_a_mask_made_of_open_sizes_leaves_out_what_it_hides(monkeypatch, name: s
 
 # -- models
 MODELS = {
-    "bert_base": (ENCODER, [{"sequence": 9}, {"sequence": 12}], [{"sequence": s} for s in (10, 33, 64, 512)]),
-    "t5_encoder": (ENCODER, [{"sequence": 9}, {"sequence": 12}], [{"sequence": s} for s in (10, 33, 64, 200)]),
+    "bert_base": (ENCODER, [{"sequence": 13}, {"sequence": 16}], [{"sequence": s} for s in (14, 33, 64, 512)]),
+    "t5_encoder": (ENCODER, [{"sequence": 13}, {"sequence": 16}], [{"sequence": s} for s in (14, 33, 64, 200)]),
     "gpt2": (
         DECODER,
         [{"past_sequence": 0, "sequence": 7}, {"past_sequence": 7, "sequence": 1}],
