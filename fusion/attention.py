@@ -2,8 +2,7 @@
 
 The pattern is looked for among primitives, so it is the same for whatever an exporter wrote: masks, biases and caps of any
 kind are elementwise work on the scores, heads that share keys are rows of one product, windows and batches are dimensions of
-heads. The work becomes a generated kernel that `kernels.attention` calls on each block of scores. A number that queries or keys are
-multiplied by before is one of the scores.
+heads. The work becomes a generated kernel that `kernels.attention` calls on each block of scores.
 
 Left alone: scores or probabilities that something else reads; types other than float32 and float64; no queries, no keys;
 shapes whose heads need more than three dimensions.
@@ -258,12 +257,11 @@ class _Rewrite:
         """
         match = self.match
         (a, b), (_, c) = match.first.inputs, match.second.inputs
-        (a, of_queries), (b, of_keys) = self._unscaled(a), self._unscaled(b)
         self.heads = self._heads(a, b, c)
         q = self._first_of([under_reshapes(a), a], lambda x: self._view(x, Reshape((*self.heads.sizes, a.shape[-1]))))
         k = self._matrices(b, a.shape[-2], turned=True)
         v = self._matrices(c, match.second.inputs[0].shape[-2], turned=False)
-        scale, work = self._work(k.shape[-2], of_queries * of_keys)
+        scale, work = self._work(k.shape[-2])
         reads = [x for x in work.reads if x is not self.raw] if work else []
         size = q.dtype
         y = Tensor(size, (*self.heads.sizes, v.shape[-1]))
@@ -276,20 +274,6 @@ class _Rewrite:
         )  # fmt: skip
         rest = self._rest(y)
         return [*self.before, kernel, *rest]
-
-    def _unscaled(self, whole: Tensor) -> tuple[Tensor, float]:
-        """Queries or keys without a number that they were multiplied by before views of them were taken, and that number."""
-        views, x = [], whole
-        while isinstance(x.source, Move) and isinstance(x.source.how, Reshape | Permute):
-            views.append(x.source.how)
-            x = x.source.input
-        found = scaled(x.source)
-        if found is None:
-            return whole, 1.0
-        made, factor = found
-        for how in reversed(views):
-            made = self._view(made, how)
-        return made, factor
 
     def _rest(self, y: Tensor) -> list[Primitive]:
         """What follows the kernel: 0 for rows that see nothing, and the product's shape."""
@@ -363,15 +347,15 @@ class _Rewrite:
         return self._first_of([base, x] if base is not x else [x], of)
 
     # -- the work on scores
-    def _work(self, keys: int, scale: float) -> tuple[float, loops.Body | None]:
-        """What scores are multiplied by, `scale` among it, and what else is done to them."""
+    def _work(self, keys: int) -> tuple[float, loops.Body | None]:
+        """What scores are multiplied by, and what else is done to them."""
         match, value = self.match, self.match.first.outputs[0]
         *leads, queries = self.heads.sizes
         self.shape = (*leads, keys, queries)
         self.raw = Tensor(value.dtype, self.shape)
         known = {id(value): self.raw}
         self.maps: list[Map] = []
-        first = 0
+        scale, first = 1.0, 0
         for p in match.work:
             source = p.inputs[0] if isinstance(p, Move) else (scaled(p) or (None, 0.0))[0]
             if id(source) not in known or sum(x is source for q in match.work for x in q.inputs) != 1:

@@ -22,8 +22,8 @@ def merge_projections(graph: Graph) -> Graph:
 
     1. W are matrices of constants, b vectors of constants; each is read by its projection only.
     2. Projections are followed by a Reshape, which parts them into heads: other operators would be computed with the product,
-       while its results are in registers. They may be multiplied by a number before, as queries are that of their matrix was
-       left by `fold_scales`; attention multiplies its scores by it.
+       while its results are in registers. They may be multiplied by a number before, as queries are whose matrix `fold_scales` has
+       left alone: `products.hoist_scales` multiplies scores by it.
     3. Left alone: what a run may override.
     """
     found = _Projections(graph)

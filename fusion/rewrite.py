@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from ..ops.pages import give_back, lasting
-from ..ops.weights import Weight, content, half_of
+from ..ops.weights import Weight, content, fitting
 from .graph import Graph, Node, TensorType, uses
 from .projections import merge_projections
 from .tensors import LARGE
@@ -54,7 +54,7 @@ def fold_scales(graph: Graph) -> Graph:
     3. A Transpose may stand between.
     4. Left alone: values that others read or that are outputs, weights that others read or a run may override,
        half-precision weights, factors that make weights infinite, and additions after a MatMul, which its kernel does; factors
-       of matrices that a 16-bit type has all values of (`Weight.half`): it may not have those of the product.
+       of matrices that a 16-bit type has all values of (`Weight.fitting`): it may not have those of the product.
     """
     return _Folding(graph).run()
 
@@ -101,8 +101,9 @@ class _Contraction:
 
     def loses(self, factor: np.ndarray) -> bool:
         """Whether a matrix that is held in 16 bits might have to be held in 32 if it were multiplied."""
-        held = self.node.op in ("MatMul", "Gemm") and self.weight.nbytes >= LARGE and bool(half_of(self.weight))
-        return held and bool((factor != 1).any())
+        if self.node.op not in ("MatMul", "Gemm") or self.weight.nbytes < LARGE or (factor == 1).all():
+            return False
+        return bool(fitting(self.weight))
 
     def is_finite(self, factor: np.ndarray) -> bool:
         """Whether the weights times a factor surely stay in the range of their type."""

@@ -167,7 +167,7 @@ class CallContext:
     """`primitives.LaunchContext` for one call."""
 
     def __init__(self, tail: Tail, inputs: Sequence[Operand | None], weights: Weights, choose: Choose) -> None:
-        self._tail, self._weights, self.choose, self.weights = tail, weights, choose, weights.held
+        self._tail, self._weights, self.choose, self.weights_mode = tail, weights, choose, weights.mode
         self.inputs, self.outputs, self.threads = inputs, tail.outputs(), tail.drafts.threads
         self.bias, self.residual, self.low, self.high, self.epilogue = tail.bias, tail.residual, tail.low, tail.high, tail.epilogue
 

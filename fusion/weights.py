@@ -23,7 +23,7 @@ from ..ops.kernels.packing import Packing
 from ..ops.pages import HUGE_PAGE, aligned, give_back
 from ..ops.primitives import Tensor
 from ..ops.weights import Weight
-from .graph import Graph, Node
+from .graph import Graph, Node, uses
 from .parallel import run
 from .tensors import LARGE
 
@@ -49,6 +49,7 @@ def derived(
 def pack_ahead(graph: Graph, weights: Weights, threads: int) -> None:
     """Pack what is packed the same way whatever the shapes are, and hold in memory what else is still to be read."""
     found: list[tuple[Node, Weight]] = []
+    readers = uses(graph)
     for node in graph.nodes:
         weight = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if not node.domain and isinstance(weight, Weight) and node.inputs[1] not in graph.overridable:
@@ -57,11 +58,11 @@ def pack_ahead(graph: Graph, weights: Weights, threads: int) -> None:
 
     def ask(i: int) -> None:
         node, weight = found[i]
-        asked[i] = matmul.packed_ahead(node.op, node.attributes, weight, weights.held)
+        asked[i] = matmul.packed_ahead(node.op, node.attributes, weight, weights.mode)
 
     run(len(found), ask, threads)
-    for each in asked:
-        if each is not None:
+    for (node, _), each in zip(found, asked):
+        if each is not None and not (each[2].nearly and readers[node.inputs[1]] > 1):  # who reads it as it is comes first
             weights.packed(*each)
     weights.complete(threads)
     left = [x for x in graph.constants.values() if isinstance(x, Weight)]
@@ -91,8 +92,8 @@ class _Open:
 
     def _release(self) -> None:
         weight, source, self._source = self.tensor.weight, self._source, None
-        in_file = give_back(source)
-        if weight is not None and self.how.unpack is not None and not (in_file and self.how.nearly):
+        again = give_back(source) and weight is not None and not weight.passes  # can be read again from a file, exactly
+        if weight is not None and self.how.unpack is not None and not (again and self.how.nearly):
             weight.release(partial(self.how.unpack, self.place), self.how.nearly)
 
     def again(self) -> _Open:
@@ -105,11 +106,11 @@ class Weights:
 
     Args:
         allocate: gives uint8[n]; the session's puts small ones together on huge pages.
-        held: how constant float32 factors of matrix products are: `jitrt.weights` of the session's options.
+        mode: how constant float32 factors of matrix products are held: `jitrt.weights` of the session's options.
     """
 
-    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned, held: str = "exact") -> None:
-        self.allocate, self.held = allocate, held
+    def __init__(self, allocate: Callable[[int], np.ndarray] = aligned, mode: str = "exact") -> None:
+        self.allocate, self.mode = allocate, mode
         self._places: dict[object, tuple[object, np.ndarray]] = {}
         self._open: list[_Open] = []
         self._lock = threading.RLock()  # programs of a session make plans at the same time

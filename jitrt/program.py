@@ -104,9 +104,9 @@ class Entry:
 class Shared:
     """What all programs of a session have in common."""
 
-    def __init__(self, threads: int, choose: Choose = expected, held: str = "exact") -> None:
+    def __init__(self, threads: int, choose: Choose = expected, weights_mode: str = "exact") -> None:
         self.threads, self.choose = threads, choose
-        self.weights = Weights(allocate=Slabs().allocate, held=held)
+        self.weights = Weights(allocate=Slabs().allocate, mode=weights_mode)
         self.arenas = Arenas()
         self.pool: Pool = pool(threads)
         self.store: Store = store()

@@ -10,8 +10,7 @@ import numpy as np
 
 from .builder import Builder, Declined, OperatorError, broadcast
 from .integers import centred, kernel_type, paired, single, sum_type
-from .kernels import gemm, gemv
-from .kernels.halves import HELD
+from .kernels import gemm, gemv, halves
 from .kernels.image import Alloc, Opaque
 from .kernels.matrix import Matrix
 from .kernels.packing import Packing
@@ -177,7 +176,7 @@ def _shared(t: Builder, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
     matrix = ((), (), tuple(range(len(shape) - 1)), (len(shape) - 1,))
     return t.kernel(
         "matmul", (a2, None if b.is_constant else b), [(result, shape)], launch, orders=_orders(a.dtype, (0, 1), (1, 0)),
-        tail=Tail.EPILOGUE, bias=True, in_place=True, matrix=matrix, flops=flops, reference=reference,
+        tail=Tail.EPILOGUE, bias=True, in_place=True, matrix=matrix, flops=flops, reference=reference, linear=not b.is_constant,
     )[0]  # fmt: skip
 
 
@@ -195,8 +194,8 @@ def _shared_launches(x: LaunchContext, b: Tensor, rows: int, k: int, n: int) -> 
     label = lambda: f"{rows}x{k}x{n}"  # noqa: E731
     if not b.is_constant:
         return _launches(x, gemm.matmul, kernel_type(b.dtype), a, _matrix(x.inputs[1], 1), out, residual, label)
-    kind, packing = _held(b.dtype, b.shape, b.weight, x.weights)
-    held = lambda: f"{label()} {kind}" if kind in HELD else label()  # noqa: E731
+    kind, packing = _held(b.dtype, b.shape, b.weight, x.weights_mode)
+    held = lambda: f"{label()} {kind}" if kind in halves.KINDS else label()  # noqa: E731
     product = gemv.product if b.dtype == np.float32 else gemm.matmul
     return _launches(x, product, kind, a, x.packed(b, kind, packing), out, residual, held)
 
@@ -234,18 +233,17 @@ def _geometry(x: Matrix | gemm.Panels | Opaque) -> object:
     """What there is besides the address."""
     if isinstance(x, Matrix):
         return x.shape, x.strides
-    return x.stride if isinstance(x, gemm.Panels) else None
+    return (x.stride, x.held) if isinstance(x, gemm.Panels) else None
 
 
-def _held(dtype: np.dtype, shape: tuple[int, ...], weight: Weight | None, weights: str) -> tuple[str, Packing]:
-    """How a constant factor is held: the type of its panels, and their packing. `weights`: as in `LaunchContext`."""
-    half = ""
-    if dtype == np.float32:
-        half = "bf16" if weights == "bfloat16" else weight.half if weights == "exact" and weight is not None else ""
-    return half or kernel_type(dtype), gemm.packing(shape, dtype, half)
+def _held(dtype: np.dtype, shape: tuple[int, ...], weight: Weight | None, mode: str) -> tuple[str, Packing]:
+    """How a constant factor is held: the type of its panels, and their packing. `mode`: `LaunchContext.weights_mode`."""
+    exact = "" if dtype != np.float32 or weight is None or mode == "float32" else weight.half
+    half = exact or ("bf16" if dtype == np.float32 and mode == "bfloat16" else "")
+    return half or kernel_type(dtype), gemm.packing(shape, dtype, half, rounds=half != exact)
 
 
-def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, weights: str) -> tuple[Tensor, str, Packing] | None:
+def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, mode: str) -> tuple[Tensor, str, Packing] | None:
     """What `_shared` asks of `LaunchContext.packed` if an operator `name` has this second input, whatever the first one is.
 
     None: that depends, or nothing is asked.
@@ -254,7 +252,7 @@ def packed_ahead(name: str, attributes: Mapping[str, object], b: Weight, weights
         return None
     if name == "Gemm" and attributes.get("transB", 0):
         b = b.view(Permute((1, 0)), b.shape[::-1])
-    return Tensor(b.dtype, b.shape, weight=b), *_held(b.dtype, b.shape, b, weights)
+    return Tensor(b.dtype, b.shape, weight=b), *_held(b.dtype, b.shape, b, mode)
 
 
 def _batched(t: Builder, a: Tensor, b: Tensor, repeated: bool) -> Tensor:

@@ -318,7 +318,7 @@ class LaunchContext(Protocol):
     low: float
     high: float
     epilogue: tuple[Address, Address] | None
-    weights: str  # how constant float32 factors of matrix products are held: `SessionOptions`' jitrt.weights
+    weights_mode: str  # how constant float32 factors of matrix products are held: `SessionOptions`' jitrt.weights
 
     def alloc(self, nbytes: int) -> Address:
         """Address of workspace that lives while the kernel's launches run."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import evaluate
 from .kernels import halves
+from .pages import give_back
 from .primitives import Movement, Permute, Reshape, Shape
 
 _Step = Movement | np.dtype  # a view, or a conversion
@@ -31,7 +32,7 @@ class Weight:
         self._restored: Callable[[], np.ndarray | None] = lambda: None  # a weak reference
         self._look: Callable[[], np.ndarray] | None = None
         self._computed: dict[object, Weight] = {}
-        self._half: str | None = None  # what `half` found
+        self._fitting: tuple[str, ...] | None = None  # once it is known
         self._parts: Sequence[np.ndarray | Weight] = ()
         self._packed = self._rounded = False  # whether a packed array holds all values; whether they may have been rounded
 
@@ -82,26 +83,30 @@ class Weight:
 
     @property
     def half(self) -> str:
-        """The 16-bit type that has all its values (see `halves`); "": there is none, or it is not known.
+        """The 16-bit type that it may be held in without a loss (see `halves`); "": there is none, or it is not known."""
+        return next(iter(self.fitting), "")
 
-        It is known of constants of float32 that are read, or made of such constants, and of what is converted from 16 bits.
+    @property
+    def fitting(self) -> tuple[str, ...]:
+        """The 16-bit types that have all its values.
+
+        Known are those of constants of float32 that are read, or made of such constants, and of what is converted from 16 bits.
         """
         if self.dtype.name in halves.TYPES:
             half = halves.TYPES[self.dtype.name]
-            return half if halves.is_fast(half) else ""
+            return (half,) if halves.is_fast(half) else ()
         if self.dtype != np.float32:
-            return ""
+            return ()
         if self._parent is not None:
-            return self._parent.half
-        if self._half is None:
-            self._half = self._find_half()
-        return self._half
-
-    def _find_half(self) -> str:
-        if self._parts:
-            found = {half_of(part) for part in self._parts}
-            return found.pop() if len(found) == 1 else ""
-        return halves.holding(self.source()) if self._array is not None or self._look is not None else ""
+            return self._parent.fitting
+        if self._fitting is None and self._parts:
+            each = [fitting(part) for part in self._parts]
+            self._fitting = tuple(half for half in each[0] if all(half in one for one in each))
+        elif self._fitting is None and (self._array is not None or self._look is not None):
+            source = self.source()
+            self._fitting = halves.holding(source)
+            give_back(source)
+        return self._fitting or ()
 
     def view(self, how: Movement, shape: Shape) -> Weight:
         """Moved elements."""
@@ -135,6 +140,11 @@ class Weight:
             return self._derived(self._parent.source())
         return self.array() if self._look is None else self._look()
 
+    @property
+    def passes(self) -> bool:
+        """Whether its source is one for now only, until `keep`."""
+        return self.root._look is not None
+
     def keep(self) -> None:
         """Hold the content from now on if it has only been to be read so far."""
         if self._look is not None:
@@ -165,24 +175,22 @@ class Weight:
         elif isinstance(self._step, Reshape):
             shape = self._parent.shape
             self._parent.release(lambda: restore().reshape(shape), nearly)
-        elif _widens(self._parent.dtype, self.dtype):  # 8-bit integers as int16, float16 as float32
-            dtype = self._parent.dtype
-            self._parent.release(lambda: restore().astype(dtype))
+        elif _widens(self._parent.dtype, self.dtype) and not (nearly and self._parent.dtype.kind in "iu"):
+            dtype = self._parent.dtype  # 8-bit integers as int16, float16 as float32
+            self._parent.release(lambda: restore().astype(dtype), nearly)
 
     def __repr__(self) -> str:
         return f"<weight {self.dtype}[{','.join(map(str, self.shape))}]>"
 
 
-def half_of(x: np.ndarray | Weight) -> str:
-    """`Weight.half` of a constant."""
-    return x.half if isinstance(x, Weight) else halves.holding(x)
+def fitting(x: np.ndarray | Weight) -> tuple[str, ...]:
+    """`Weight.fitting` of a constant."""
+    return x.fitting if isinstance(x, Weight) else halves.holding(x)
 
 
 def _widens(narrow: np.dtype, wide: np.dtype) -> bool:
     """Whether a conversion can be undone."""
-    if wide == np.float32:
-        return narrow.name in halves.TYPES
-    return narrow.kind in "iu" and np.can_cast(narrow, wide)
+    return narrow.name in halves.TYPES or (narrow.kind in "iu" and np.can_cast(narrow, wide))
 
 
 def content(x: np.ndarray | Weight) -> np.ndarray:

@@ -65,6 +65,8 @@ SPELLINGS = {
     f" <float s = {{0.3}}, int64[4] h = {{{B},{S},{N},{D}}}>"
     " { a = Mul (s, x) b = Reshape (a, h) q = Transpose <perm = [0, 2, 1, 3]> (b) c = MatMul (q, k)"
     f" {END} }}",
+    "a scale on queries of one head": f"(float[{S},{D}] q, float[{D},{T}] k, float[{T},{D}] v) => (float[{S},{D}] y)"
+    f" <float s = {{0.3}}> {{ a = Mul (q, s) c = MatMul (a, k) {END} }}",
     "a cap": f"({QKV}) => ({Y}) <float s = {{2.0}}> {{ a = MatMul (q, k) b = Div (a, s) d = Tanh (b) c = Mul (d, s) {END} }}",
     "a scale after the mask": f"({QKV}, float[{S},{T}] m) => ({Y}) <float s = {{0.3}}>"
     f" {{ a = MatMul (q, k) b = Add (a, m) c = Mul (s, b) {END} }}",
@@ -104,7 +106,7 @@ def test_a_spelling_is_one_kernel(text: str) -> None:
     check(model_of(text))
 
 
-@pytest.mark.parametrize("name", ["a scale on both", "a scale on queries in heads"])
+@pytest.mark.parametrize("name", ["a scale on both", "a scale on queries in heads", "a scale on queries of one head"])
 def test_a_number_for_queries_and_keys_is_one_for_scores(name: str) -> None:
     model = model_of(SPELLINGS[name])
     session = jitrt.InferenceSession(model.SerializeToString())

@@ -100,7 +100,7 @@ class Row:
     def agrees(self) -> bool:
         """Whether jitrt's outputs are onnxruntime's, but for what special options allow."""
         exact = self.differences.get(OURS)
-        return exact is None or exact.agrees or (bool(self.subject.entries) and not self.wrong(OURS))
+        return exact is None or exact.agrees or (self.subject.rounds and not self.wrong(OURS))
 
 
 def main() -> int:
@@ -251,7 +251,7 @@ def _exactness(row: Row) -> str:
     exact = row.differences.get(OURS)
     if exact is None:
         return ""
-    share = f" ({exact.relative:.1%} of the largest)" if row.subject.entries else ""
+    share = f" ({exact.relative:.1%} of the largest)" if row.subject.rounds else ""
     return f"{exact.absolute:.1e}{share}{'' if row.agrees else ', TOO LARGE'}"
 
 

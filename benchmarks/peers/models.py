@@ -14,7 +14,7 @@ class Subject:
 
     Attributes:
         least: the ratio of the fastest peer's time to jitrt's that has been promised, if any has.
-        entries: of jitrt's session options; with any, outputs may differ by what they say.
+        entries: of jitrt's session options.
         timed: whether runs are timed; otherwise, first runs and memory are measured alone, beside onnxruntime's.
     """
 
@@ -22,6 +22,11 @@ class Subject:
     least: float | None = None
     entries: Mapping[str, str] = field(default_factory=dict)
     timed: bool = True
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the entries let outputs differ by more than roundings of float32."""
+        return self.entries.get("jitrt.weights") == "bfloat16"
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from .blocking import blocking, crosses_rows, panel_width, tallest_tile
 from .convweights import PackedWeights
 from .convwords import PART, PIECE, WORDS
 from .depthwise import native_input, native_output
-from .halves import HELD
+from .halves import KINDS
 from .image import SIZES, Alloc, Image, Opaque, channels_last, merge_rows, triple
 from .launch import Launch
 from .matrix import Matrix
@@ -157,7 +157,7 @@ def product(
             od, oh, *taps, ow, *segments, b.first, b.count, b.second, b.per_row, b.segments, b.length,
             groups, per_group, o // groups, c * size, panel, b.tiles, b.row_blocks, b.panels, b.panel_blocks, *offsets,
             weights.image_stride, b.tile_group, *(fetch.arguments() if fetch else convfetch.NO_FETCH), *lines,
-            HELD.index(weights.held))  # fmt: skip
+            KINDS.index(weights.held))  # fmt: skip
     assert len(args) == WORDS
     scratch = 64 + 3 * tallest_tile() * width * size + -(-PIECE * b.segments * -(-b.length // PART) // 64) * 64
     pixels = b.tiles * most(b.first, b.second)

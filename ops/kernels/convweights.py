@@ -86,8 +86,8 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int, half: st
     held_type = halves.numpy_type(half) if half else dtype
     step, parts = slices(panels, prod(packed_shape) // groups * held_type.itemsize)
 
-    def held(source: np.ndarray) -> np.ndarray:
-        return halves.held(source, half) if half else source
+    def narrowed(source: np.ndarray) -> np.ndarray:
+        return halves.narrowed(source, half) if half else source
 
     def put(w: np.ndarray, packed: np.ndarray, part: int) -> None:
         group, first = part // parts, part % parts * step
@@ -96,9 +96,9 @@ def weights_packing(shape: Sequence[int], dtype: np.dtype, groups: int, half: st
         target = packed[group * panels : (group + 1) * panels, ..., :have, :]
         if first < last:
             source = filters[first * width : last * width].reshape(last - first, width, have, *kernel)
-            target[first:last] = held(source).transpose(0, 3, 4, 5, 2, 1)
+            target[first:last] = narrowed(source).transpose(0, 3, 4, 5, 2, 1)
         if rest and first <= whole < first + step:
-            target[whole, ..., :rest] = held(filters[whole * width :]).transpose(2, 3, 4, 1, 0)
+            target[whole, ..., :rest] = narrowed(filters[whole * width :]).transpose(2, 3, 4, 1, 0)
             target[whole, ..., rest:] = 0
         if have < inputs:
             packed[group * panels + first : min(group * panels + first + step, (group + 1) * panels), ..., have:, :] = 0

@@ -25,7 +25,7 @@ FETCH, FETCH_IMAGE, FETCH_ROW, FETCH_PIXEL, FETCH_ROWS, FETCH_PIXELS, FETCH_ABOV
 FETCH_WIDTH, FETCH_EXTENT, FETCH_STEP = range(60, 63)
 # rows and pixels of the image that tiles run over, before rows were merged
 LINES, LINE_PIXELS = range(63, 65)
-HELD = 65  # how filters are held: a number of `halves.HELD`
+HELD = 65  # how filters are held: a number of `halves.KINDS`
 WORDS = 66
 
 # a piece of K: its two words are where it begins in the image, and twice its elements, plus 1 if a part of the sum ends before

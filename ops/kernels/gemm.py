@@ -41,10 +41,10 @@ def pack(b: np.ndarray) -> np.ndarray:
     return packing(b.shape, b.dtype).make(b)
 
 
-def packing(shape: tuple[int, ...], dtype: np.dtype, half: str = "") -> Packing:
+def packing(shape: tuple[int, ...], dtype: np.dtype, half: str = "", rounds: bool = False) -> Packing:
     """`pack` of a B of this shape; of int16 [ceil(N / NR), ceil(K / 2), NR, 2].
 
-    `half`: see `weights_packing`.
+    `half`: see `weights_packing`. `rounds`: whether not all values are ones of that type.
     """
     k, n = shape
     filters = weights_packing((n, k, 1), dtype, 1, half)
@@ -54,7 +54,7 @@ def packing(shape: tuple[int, ...], dtype: np.dtype, half: str = "") -> Packing:
         filters.fill(b.T[:, :, None], packed.reshape(filters.shape), part)
 
     unpack = None if back is None else lambda packed: back(packed.reshape(filters.shape))[:, :, 0].T
-    return Packing((filters.shape[0], *filters.shape[4:]), filters.dtype, filters.parts, fill, unpack)
+    return Packing((filters.shape[0], *filters.shape[4:]), filters.dtype, filters.parts, fill, unpack, rounds)
 
 
 def batch_packing(shape: tuple[int, ...], dtype: np.dtype) -> Packing:

@@ -11,22 +11,22 @@ import numpy as np
 from . import target
 
 TYPES = {"float16": "f16", "bfloat16": "bf16"}  # numpy's name -> memory type
-HELD = ("", *TYPES.values())  # how panels of float32 may be, by the number that argument blocks have for it; first: as they are
+KINDS = ("", *TYPES.values())  # how panels of float32 may be held, by the number that argument blocks have for it; "": as they are
 _FIRST, _MOST = 1 << 10, 1 << 17  # elements that are looked at together, in the caches: few at first, then more and more
 
 
-def holding(x: np.ndarray) -> str:
-    """The memory type that holds all values of x, float32, and that this CPU widens fast: ``bf16``, ``f16`` or "".
+def holding(x: np.ndarray) -> tuple[str, ...]:
+    """The memory types that hold all values of x, if it is float32, and that this CPU widens fast: ``bf16``, ``f16``.
 
     Of most constants a look at the first elements says that there is none.
     """
     flat, left = x.ravel("K"), {half: _ARE[half] for half in _ARE if is_fast(half)}
     first, count = 0, _FIRST
-    while first < flat.size and left:
+    while first < flat.size and left and x.dtype == np.float32:
         piece = flat[first : first + count]
         left = {name: hold for name, hold in left.items() if hold(piece)}
         first, count = first + count, min(2 * count, _MOST)
-    return next(iter(left), "") if flat.size else ""
+    return tuple(left) if flat.size and x.dtype == np.float32 else ()
 
 
 def is_fast(half: str) -> bool:
@@ -41,7 +41,7 @@ def numpy_type(half: str) -> np.dtype:
     return np.dtype({"f16": np.float16, "bf16": ml_dtypes.bfloat16}[half])
 
 
-def held(x: np.ndarray, half: str) -> np.ndarray:
+def narrowed(x: np.ndarray, half: str) -> np.ndarray:
     """x, float32, in a 16-bit type: rounded if it is bf16, values of float16 if it is f16."""
     if half == "bf16":
         with np.errstate(all="ignore"):  # NaN
@@ -67,4 +67,4 @@ def _are_float16(x: np.ndarray) -> bool:
     return bool((np.rint(units) == units).all())
 
 
-_ARE = {"bf16": _are_bfloat16, "f16": _are_float16}  # the first that fits is taken
+_ARE = {"bf16": _are_bfloat16, "f16": _are_float16}

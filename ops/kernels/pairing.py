@@ -24,7 +24,7 @@ from . import pairingwords as word
 from . import target
 from .blocking import panel_width
 from .convweights import PackedWeights
-from .halves import HELD
+from .halves import KINDS
 from .image import SIZES
 from .launch import Launch
 from .matrix import Matrix, product_words
@@ -68,7 +68,7 @@ def launch(
     """Products by pairs, cut as it is said; arguments as in `ways.instead`."""
     (_, rows, depth), n = a.shape, c.shape[2]
     cut = made.steps, made.own_rows, made.own_panels, made.panel_tasks
-    args = (*product_words(a, weights.address, c, residual, finish), rows, n, depth, *cut, HELD.index(weights.held))
+    args = (*product_words(a, weights.address, c, residual, finish), rows, n, depth, *cut, KINDS.index(weights.held))
     assert len(args) == word.WORDS
     flops, moved = 2 * rows * n * depth, 4 * rows * (depth + n) + SIZES[weights.held or "f32"] * n * depth
     return Launch(kernel(), args, made.tasks, scratch_bytes(made.own_rows, bool(weights.held)), label, flops, moved)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from . import emit, simd, window
 from . import pairingwords as word
 from .emit import E
-from .halves import HELD
+from .halves import KINDS
 from .pairsums import shifted, signs_of
 from .window import Code, Variable
 
@@ -23,7 +23,7 @@ def measuring(lanes: int) -> Callable:
 
     At `pairs` is put what takes away that those of columns add too much; at `squares` those of the columns' lengths, ones beyond
     the last column. The word at `sound` becomes 1 if all lengths are numbers to count with, else 0. A block of 16-bit elements,
-    whose type `held` says by its number in `halves.HELD`, is put at `wide` as float32.
+    whose type `held` says by its number in `halves.KINDS`, is put at `wide` as float32.
     """
     row = 2 * 4 * lanes
 
@@ -49,7 +49,7 @@ def measuring(lanes: int) -> Callable:
             panel.set(panel.get() + steps * (row // 2 if half else row))
             copy.set(copy.get() + steps * row)
 
-        for number, half in enumerate(HELD):
+        for number, half in enumerate(KINDS):
             with code.when(held == number):
                 with code.loop(turns):
                     code.keep_rolled()

@@ -8,7 +8,7 @@ X, Y, B, BIAS, RESIDUAL, LOW, HIGH, EPILOGUE, EPILOGUE_BLOCK = range(9)
 X_ROW, Y_ROW, R_ROW, ROWS, COLUMNS, DEPTH = range(9, 15)
 # K steps of a K block; rows of a task; panels of a task, and tasks side by side
 STEPS, OWN_ROWS, OWN_PANELS, PANEL_TASKS = range(15, 19)
-HELD = 19  # how B is held: a number of `halves.HELD`
+HELD = 19  # how B is held: a number of `halves.KINDS`
 WORDS = 20
 
 TURN = 12  # K steps of four triples: of three steps two make a pair and the third is multiplied as it is
@@ -24,8 +24,8 @@ PAGE = 4096  # bytes, by which addresses are told apart last (L1's sets, loads f
 _PANEL_ROW = 128  # bytes: two vectors
 SAMPLE_BYTES = 16  # of a step of K by which a panel is judged: bytes to it from the panel's K block, and its weight
 # scratch: a block for the epilogue, the arguments once more, zeros, the squares of columns' lengths, what is said of a panel
-# and of a K block, a panel's pairs; those of A's columns, samples of them; then of rows; a
-# panel's K block if it has to be widened
+# and of a K block, a panel's pairs; those of A's columns, samples of them; what is said of
+# rows; a panel's K block if it has to be widened; rows
 BLOCK_AT = 64
 ZEROS_AT = BLOCK_AT + (8 * WORDS + LINE - 1) // LINE * LINE
 SQUARES_AT = ZEROS_AT + _PANEL_ROW

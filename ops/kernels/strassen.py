@@ -20,7 +20,7 @@ from . import target
 from .blocking import crosses_rows, most_rows, panel_width, split_row, tallest_tile, tile_cost
 from .convweights import PackedWeights
 from .convwords import PART, PIECE
-from .halves import HELD
+from .halves import KINDS
 from .image import SIZES
 from .launch import Launch
 from .matrix import Matrix, product_words
@@ -76,7 +76,7 @@ def launch(
     pairs, row = -(-n // (2 * panel_width(4))), made.steps * 4 + _LINE
     args = (*product_words(a, weights.address, c, residual, finish), row, rows, n, depth, made.half, made.steps, made.k_blocks,
             made.first, made.count, made.second, made.seconds, made.blocks, made.own_blocks, pairs, made.own_pairs,
-            made.pair_tasks, HELD.index(weights.held))  # fmt: skip
+            made.pair_tasks, KINDS.index(weights.held))  # fmt: skip
     assert len(args) == word.WORDS
     flops, moved = 7 * rows * n * depth // 4, 4 * rows * (depth + n) + SIZES[weights.held or "f32"] * n * depth
     scratch = scratch_bytes(made.half, made.steps, made.own_blocks, bool(weights.held))

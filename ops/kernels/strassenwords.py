@@ -14,7 +14,7 @@ HALF, STEPS, K_BLOCKS = range(16, 19)
 FIRST, COUNT, SECOND, SECONDS = range(19, 23)
 # blocks of rows in all and of a task; pairs of panels in all, of a task, and tasks side by side
 BLOCKS, OWN_BLOCKS, PAIRS, OWN_PAIRS, PAIR_TASKS = range(23, 28)
-HELD = 28  # how B is held: a number of `halves.HELD`
+HELD = 28  # how B is held: a number of `halves.KINDS`
 WORDS = 29
 assert (LOW, HIGH, OPERAND_ROW) == (convwords.LOW, convwords.HIGH, convwords.X_PIXEL)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import window
-from .halves import HELD
+from .halves import KINDS
 
 _UNROLL = 4  # K steps
 
@@ -16,7 +16,7 @@ _UNROLL = 4  # K steps
 def widening(lanes: int, vectors: int) -> Callable:
     """``widen(args, panel, steps, held, wide)``: puts K steps of a panel, of so many vectors each, as float32 at `wide`.
 
-    `held` says the type of its elements: their number in `halves.HELD`.
+    `held` says the type of its elements: their number in `halves.KINDS`.
     """
 
     def body(code, block, panel, steps, held, wide):
@@ -26,7 +26,7 @@ def widening(lanes: int, vectors: int) -> Callable:
                 code.store(wide + at * (4 * lanes), code.load(panel + at * (2 * lanes), None, half))
 
         turns = steps / _UNROLL
-        for number, half in enumerate(HELD):
+        for number, half in enumerate(KINDS):
             if half:
                 with code.when(held == number):
                     with code.loop(turns) as i:
