@@ -113,8 +113,8 @@ class SessionOptions(_Options):
       where they are measured or asked for.
     - ``jitrt.weights``: how the constant float32 factors of matrix products are held; sums are float32 in any case. ``exact``:
       in half the memory where all values of a constant are ones of bfloat16 or float16, as in models that were trained or
-      published in these. ``float32``: as they are. ``bfloat16``: in half the memory, rounded to 8 significant bits (2^-9 of
-      each). That is faster where products wait for memory: decoding, small batches.
+      published in these. ``float32``: as they are. ``bfloat16``: all in half the memory, those that ``exact`` would not hold so
+      rounded to 8 significant bits (2^-9 of each). That is faster where products wait for memory: decoding, small batches.
     """
 
     _defaults: Mapping[str, object] = {
