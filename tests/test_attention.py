@@ -37,11 +37,11 @@ def model_of(text: str, opset: int = 20) -> onnx.ModelProto:
 
 def feeds_of(model: onnx.ModelProto, given: Mapping[str, Array]) -> dict[str, Array]:
     """Values for all inputs: those given, random ones for the others."""
-    made = {}
+    made, rng = {}, np.random.default_rng(3)
     for x in model.graph.input:
         shape = [d.dim_value for d in x.type.tensor_type.shape.dim]
         kind = onnx.helper.tensor_dtype_to_np_dtype(x.type.tensor_type.elem_type)
-        made[x.name] = given[x.name] if x.name in given else RNG.standard_normal(shape).astype(kind)
+        made[x.name] = given[x.name] if x.name in given else rng.standard_normal(shape).astype(kind)
     return made
 
 
