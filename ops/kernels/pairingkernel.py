@@ -66,7 +66,11 @@ def factory() -> Callable:
             for p in range(p0, p1):
                 b, c0 = args[word.B] + p * panel + k * held_row, p * width
                 cols = min(width, args[word.COLUMNS] - c0)
+                # the next panel, or the first one of the next K block, comes to L2 meanwhile
                 following, end = b + panel, b + panel + own * held_row
+                if p == p1 - 1 and k + own < depth:
+                    following = args[word.B] + p0 * panel + (k + own) * held_row
+                    end = following + min(steps, depth - k - own) * held_row
                 measure(args, b, own // turn, own % turn, cols, held, wide, pairs, squares, sound)
                 if held != 0:
                     b = wide
@@ -152,8 +156,9 @@ def _sampling(lanes: int) -> tuple[Callable, Callable]:
 def _multiplying(lanes: int) -> Callable:
     """The subroutine ``multiply(block, rows, x, info, b, pairs, own, paired, ahead, end, base, start, ...)``.
 
-    The tiles of a panel's K block at b, of `own` steps: by pairs if it may be `paired`, but for those with an odd row. What
-    else: see `pairingtile.tile`.
+    The tiles of a panel's K block at b, of `own` steps: by pairs if it may be `paired`, but for those with an odd row. Half of
+    them ask for all that is `ahead` if they are more than a few, which is none too early and no burst. What else: see
+    `pairingtile.tile`.
     """
     from . import pairingtile, simd
     from .subroutine import subroutine
@@ -165,16 +170,20 @@ def _multiplying(lanes: int) -> Callable:
     @subroutine
     def multiply(block, rows, x, info, b, pairs, own, paired, ahead, end, base, start, start_row, y, columns, clip):
         args, left = words(block), rows
+        scarce = (rows + tallest - 1) // tallest * turn_ahead * (own // turn) <= end - ahead
         while left > 0:
-            height, odd, turns = tallest, 1 - paired, 0
+            height, odd, turns, hurried = tallest, 1 - paired, 0, 0
             if left < 2 * tallest:
                 height = heights >> 4 * (left - 1) & 15
             for i in range(height):
                 odd += number(info + i * word.INFO_BYTES + 4 * word.ODD)
             if odd == 0:
                 turns = own // turn
-            tile(args, height, x, info, b, pairs, turns, own - turns * turn, ahead, end, base, start, start_row, y, columns, clip)
-            ahead += turns * turn_ahead
+            if scarce:
+                hurried = turns
+            tile(args, height, x, info, b, pairs, turns, hurried, own - turns * turn, ahead, end, base, start, start_row, y,
+                 columns, clip)  # fmt: skip
+            ahead = min(ahead + (turns + hurried) * turn_ahead, end)
             left, x, info, y = (
                 left - height,
                 x + height * word.ROW_BYTES,

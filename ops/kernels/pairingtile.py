@@ -21,12 +21,12 @@ _VECTORS = range(2)  # of a panel
 
 
 def tile(lanes: int, heights: tuple[int, ...]) -> Callable:
-    """``tile(args, height, x, info, b, pairs, turns, rest, ahead, end, base, start, start_row, y, columns, clip)``.
+    """``tile(args, height, x, info, b, pairs, turns, hurried, rest, ahead, end, base, start, ...)``.
 
     y[i, :] = base[:] + start[i, :] + inverse[i] * sum over k of x[i, k] * b[k, :], for `height` rows, `columns` of one panel.
     K is `turns` of four triples and `rest` steps without pairs. x: rows of ROW_BYTES with INFO_BYTES that belong to them at `info`.
     `pairs`: what takes away that those of the panel's columns add too much. `start` may be 0. `ahead`: what to bring to L2
-    meanwhile, up to `end`.
+    meanwhile, up to `end`, LINES lines a turn, and twice as many in the first turns, which are `hurried`.
     """
 
     def body(code: Code, block: ir.Value, height: E, *values: E) -> None:
@@ -41,13 +41,13 @@ def tile(lanes: int, heights: tuple[int, ...]) -> Callable:
             builder.branch(done)
         builder.position_at_end(done)
 
-    names = "height x info b pairs turns rest ahead end base start start_row y columns clip"
+    names = "height x info b pairs turns hurried rest ahead end base start start_row y columns clip"
     return window.leaf(names, "f32", lanes, body)
 
 
 def _tile(
-    code: Code, block: ir.Value, rows: int, x: E, info: E, b: E, pairs: E, turns: E, rest: E, ahead: E, end: E, base: E,
-    start: E, start_row: E, y: E, columns: E, clip: E,
+    code: Code, block: ir.Value, rows: int, x: E, info: E, b: E, pairs: E, turns: E, hurried: E, rest: E, ahead: E, end: E,
+    base: E, start: E, start_row: E, y: E, columns: E, clip: E,
 ) -> None:  # fmt: skip
     vector = 4 * code.lanes
     source, panel, far = code.variable(x), code.variable(b), code.variable(ahead)
@@ -56,24 +56,29 @@ def _tile(
     def broadcast(address: E) -> E:
         return emit.splat(code.scalar(address, "f32"), code.lanes)
 
-    with code.loop(turns):
-        code.keep_rolled()
-        # The same address for each vector. If LLVM knew that, it would keep what is broadcast in a register, which costs the time
-        # of an addition.
-        here, at = [code.unrelated(source.get()) for _ in _VECTORS], code.unrelated(panel.get())
-        for k in range(0, word.TURN, 3):
-            code.keep_order()
-            b0, b1, b2 = ([code.load(at + (2 * (k + j) + v) * vector) for v in _VECTORS] for j in range(3))
-            for i in range(rows):
-                for v in _VECTORS:
-                    x = tuple(broadcast(here[v] + (i * word.ROW_BYTES + (k + j) * 4)) for j in range(3))
-                    sums[i, v].set(triple(x, (b0[v], b1[v], b2[v]), sums[i, v].get(), k // 3 % 2 == 1))
-        source.set(source.get() + word.TURN * 4)
-        panel.set(at + word.TURN * 2 * vector)
-        for line in range(word.LINES):
-            code.prefetch(far.get() + line * word.LINE, soon=False)
-        following = far.get() + word.LINES * word.LINE
-        far.set(end.select(following < end, following, far.get()))
+    def take(count: E, lines: int) -> None:
+        """So many turns, each of which asks for some lines."""
+        with code.loop(count):
+            code.keep_rolled()
+            # The same address for each vector. If LLVM knew that, it would keep what is broadcast in a register, which costs the
+            # time of an addition.
+            here, at = [code.unrelated(source.get()) for _ in _VECTORS], code.unrelated(panel.get())
+            for k in range(0, word.TURN, 3):
+                code.keep_order()
+                b0, b1, b2 = ([code.load(at + (2 * (k + j) + v) * vector) for v in _VECTORS] for j in range(3))
+                for i in range(rows):
+                    for v in _VECTORS:
+                        x = tuple(broadcast(here[v] + (i * word.ROW_BYTES + (k + j) * 4)) for j in range(3))
+                        sums[i, v].set(triple(x, (b0[v], b1[v], b2[v]), sums[i, v].get(), k // 3 % 2 == 1))
+            source.set(source.get() + word.TURN * 4)
+            panel.set(at + word.TURN * 2 * vector)
+            for line in range(lines):
+                code.prefetch(far.get() + line * word.LINE, soon=False)
+            following = far.get() + lines * word.LINE
+            far.set(end.select(following < end, following, far.get()))
+
+    take(hurried, 2 * word.LINES)
+    take(turns - hurried, word.LINES)
     with code.loop(rest):
         code.keep_rolled()
         at = panel.get()

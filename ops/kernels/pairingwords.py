@@ -12,7 +12,7 @@ HELD = 19  # how B is held: a number of `halves.KINDS`
 WORDS = 20
 
 TURN = 12  # K steps of four triples: of three steps two make a pair and the third is multiplied as it is
-LINE, LINES = 64, 4  # bytes of a cache line, and how many of the next panel a turn asks for
+LINE, LINES = 64, 6  # bytes of a cache line, and how many of the next panel a turn asks for, or twice as many
 MOST_STEPS = 768  # of a K block
 ROW_BYTES = 4 * MOST_STEPS + 64  # of a row of A in scratch: an odd number of cache lines, so that rows spread over L1
 # floats that say of a row in scratch: what takes away that its pairs add too much, the inverse of its factor, whether it is odd
