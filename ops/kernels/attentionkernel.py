@@ -48,10 +48,11 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
 
     @subroutine
     def score(block, at, vectors, x, x_row, panel, turns, pairs, state, weighed, y, far, far_row, left):
-        # tiles of one height and tiles of another, as the words at `at` say
+        # Tiles of one height and tiles of another, as the words at `at` say. The first half of them asks for what comes next: what
+        # is asked for last has to arrive, too.
         args = words(block)
         tiles, lines = args[at + 1] + args[at + 3], (args[word.HEAD] * size + line - 1) // line
-        asked = (left + tiles - 1) // max(1, tiles)
+        asked = (2 * left + tiles - 1) // max(1, tiles)
         for i in range(at, at + 4, 2):
             height, count = args[i], args[i + 1]
             k_tiles(args, vectors, height, count, x, x_row, args[word.K_COLUMN], panel, args[word.HEAD], turns, pairs, state,
@@ -63,7 +64,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     def mix(block, vectors, x, panel, rows, turns, pairs, of_lanes, again, state, y, far, far_row, left):
         args = words(block)
         tiles, lines = args[word.V_TILES + 1] + args[word.V_TILES + 3], (args[word.VALUE] * size + line - 1) // line
-        asked = (left + tiles - 1) // max(1, tiles)
+        asked = (2 * left + tiles - 1) // max(1, tiles)
         for i in range(word.V_TILES, word.V_TILES + 4, 2):
             height, count = args[i], args[i + 1]
             tile, step = height * args[word.V_COLUMN], args[word.V_ROW]
