@@ -93,9 +93,8 @@ class _Projections:
 
     def _biased(self, product: Node, weight: np.ndarray | Weight) -> _Projection | None:
         (output,) = product.outputs
-        readers = self.readers.get(output, [])
-        reader = readers[0] if len(readers) == 1 else None
-        if reader is None or reader.op != "Add" or reader.domain or reader.attributes or self.counts[output] != 1:
+        reader = self._only_reader(output, "Add")
+        if reader is None:
             return None
         bias = self._constant(next(name for name in reader.inputs if name != output), 1)
         if bias is None or bias.shape != weight.shape[1:] or bias.dtype != weight.dtype:
@@ -103,15 +102,19 @@ class _Projections:
         return _Projection(product, weight, reader, np.asarray(bias))
 
     def _scaled(self, found: _Projection) -> _Projection:
-        readers = self.readers.get(found.output, [])
-        reader = readers[0] if len(readers) == 1 and self.counts[found.output] == 1 else None
-        if reader is None or reader.op not in ("Mul", "Div") or reader.domain or reader.attributes:
+        reader = self._only_reader(found.output, "Mul", "Div")
+        if reader is None:
             return found
         at = reader.inputs.index(found.output)
         name = reader.inputs[1 - at]
         number = self.graph.constants.get(name) if name not in self.graph.overridable else None
         fits = number is not None and number.size == 1 and number.ndim < 2 and number.dtype == found.weight.dtype
         return replace(found, scaled=reader) if fits and (at == 0 or reader.op == "Mul") else found
+
+    def _only_reader(self, output: str, *ops: str) -> Node | None:
+        readers = self.readers.get(output, [])
+        reader = readers[0] if len(readers) == 1 and self.counts[output] == 1 else None
+        return reader if reader is not None and reader.op in ops and not reader.domain and not reader.attributes else None
 
     def _constant(self, name: str, rank: int) -> np.ndarray | Weight | None:
         """A constant that a single node reads."""
