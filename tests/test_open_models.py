@@ -89,4 +89,5 @@ def test_sequences_of_any_length_need_up_to_three_plans_of_a_recurrent_layer(kin
     for length in (few, few + 2, 2, few + 3, 3, few + 1, 1, few - 1):
         feeds = {"x": rng.standard_normal((length, 1, 8), np.float32)}
         assert_same(made, feeds, theirs.run(None, feeds))
-    assert len(open_plans(made)) <= 3
+    step_by_step = kind == "LSTM" and hidden == 160 and few > 5  # up to four, of those that are a few
+    assert len(open_plans(made)) == (3 if step_by_step else 2)
