@@ -198,7 +198,7 @@ def test_weights_that_are_alike_and_one_key_that_has_all_of_it(sharp: float) -> 
 def test_lengths_that_bound_the_scores_of_some_blocks_of_keys_only(factors: tuple[float, ...]) -> None:
     """Blocks whose scores are weighed at once lie beside others, whichever comes first."""
     q, k, v = problem((1, 1, 2), 20, 600, 8, 8)
-    step = kernels._key_block(600, 4 * kernels.panel_width(4), kernels.key_heights("f32")[0])
+    step = kernels._key_block(600, 4 * kernels.panel_width(4), kernels.tile_heights("f32")[0])
     for i, factor in enumerate(factors):
         k[..., i * step : (i + 1) * step, :] *= factor
     np.testing.assert_allclose(attend(q, k, v, 0.3), expected(q, k, v, 0.3), 3e-5, 3e-5)
@@ -252,7 +252,7 @@ def test_blocks_outside_a_band_are_not_read(queries: int, keys: int, back: int, 
     q, k, v = problem((1, 1, 1), queries, keys, 8, 8)
     width = kernels.panel_width(4)
     wanted = np.empty((1, 1, 1, queries, 8))
-    band, step = Band(back, ahead, -np.inf), kernels._key_block(keys, 4 * width, kernels.key_heights("f32")[0])
+    band, step = Band(back, ahead, -np.inf), kernels._key_block(keys, 4 * width, kernels.tile_heights("f32")[0])
     for first in range(0, queries, width):
         rows = slice(first, min(first + width, queries))
         low, high = max(0, first - back), min(keys, rows.stop + ahead)

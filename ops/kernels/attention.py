@@ -134,8 +134,8 @@ def attention(
     width = panel_width(size)
     panels = -(-s.queries // width)
     each, tasks = _share(s.heads, panels, _most_panels(size, s.head, s.value), s.flops, threads)
-    tallest, of_keys = value_heights(dtype)[0], key_heights(dtype)[0]
-    keys = _key_block(s.keys, width * size, of_keys)
+    tallest = tile_heights(dtype)[0]
+    keys = _key_block(s.keys, width * size, tallest)
     launches: list[Launch] = []
     (k, k_lines, k_apart), (v, v_lines, _) = (
         _readable(dtype, x, s, columns, launches, alloc, threads, label) for x, columns in ((k, s.head), (v, s.value))
@@ -153,7 +153,7 @@ def attention(
         q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
         v.column, *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale * _LOG2_E if bounded else scale),
         *(scores or (0, 0)),
-        each, tasks, keys, *_split(keys, of_keys), *_split(s.keys - (blocks - 1) * keys, of_keys), *_split(s.value, tallest),
+        each, tasks, keys, *_split(keys, tallest), *_split(s.keys - (blocks - 1) * keys, tallest), *_split(s.value, tallest),
         *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
         *copied, *record, records, *(step * blocks * record[-1] for step in leads), *heads,
     )  # fmt: skip
@@ -193,14 +193,9 @@ def _own(k: Heads, v: Heads, s: Sizes) -> tuple[tuple[int, ...], tuple[int, ...]
     return heads, tuple(step if n > 1 else 0 for n, step in zip(heads, _dense(heads, 1)))
 
 
-def value_heights(dtype: str) -> tuple[int, ...]:
-    """The heights of tiles of values: those of pairs are as high as `pairing`'s, who take turns of six registers."""
+def tile_heights(dtype: str) -> tuple[int, ...]:
+    """The heights of tiles: those of pairs are as high as `pairing`'s."""
     return tuple(height for height in heights() if not paired(dtype) or height <= HEIGHTS[0])
-
-
-def key_heights(dtype: str) -> tuple[int, ...]:
-    """The heights of tiles of keys: as rows are far apart LLVM spills registers of those of pairs that are as high as values'."""
-    return value_heights(dtype)[1 if paired(dtype) else 0 :]
 
 
 def is_few(dtype: str, k: Heads, v: Heads, s: Sizes) -> bool:

@@ -31,7 +31,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     k_pairs, v_pairs = paired(dtype) and k_lines, paired(dtype) and v_lines
     k_tiles = attentiontile.scores(dtype, lanes, not k_lines, bounded, k_pairs)
     v_tiles = attentiontile.mixtures(dtype, lanes, v_lines, v_pairs)
-    k_by_pairs, by_pairs, turn_steps, of_columns = int(k_pairs), int(k_pairs or v_pairs), pairsums.TURN, pairsums.of_columns(lanes)
+    k_by_pairs, by_pairs, triple, of_columns = int(k_pairs), int(k_pairs or v_pairs), pairsums.TRIPLE, pairsums.of_columns(lanes, 2)
     make_record = attentionrecord.making(dtype, k_pairs, v_pairs, bounded)
     compare = attentionrecord.comparing(k_pairs, v_pairs, bounded)
     begin_panels, end_panels = attentionpanel.beginning(dtype, k_pairs), attentionpanel.ending(dtype)
@@ -47,7 +47,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
     line, above, below = word.LINE, _ABOVE, _BELOW
 
     @subroutine
-    def score(block, at, vectors, x, x_row, panel, turns, pairs, state, weighed, y, far, far_row, left):
+    def score(block, at, vectors, x, x_row, panel, triples, pairs, state, weighed, y, far, far_row, left):
         # Tiles of one height and tiles of another, as the words at `at` say. The first half of them asks for what comes next: what
         # is asked for last has to arrive, too.
         args = words(block)
@@ -55,13 +55,13 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
         asked = (2 * left + tiles - 1) // max(1, tiles)
         for i in range(at, at + 4, 2):
             height, count = args[i], args[i + 1]
-            k_tiles(args, vectors, height, count, x, x_row, args[word.K_COLUMN], panel, args[word.HEAD], turns, pairs, state,
+            k_tiles(args, vectors, height, count, x, x_row, args[word.K_COLUMN], panel, args[word.HEAD], triples, pairs, state,
                     weighed, y, far, far_row, lines, asked, left)  # fmt: skip
             x, y, pairs = x + height * count * x_row, y + height * count * pitch, pairs + height * count * 4
             far, left = far + asked * count * far_row, max(0, left - asked * count)
 
     @subroutine
-    def mix(block, vectors, x, panel, rows, turns, pairs, of_lanes, again, state, y, far, far_row, left):
+    def mix(block, vectors, x, panel, rows, triples, pairs, of_lanes, again, state, y, far, far_row, left):
         args = words(block)
         tiles, lines = args[word.V_TILES + 1] + args[word.V_TILES + 3], (args[word.VALUE] * size + line - 1) // line
         asked = (2 * left + tiles - 1) // max(1, tiles)
@@ -70,7 +70,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
             tile, step = height * args[word.V_COLUMN], args[word.V_ROW]
             if args[word.V_COPIED] != 0:
                 tile, step = rows * height * size, height * size
-            v_tiles(args, vectors, height, count, x, tile, args[word.V_COLUMN], step, panel, rows, turns, pairs, of_lanes, again,
+            v_tiles(args, vectors, height, count, x, tile, args[word.V_COLUMN], step, panel, rows, triples, pairs, of_lanes, again,
                     state + word.FACTOR * pitch, y, far, far_row, lines, asked, left)  # fmt: skip
             far, left = far + asked * count * far_row, max(0, left - asked * count)
             x, y, pairs = x + count * tile, y + height * count * pitch, pairs + height * count * 4
@@ -158,14 +158,14 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                 if args[word.V_COPIED] != 0:
                     v_block = record + args[word.V_AT]
                 of_keys, of_values, longest = record + word.OF_KEYS_AT, record + args[word.OF_VALUES_AT], load(record)
-                k_turns, v_turns, v_all = 0, 0, v_like * (rows // turn_steps * 4)
+                k_triples, v_triples, v_all = 0, 0, v_like * (rows // triple * 2)
                 # queries are as long as the first keys: others may not be much longer
                 if k_by_pairs != 0 and first_lane(longest) <= limit * first_lane(load(reference)):
-                    k_turns = head // turn_steps
+                    k_triples = head // triple
                 if v_like > 0.0:
                     least, most = first_lane(load(record + word.LEAST_AT)), first_lane(load(record + word.MOST_AT))
                     if least * limit * limit >= v_all and most <= v_all * limit * limit:
-                        v_turns = rows // turn_steps
+                        v_triples = rows // triple
                 # tiles ask for what the next block will read
                 coming = max(0, min(step, end - key - step))
                 k_far, k_far_row, k_coming, v_far, v_far_row = (
@@ -192,7 +192,7 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                         at_length, at_level = state + word.LENGTH * pitch, state + word.LEVEL * pitch
                         reach, other_reach = load(at_length) * longest, load(at_length + vector) * longest
                         level, other = load(at_level), load(at_level + vector)
-                        if later == 0 and v_turns == 0:
+                        if later == 0 and v_triples == 0:
                             level, other = up(reach), up(other_reach)
                         beyond = maximum(reach - level - above, reach + level - below)
                         beyond = maximum(beyond, maximum(other_reach - other - above, other_reach + other - below))
@@ -201,29 +201,28 @@ def factory(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> Callable
                             store(at_level, level)
                             store(at_level + vector, other)
                             fill(state + word.FACTOR * pitch, 1, one)
-                    turns = k_turns
-                    if k_turns > 0:
+                    triples = k_triples
+                    if k_triples > 0:
                         length = maximum(load(state + word.LENGTH * pitch), load(state + word.LENGTH * pitch + vector))
                         if not first_lane(highest(length)) <= longest_of_pairs:
-                            turns = 0
+                            triples = 0
                     left = k_coming * (p + 1) // panels - k_for
-                    score(address(args), at, vectors, k_block, k_pitch, panel, turns, of_keys, state, weighed,
+                    score(address(args), at, vectors, k_block, k_pitch, panel, triples, of_keys, state, weighed,
                           scores, k_far + k_for * k_far_row, k_far_row, left)  # fmt: skip
                     if args[word.SCORES] != 0:
                         work_on(args[word.SCORES], args[word.SCORES_BLOCK], scratch, l0, l1, l2, key, rows, first, count, scores)
                     if weighed == 0:
                         weigh(args, vectors, rows, scores, state, lifted)
-                    turns = 0
-                    if v_turns > 0:
-                        rest = rows - v_turns * turn_steps
-                        of_columns(args, scores, pitch, v_turns, rest, vectors * lanes, of_weights, weight_squares)
+                    triples = 0
+                    if v_triples > 0:
+                        of_columns(args, scores, pitch, v_triples, vectors * lanes, of_weights, weight_squares)
                         length = load(weight_squares)
                         if vectors == 2:
                             length = maximum(length, load(weight_squares + vector))
                         if first_lane(highest(length)) <= v_all * limit * limit:
-                            turns = v_turns
+                            triples = v_triples
                     left = coming * (p + 1) // panels - v_for
-                    mix(address(args), vectors, v_block, scores, rows, turns, of_values, of_weights, later, state, result,
+                    mix(address(args), vectors, v_block, scores, rows, triples, of_values, of_weights, later, state, result,
                         v_far + v_for * v_far_row, v_far_row, left)  # fmt: skip
         end_panels(address(args), y, q0, panels, states, results)
 

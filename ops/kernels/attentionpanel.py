@@ -25,15 +25,10 @@ def beginning(dtype: str, k_pairs: bool) -> Callable:
     from .subroutine import subroutine
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
-    width, pitch, state_bytes, by_pairs, steps = (
-        2 * lanes,
-        2 * lanes * size,
-        word.STATE * 2 * lanes * size,
-        int(k_pairs),
-        pairsums.TURN,
-    )
+    width, pitch, state_bytes = 2 * lanes, 2 * lanes * size, word.STATE * 2 * lanes * size
+    by_pairs, triple = int(k_pairs), pairsums.TRIPLE
     turn, fill, scaled, fetch = turning(dtype), filling(dtype), _scaling(dtype), _fetching(dtype)
-    balance, of_columns, words = attentiontile.balance(lanes), pairsums.of_columns(lanes), simd.block
+    balance, of_columns, words = attentiontile.balance(lanes), pairsums.of_columns(lanes, 2), simd.block
 
     @subroutine
     def begin(block, q, first, panels, states, turned, reference, spare):
@@ -55,7 +50,7 @@ def beginning(dtype: str, k_pairs: bool) -> Callable:
             scaled(panel, head, args[word.SCALE], state + word.LENGTH * pitch)
             if by_pairs != 0:
                 balance(args, head, panel, state, reference)
-                of_columns(args, panel, pitch, head // steps, head % steps, width, state + word.PAIRS * pitch, spare)
+                of_columns(args, panel, pitch, head // triple, width, state + word.PAIRS * pitch, spare)
 
     return begin
 

@@ -24,8 +24,8 @@ def making(dtype: str, k_pairs: bool, v_pairs: bool, bounded: bool) -> Callable:
     from .subroutine import subroutine
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
-    measured, k_by_pairs, v_by_pairs, turn = int(bounded or k_pairs), int(k_pairs), int(v_pairs), pairsums.TURN
-    of_columns, of_rows = pairsums.of_columns(lanes), pairsums.of_rows(lanes)
+    measured, k_by_pairs, v_by_pairs, triple = int(bounded or k_pairs), int(k_pairs), int(v_pairs), pairsums.TRIPLE
+    of_columns, of_rows = pairsums.of_columns(lanes, 4, far=True), pairsums.of_rows(lanes)
     squares, tiled, spread = attentiontile.squares(dtype, lanes), attentiontile.tiled(dtype, lanes), spreading()
     load, store, load_one = simd.load(dtype, lanes), simd.store(dtype), simd.load(dtype, 0)
     words, added, root, ask, ahead_rows = simd.block, simd.reduce_add, simd.sqrt, simd.prefetch(dtype, 1), _AHEAD
@@ -52,11 +52,11 @@ def making(dtype: str, k_pairs: bool, v_pairs: bool, bounded: bool) -> Callable:
             squares(args, rows, head, k, k_row, record + word.LONGEST_AT)
             store(record + word.LONGEST_AT, root(added(load(record + word.LONGEST_AT))))
         if k_by_pairs != 0:
-            of_rows(args, k, k_row, rows, head // turn, head % turn, record + word.OF_KEYS_AT)
+            of_rows(args, k, k_row, rows, head // triple, record + word.OF_KEYS_AT)
         if v_by_pairs != 0:
             sums = record + args[word.OF_VALUES_AT]
             lengths = sums + (4 * value + 63) // 64 * 64
-            of_columns(args, v, v_row, rows // turn, rows % turn, value, sums, lengths)
+            of_columns(args, v, v_row, rows // triple, value, sums, lengths)
             spread(lengths, value, record + word.LEAST_AT)
         if args[word.V_COPIED] != 0:
             copied = record + args[word.V_AT]
@@ -77,7 +77,7 @@ def comparing(k_pairs: bool, v_pairs: bool, bounded: bool) -> Callable:
     from . import attentiontile, pairsums, simd
     from .subroutine import subroutine
 
-    lanes, turn, k_by_pairs, v_by_pairs = target.current().lanes, pairsums.TURN, int(k_pairs), int(v_pairs)
+    lanes, triple, k_by_pairs, v_by_pairs = target.current().lanes, pairsums.TRIPLE, int(k_pairs), int(v_pairs)
     squares, lift = attentiontile.squares("f32", lanes), attentiontile.lifting(lanes, 2 if bounded else math.e)
     load, store, splat = simd.load("f32", lanes), simd.store("f32"), simd.splat("f32", lanes)
     words, added, root, first_lane = simd.block, simd.reduce_add, simd.sqrt, simd.first
@@ -96,7 +96,7 @@ def comparing(k_pairs: bool, v_pairs: bool, bounded: bool) -> Callable:
             if first_lane(sample) <= longest and first_lane(sample) * longest >= 1.0:
                 store(reference, sample)
         if v_by_pairs != 0:
-            in_pairs = min(args[word.STEP], args[word.KEYS]) // turn * 4 * args[word.VALUE]
+            in_pairs = min(args[word.STEP], args[word.KEYS]) // triple * 2 * args[word.VALUE]
             mean = load(record + word.TOTAL_AT) * (splat(1.0) / splat(max(1, in_pairs)))
             if first_lane(mean) <= highest and first_lane(mean) * highest >= 1.0:
                 store(like, mean)

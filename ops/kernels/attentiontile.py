@@ -8,17 +8,17 @@ exponentials.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
 
 from . import emit, vmath_exp, window
-from .attention import LIFT, key_heights, value_heights
+from .attention import LIFT, tile_heights
 from .attentionwords import FACTOR, INVERSE, LENGTH, LEVEL, LINE, PAIRS, SUM
 from .emit import E
-from .pairingtile import pair, triple
-from .pairsums import TURN
+from .pairingtile import triple
+from .pairsums import TRIPLE
 from .window import WORD, Code, Variable
 
 _UNROLL = 4  # K steps of one turn of a tile's loop
@@ -28,23 +28,24 @@ _CHAINS = 4  # of maxima, each of which waits for the one before
 
 
 def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> Callable:
-    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, turns, pairs, state, weighed, y, ...)``.
+    """``scores(args, vectors, height, count, x, x_row, x_step, b, steps, triples, pairs, state, weighed, y, ...)``.
 
     Keys and queries:
 
     y[i, :] = sum over k of x[i, k] * b[k, :] for `count` tiles of `height` rows that follow one another; b and y have rows of
     two vectors, of which `vectors` are used. x[i, k] is at x + i x_row + k x_step; neighbours in a column (`across`) or, else,
     in a row are neighbours in memory. If they are to be `weighed`, for which there have to be `powers`, y is 2^(that - level), see
-    `weigh`. In tiles that may be `paired` the first `turns` of K go by pairs (`pairsums`): what takes away what those add too much
-    is at `pairs` for each row of x, and in the panel's `state` for its lanes; and y is multiplied by what stands there as INVERSE.
+    `weigh`. In tiles that may be `paired` the first `triples` of K go by pairs (`pairsums`): what takes away what those add too
+    much is at `pairs` for each row of x, and in the panel's `state` for its lanes; and y is multiplied by what stands there as
+    INVERSE.
     What follows: far, far_row, lines, asked, left, see `_Ahead`.
     """
 
     def run(
-        code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E, state: E,
+        code: Code, wide: int, rows: int, count: E, x: E, x_row: E, x_step: E, b: E, steps: E, triples: E, pairs: E, state: E,
         weighed: E, y: E, *far: E,
     ) -> None:  # fmt: skip
-        made, pitch = _Powers(code, wide, state, weighed) if powers else None, 2 * code.lanes * code.size
+        pitch = 2 * code.lanes * code.size
 
         def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
             if paired:
@@ -54,34 +55,31 @@ def scores(dtype: str, lanes: int, across: bool, powers: bool, paired: bool) -> 
             with code.when(weighed == 0):
                 for place, each in _places(code, sums, at):
                     code.store(place, each)
-            if made is not None:
+            if powers:
                 with code.when(weighed != 0):
-                    made.store(sums, at)
+                    _powers(code, wide, state, sums, at)
 
-        by_pairs = _Pairs(turns, pairs, state + PAIRS * pitch) if paired else None
+        by_pairs = _Pairs(triples, pairs, state + PAIRS * pitch) if paired else None
         _run(code, across, wide, rows, count, x, x_row * rows, x_row, x_step, b, steps, y, store, by_pairs, far)
-        if made is not None:
-            with code.when(weighed != 0):
-                made.end()
 
     return _tiles(
-        "count x x_row x_step b steps turns pairs state weighed y far far_row lines asked left",
+        "count x x_row x_step b steps triples pairs state weighed y far far_row lines asked left",
         dtype,
         lanes,
         run,
-        key_heights(dtype),
+        tile_heights(dtype),
     )
 
 
 def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
-    """``mixtures(args, vectors, height, count, x, x_tile, x_row, x_step, b, steps, turns, pairs, of_lanes, again, factor, ...)``.
+    """``mixtures(args, vectors, height, count, x, x_tile, x_row, x_step, b, steps, triples, pairs, of_lanes, again, factor, ...)``.
 
     y and what follows as in `scores`. Values, weighed and added up: as there, and with `again` + y[i, :] * factor[:]. `x_tile`:
     bytes from one tile of x to the next. `of_lanes`: what is to be taken away from each lane.
     """
 
     def run(
-        code: Code, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, turns: E, pairs: E,
+        code: Code, wide: int, rows: int, count: E, x: E, x_tile: E, x_row: E, x_step: E, b: E, steps: E, triples: E, pairs: E,
         of_lanes: E, again: E, factor: E, y: E, *far: E,
     ) -> None:  # fmt: skip
         def store(sums: dict[tuple[int, int], Variable], at: E) -> None:
@@ -92,15 +90,15 @@ def mixtures(dtype: str, lanes: int, across: bool, paired: bool) -> Callable:
             for place, each in _places(code, sums, at):
                 code.store(place, each)
 
-        by_pairs = _Pairs(turns, pairs, of_lanes) if paired else None
+        by_pairs = _Pairs(triples, pairs, of_lanes) if paired else None
         _run(code, across, wide, rows, count, x, x_tile, x_row, x_step, b, steps, y, store, by_pairs, far)
 
     return _tiles(
-        "count x x_tile x_row x_step b steps turns pairs of_lanes again factor y far far_row lines asked left",
+        "count x x_tile x_row x_step b steps triples pairs of_lanes again factor y far far_row lines asked left",
         dtype,
         lanes,
         run,
-        value_heights(dtype),
+        tile_heights(dtype),
     )
 
 
@@ -133,9 +131,9 @@ def _tiles(names: str, dtype: str, lanes: int, run: Callable, heights: tuple[int
 
 @dataclass(frozen=True)
 class _Pairs:
-    """turns: of K; rows, lanes: addresses of what takes away what pairs add too much."""
+    """triples: of K steps; rows, lanes: addresses of what takes away what pairs add too much."""
 
-    turns: E
+    triples: E
     rows: E
     lanes: E
 
@@ -153,10 +151,9 @@ def _run(
         read = (_Columns if across else _Lines)(code, rows, source.get(), x_row, x_step)
         panel, left = code.variable(b), steps
         if pairs is not None:
-            rest = steps - pairs.turns * TURN
-            _by_pairs(code, sums, rows, wide, pairs, rest >> 1, of_rows.get(), panel, read)
+            _by_pairs(code, sums, rows, wide, pairs, of_rows.get(), panel, read)
             of_rows.set(of_rows.get() + rows * 4)
-            left = steps.select(pairs.turns > 0, rest & 1, steps)
+            left = steps - pairs.triples * TRIPLE
         # by pairs there is hardly a step left, and turns take long enough to compile
         unroll = _UNROLL if rows * wide >= 6 and pairs is None else 1
         groups = left >> unroll.bit_length() - 1
@@ -190,69 +187,51 @@ class _Ahead:
         self.left.set(self.left.get() - rows)
 
 
-class _Powers:
-    """Powers of 2 of what tiles made, and their sums."""
+def _powers(code: Code, wide: int, state: E, exponents: dict[tuple[int, int], Variable], at: E) -> None:
+    """Powers of 2 of what a tile made, put at `at`, and their sums, added to the state's.
 
-    def __init__(self, code: Code, wide: int, state: E, wanted: E) -> None:
-        self.code, self.wide, self.state = code, wide, state
-        self.sums, self.levels = ([code.variable(_zero(code)) for _ in range(wide)] for _ in range(2))
-        with code.when(wanted != 0):
-            for row, variables in ((SUM, self.sums), (LEVEL, self.levels)):
-                for v, each in enumerate(variables):
-                    each.set(code.load(self._at(row, v)))
-
-    def _at(self, row: int, v: int) -> E:
-        return self.state + (row * 2 + v) * self.code.lanes * self.code.size
-
-    def store(self, exponents: dict[tuple[int, int], Variable], at: E) -> None:
-        """A tile's."""
-        added: list[E | None] = [None] * self.wide
-        for (place, x), (_, v) in zip(_places(self.code, exponents, at), exponents):
-            power = vmath_exp.exp2_less(x, self.levels[v].get())
-            self.code.store(place, power)
-            added[v] = power if added[v] is None else added[v] + power
-        for total, each in zip(self.sums, added):
-            total.set(total.get() + each)
-
-    def end(self) -> None:
-        """Keep the sums."""
-        for v, each in enumerate(self.sums):
-            self.code.store(self._at(SUM, v), each.get())
+    Nothing of the state stays in registers, of which other tiles need every one.
+    """
+    vector = code.lanes * code.size
+    places = [[state + (row * 2 + v) * vector for v in range(wide)] for row in (SUM, LEVEL)]
+    levels = [code.load(place) for place in places[1]]
+    added: list[E | None] = [None] * wide
+    for (place, x), (_, v) in zip(_places(code, exponents, at), exponents):
+        power = vmath_exp.exp2_less(x, levels[v])
+        code.store(place, power)
+        added[v] = power if added[v] is None else added[v] + power
+    for place, each in zip(places[0], added):
+        code.store(place, code.load(place) + each)
 
 
 def _by_pairs(
-    code: Code, sums: dict, rows: int, wide: int, pairs: _Pairs, after: E, of_rows: E, panel: Variable, read: _Lines | _Columns
+    code: Code, sums: dict, rows: int, wide: int, pairs: _Pairs, of_rows: E, panel: Variable, read: _Lines | _Columns
 ) -> None:
-    """The turns of K that go by pairs, and as many pairs `after` them, if there are turns."""
+    """The triples of K that go by pairs: by turns of sums and of differences."""
     vector = code.lanes * code.size
 
-    def steps(at: E, first: int, number: int) -> Iterator[tuple[Variable, tuple[E, ...], tuple[E, ...]]]:
-        """Of some K steps of a turn: each sum with what is multiplied for it."""
-        code.keep_order()
-        factors = [tuple(code.load(at + ((first + j) * 2 + v) * vector) for j in range(number)) for v in range(wide)]
-        for (i, v), total in sums.items():
-            elements = (code.scalar(read.address(i, first + j, v), code.kind) for j in range(number))
-            yield total, tuple(emit.splat(x, code.lanes) for x in elements), factors[v]
+    def turn(number: int) -> None:
+        """So many triples."""
+        at = code.unrelated(panel.get())
+        read.turn(number * TRIPLE, wide)
+        for k in range(0, number * TRIPLE, TRIPLE):
+            code.keep_order()
+            factors = [tuple(code.load(at + ((k + j) * 2 + v) * vector) for j in range(TRIPLE)) for v in range(wide)]
+            for (i, v), total in sums.items():
+                elements = (code.scalar(read.address(i, k + j, v), code.kind) for j in range(TRIPLE))
+                x = tuple(emit.splat(element, code.lanes) for element in elements)
+                total.set(triple(x, factors[v], total.get(), k > 0))
+        panel.set(at + number * TRIPLE * 2 * vector)
 
-    with code.when(pairs.turns > 0):
+    with code.when(pairs.triples > 0):
         of_lanes = [code.load(pairs.lanes + v * vector) for v in range(wide)]
         for (i, v), total in sums.items():
             total.set(of_lanes[v] + emit.splat(code.scalar(of_rows + i * code.size, code.kind), code.lanes))
-    with code.loop(pairs.turns):
+    with code.loop(pairs.triples >> 1):
         code.keep_rolled()
-        at = code.unrelated(panel.get())
-        read.turn(TURN, wide)
-        for k in range(0, TURN, 3):
-            for total, x, factors in steps(at, k, 3):
-                total.set(triple(x, factors, total.get(), k > 0))
-        panel.set(at + TURN * 2 * vector)
-    with code.loop(after.select(pairs.turns > 0, after, 0)):
-        code.keep_rolled()
-        at = code.unrelated(panel.get())
-        read.turn(2, wide)
-        for total, x, factors in steps(at, 0, 2):
-            total.set(pair(x, factors, total.get(), False))
-        panel.set(at + 2 * 2 * vector)
+        turn(2)
+    with code.when(pairs.triples & 1 != 0):
+        turn(1)
 
 
 def _steps(code: Code, sums: dict, rows: int, wide: int, count: E, number: int, panel: Variable, read: _Lines | _Columns) -> None:

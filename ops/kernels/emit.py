@@ -333,6 +333,12 @@ def splat(one: E, lanes: int) -> E:
     return E(one.b, one.b.shuffle_vector(first, undefined, zeros), one.t, lanes)
 
 
+def outlive(*values: E) -> None:
+    """Keeps vectors of x86 in their registers up to this place, so that nothing that comes before takes one over."""
+    kind = ir.FunctionType(ir.VoidType(), [value.v.type for value in values])
+    values[0].b.asm(kind, "", ",".join("v" * len(values)), [value.v for value in values], True)
+
+
 def add_pairs(x: E, y: E, total: E) -> E:
     """total + x0 y0 + x1 y1 in each lane of i32, where x and y hold two int16 each; it wraps."""
     step = min(target.current().pair_sums, x.n)

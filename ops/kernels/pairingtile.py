@@ -99,7 +99,11 @@ def triple(x: tuple[E, ...], b: tuple[E, ...], total: E, differences: bool) -> E
 
 def pair(x: tuple[E, ...], b: tuple[E, ...], total: E, differences: bool) -> E:
     """total + x0 b0 + x1 b1, and too much: x0 x1 + b0 b1, or with `differences` that with the other sign."""
-    return (-(b[1] - x[0])).fma(b[0] - x[1], total) if differences else (b[1] + x[0]).fma(b[0] + x[1], total)
+    first, second = (b[1] - x[0], b[0] - x[1]) if differences else (b[1] + x[0], b[0] + x[1])
+    result = (-first if differences else first).fma(second, total)
+    # LLVM would put the result where a factor was, of which it then spills some, as totals change their places
+    emit.outlive(first, second)
+    return result
 
 
 def _begin(code: Code, rows: int, info: E, pairs: E, turns: E) -> dict[tuple[int, int], Variable]:

@@ -1,7 +1,7 @@
 """What pairs add too much, of rows and columns of a matrix in place: for tiles made of `pairingtile.triple`. Imports numba.
 
-Both give it with the sign that takes it away from a total, for K in turns of two triples, one of sums and one of differences, and
-in what is left of K: pairs of sums, and a step alone.
+Both give it with the sign that takes it away from a total, for K in triples, by turns of sums and of differences. Steps that are
+left, fewer than a triple, are in no pair.
 """
 
 from __future__ import annotations
@@ -14,54 +14,61 @@ from . import emit, shuffle, simd, window
 from .emit import E
 from .window import Code
 
-TURN = 6  # K steps
+TRIPLE = 3  # K steps
+_FETCH_ROWS = 12  # by which columns that have to come from afar are asked for ahead
 
 
-def of_columns(lanes: int) -> Callable:
-    """``columns(args, x, x_row, turns, rest, columns, pairs, squares)``: of x[k, columns], K as `turns` and a `rest`.
+def of_columns(lanes: int, wide: int, far: bool = False) -> Callable:
+    """``columns(args, x, x_row, triples, columns, pairs, squares)``: of x[k, columns], K as `triples`.
 
     A float32 for each column is put at `pairs`, and at `squares` the sum of squares of what is in pairs; whole vectors of them.
+    `wide` vectors at a time, which do not wait for each other; asked for ahead if they are `far`.
     """
+    vector = 4 * lanes
 
-    def body(code, block, x, x_row, turns, rest, columns, pairs, squares):
-        def some(offset: E, _: int, left: E | None) -> None:
-            total, *squared = (code.variable(emit.constant(code.builder, "f32", lanes, 0)) for _ in range(3))
+    def body(code, block, x, x_row, triples, columns, pairs, squares):
+        def some(offset: E, number: int, left: E | None) -> None:
+            zero = emit.constant(code.builder, "f32", lanes, 0)
+            totals, *squared = ([code.variable(zero) for _ in range(number)] for _ in range(3))
             at = code.variable(x + offset)
 
-            def pair(first: E) -> E:
+            def pair(v: int, first: E) -> E:
                 """The product of an element and the next one, whose squares are added up."""
-                values = [code.load(address, left) for address in (first, first + x_row)]
+                values = [code.load(address + v * vector, left) for address in (first, first + x_row)]
                 for value, square in zip(values, squared):
-                    square.set(value.fma(value, square.get()))
+                    square[v].set(value.fma(value, square[v].get()))
                 return values[0] * values[1]
 
-            with code.loop(turns):
+            with code.loop(triples >> 1):
                 code.keep_rolled()
                 here = at.get()
-                total.set(total.get() + (pair(here + x_row * 3) - pair(here)))
-                at.set(here + x_row * TURN)
-            with code.loop(rest >> 1):
-                code.keep_rolled()
-                total.set(total.get() - pair(at.get()))
-                at.set(at.get() + x_row * 2)
-            code.store(pairs + offset, total.get())
-            code.store(squares + offset, squared[0].get() + squared[1].get())
+                for v, total in enumerate(totals):
+                    total.set(total.get() + (pair(v, here + x_row * TRIPLE) - pair(v, here)))
+                    if far:
+                        for k in range(2 * TRIPLE):
+                            code.prefetch(here + x_row * (_FETCH_ROWS + k) + v * vector)
+                at.set(here + x_row * (2 * TRIPLE))
+            with code.when(triples & 1 != 0):
+                for v, total in enumerate(totals):
+                    total.set(total.get() - pair(v, at.get()))
+            for v, (total, even, odd) in enumerate(zip(totals, *squared)):
+                code.store(pairs + offset + v * vector, total.get())
+                code.store(squares + offset + v * vector, even.get() + odd.get())
 
-        window.over_channels(code, columns, some)
+        window.over_channels(code, columns, some, wide)
 
-    return window.leaf("x x_row turns rest columns pairs squares", "f32", lanes, body)
+    return window.leaf("x x_row triples columns pairs squares", "f32", lanes, body)
 
 
 def of_rows(lanes: int) -> Callable:
-    """``rows(args, x, x_row, rows, turns, rest, pairs)``: of x[rows, k]. A float32 for each row is put at `pairs`."""
-    vector, group = 4 * lanes, 3  # vectors that whole turns fill
+    """``rows(args, x, x_row, rows, triples, pairs)``: of x[rows, k]. A float32 for each row is put at `pairs`."""
+    vector, group = 4 * lanes, 3  # vectors that whole pairs of triples fill
 
-    def body(code, block, x, x_row, rows, turns, rest, pairs):
-        own, step = turns * TURN, group * lanes
+    def body(code, block, x, x_row, rows, triples, pairs):
+        own, step = triples * TRIPLE, group * lanes
         whole = own / step
         left = own - whole * step
-        signs, after = [signs_of(code, j) for j in range(group)], (rest >> 1) * 2
-        alone = _constant(code, [-1.0, 0.0] * (lanes // 2))
+        signs = [signs_of(code, j) for j in range(group)]
         at = code.variable(x)
 
         def beside(address: E, count: E) -> E:
@@ -86,8 +93,6 @@ def of_rows(lanes: int) -> Callable:
                 with code.when(left > j * lanes):
                     here, count = whole * (group * vector) + j * vector, left - j * lanes
                     add(lambda row, here=here, count=count: beside(row + here, count), signs[j])
-            with code.when(after > 0):
-                add(lambda row: beside(row + own * 4, after), alone)
             at.set(at.get() + x_row * number)
             sums = [total.get() for total in totals]
             return shuffle.added(sums) if number == lanes else simd.across(E.__add__)(sums[0])
@@ -98,7 +103,7 @@ def of_rows(lanes: int) -> Callable:
         with code.loop(rows - groups * lanes) as i:
             code.of_lanes(0).store(pairs + (groups * vector + i * 4), emit.first_lane(some(1)))
 
-    return window.leaf("x x_row rows turns rest pairs", "f32", lanes, body)
+    return window.leaf("x x_row rows triples pairs", "f32", lanes, body)
 
 
 def _chosen(a: E, b: E, places: list[int]) -> E:
