@@ -27,7 +27,7 @@ def beginning(dtype: str, k_pairs: bool) -> Callable:
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
     width, pitch, state_bytes = 2 * lanes, 2 * lanes * size, word.STATE * 2 * lanes * size
     by_pairs, triple = int(k_pairs), pairsums.TRIPLE
-    turn, fill, scaled, fetch = turning(dtype), filling(dtype), _scaling(dtype), _fetching(dtype)
+    turn, fill, scaled = turning(dtype), filling(dtype), _scaling(dtype)
     balance, of_columns, words = attentiontile.balance(lanes), pairsums.of_columns(lanes, 2), simd.block
 
     @subroutine
@@ -44,9 +44,7 @@ def beginning(dtype: str, k_pairs: bool) -> Callable:
             )
             if count < width:
                 fill(panel, head, 0)
-            if p + 1 < panels and column == size:
-                fetch(x + width * row, min(width, left - width), row, head * size)
-            turn(x, count, head, row, column, panel, pitch)
+            turn(x, count, head, row, column, panel, pitch, width * row if p + 1 < panels else 0, 0)
             scaled(panel, head, args[word.SCALE], state + word.LENGTH * pitch)
             if by_pairs != 0:
                 balance(args, head, panel, state, reference)
@@ -62,7 +60,7 @@ def ending(dtype: str) -> Callable:
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
     width, pitch, state_bytes = 2 * lanes, 2 * lanes * size, word.STATE * 2 * lanes * size
-    turn, fill, divided, fetch, words, one = turning(dtype), filling(dtype), _dividing(dtype), _fetching(dtype), simd.block, _ONE
+    turn, fill, divided, words, one = turning(dtype), filling(dtype), _dividing(dtype), simd.block, _ONE
 
     @subroutine
     def end(block, y, first, panels, states, results):
@@ -78,25 +76,29 @@ def ending(dtype: str) -> Callable:
             if args[word.KEYS] == 0:
                 fill(result, value, 0)
                 fill(sums, 1, one)
-            if p + 1 < panels:
-                fetch(to + width * row, min(width, left - width), row, value * size)
             divided(result, value, sums)
             # lanes along queries, rows of y along channels
-            turn(result, value, min(width, left), pitch, size, to, row)
+            turn(result, value, min(width, left), pitch, size, to, row, 0, width * row if p + 1 < panels else 0)
 
     return end
 
 
 def turning(dtype: str) -> Callable:
-    """The subroutine ``turn(x, rows, columns, x_row, x_column, y, y_row)``: y[j, i] = x[i, j], rows of y being runs in memory."""
+    """The subroutine ``turn(x, rows, columns, x_row, x_column, y, y_row, x_ahead, y_ahead)``: y[j, i] = x[i, j].
+
+    Rows of y are runs in memory. `x_ahead`, `y_ahead`: bytes to what will be turned next and comes from afar, or 0. It is asked for
+    square by square, for a core forgets what it is asked for beyond some lines; in L2, as rows far apart may fall into few sets of
+    L1.
+    """
     from . import shuffle, simd
     from .subroutine import subroutine
 
     lanes, size = target.current().lanes * 4 // SIZES[dtype], SIZES[dtype]
     load_one, store, transpose = simd.load(dtype, 0), simd.store(dtype), shuffle.transpose(dtype, dtype, lanes)
+    ask = simd.prefetch(dtype, 1, soon=False)
 
     @subroutine
-    def turn(x, rows, columns, x_row, x_column, y, y_row):
+    def turn(x, rows, columns, x_row, x_column, y, y_row, x_ahead, y_ahead):
         # by squares of lanes where rows of x are runs, too
         if x_column == size and rows >= lanes and columns >= lanes:
             # a square that would overhang starts earlier: what is copied twice is the same
@@ -104,7 +106,13 @@ def turning(dtype: str) -> Callable:
                 row = min(i, rows - lanes)
                 for j in range(0, columns, lanes):
                     column = min(j, columns - lanes)
-                    transpose(x + row * x_row + column * size, x_row, y + column * y_row + row * size, y_row)
+                    source, to = x + row * x_row + column * size, y + column * y_row + row * size
+                    for k in range(lanes):
+                        if x_ahead != 0:
+                            ask(source + x_ahead + k * x_row)
+                        if y_ahead != 0:
+                            ask(to + y_ahead + k * y_row)
+                    transpose(source, x_row, to, y_row)
         else:
             for i in range(rows):
                 for j in range(columns):
@@ -182,19 +190,3 @@ def _dividing(dtype: str) -> Callable:
                 store(at, load(at) * inverse)
 
     return divided
-
-
-def _fetching(dtype: str) -> Callable:
-    """The subroutine ``fetch(x, rows, row, row_bytes)``, which asks for rows."""
-    from . import simd
-    from .subroutine import subroutine
-
-    ask, line = simd.prefetch(dtype, 1), word.LINE
-
-    @subroutine
-    def fetch(x, rows, row, row_bytes):
-        for i in range(rows):
-            for j in range(0, row_bytes, line):
-                ask(x + i * row + j)
-
-    return fetch
