@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from . import attentionfew, target
+from . import attentionfew, attentionscratch, target
 from . import attentionwords as word
 from .blocking import heights, most_rows, panel_width, split_row
 from .image import SIZES, Alloc, Image, Opaque
@@ -35,8 +35,6 @@ _FETCH, _MAKE = 0.4, 1.3
 _LATE = 0.3  # of a task, what threads wait for the last one on cores that others use too
 _COPY_PANELS = 3  # of a task, from which on rows are first copied
 _TASK_FLOPS = 250_000  # a task costs the executor about a microsecond
-_OWN_LINES = 7  # of a task, for what it finds out of a block itself
-FLAGS = 8 * _PANELS  # bytes of a word for each panel
 LIFT = 20  # powers of 2 that weights are lifted by, or lowered, to be like values where products go by pairs
 _LOG2_E = 1 / math.log(2)
 LEADS = 3  # dimensions of heads: batch, groups, heads of a group
@@ -129,7 +127,7 @@ def attention(
     # nothing but the lengths of queries and keys decides how large scores are
     unmasked = dtype == "f32" and scores is None and (band is None or band.level == -math.inf)
     if is_few(dtype, k, v, s):
-        few = attentionfew.attention(dtype, q, k, v, y, s, scale=scale, scores=scores, band=band, label=label)
+        few = attentionfew.attention(dtype, _problem(q, k, v, y, s, scale, scores, band), s, label)
         return with_spare(few, _kernel(dtype, True, True, unmasked))
     width = panel_width(size)
     panels = -(-s.queries // width)
@@ -150,22 +148,29 @@ def attention(
     heads, leads = _own(k, v, s)
     records = alloc(math.prod(heads) * blocks * record[-1]) if shared else 0
     args = (
-        q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row,
-        v.column, *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale * _LOG2_E if bounded else scale),
-        *(scores or (0, 0)),
-        each, tasks, keys, *_split(keys, tallest), *_split(s.keys - (blocks - 1) * keys, tallest), *_split(s.value, tallest),
-        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)),
+        *_problem(q, k, v, y, s, scale * _LOG2_E if bounded else scale, scores, band), each, tasks, keys,
+        *_split(keys, tallest), *_split(s.keys - (blocks - 1) * keys, tallest), *_split(s.value, tallest),
         *copied, *record, records, *(step * blocks * record[-1] for step in leads), *heads,
     )  # fmt: skip
     kernel, moved = _kernel(dtype, k_lines, v_lines, bounded), size * s.keys * (s.head + s.value)
     if shared:
-        pieces = math.prod(heads) * blocks
-        launches.append(Launch(kernel, (*args, 1), pieces, 0, f"{label}: keys", 0, 2 * math.prod(heads) * moved))
-    scratch = word.SCRATCH + FLAGS + width * size * (keys + each * (s.head + s.value + word.STATE)) + _OWN_LINES * word.LINE
-    scratch += 0 if shared else record[-1]
+        pieces, copied_bytes = math.prod(heads) * blocks, 2 * math.prod(heads) * moved
+        launches.append(Launch(kernel, (*args, 1), pieces, attentionscratch.SPANS_AT, f"{label}: keys", 0, copied_bytes))
+    scratch = attentionscratch.scratch_bytes(width * size, each, keys, s.head, s.value) + (0 if shared else record[-1])
     moved = size * s.heads * s.queries * (s.head + s.value) + s.heads * moved
     launches.append(Launch(kernel, (*args, 0), s.heads * tasks, scratch, label, s.flops, moved))
     return with_spare(launches, attentionfew.kernel_of(dtype)) if k_lines and v_lines else launches
+
+
+def _problem(
+    q: Heads, k: Heads, v: Heads, y: Heads, s: Sizes, scale: float, scores: tuple[Opaque, Opaque] | None, band: Band | None
+) -> tuple[Opaque | float, ...]:
+    """The words of the argument block that do not say how it is done."""
+    limits = (band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, -math.inf)
+    return (
+        q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, k.column, *v.leads, v.row, v.column,
+        *y.leads, y.row, *s.leads, s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)), *limits,
+    )  # fmt: skip
 
 
 def _kernel(dtype: str, k_lines: bool, v_lines: bool, bounded: bool) -> KernelSpec:

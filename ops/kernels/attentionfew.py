@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import ahead, target
+from . import attentionwords as word
 from .image import SIZES, Opaque
 from .launch import Launch
 from .spec import KernelSpec, handwritten
 
 if TYPE_CHECKING:
-    from .attention import Band, Heads, Sizes
+    from .attention import Sizes
 
 AT_ONCE = 4  # queries that a row is multiplied with when it is read
 BLOCK = 96  # keys, at most, a multiple of 16; a row of scores is as long. Two streams in turn: each is read ahead meanwhile
@@ -27,6 +28,8 @@ BLOCK = 96  # keys, at most, a multiple of 16; a row of scores is as long. Two s
 LEVEL, SUM, FACTOR = range(3)
 STATE = 3
 _START = 128  # bytes of scratch for the block of `scores`
+# words behind those that `attention` has: bytes of a query and of a result; where scores, queries and results are in scratch
+_Q_BYTES, _Y_BYTES, _SCORES_AT, _TURNED_AT, _RESULTS_AT = range(word.LOWEST + 1, word.LOWEST + 6)
 
 
 def most(dtype: str) -> int:
@@ -34,22 +37,17 @@ def most(dtype: str) -> int:
     return max(AT_ONCE, target.current().lanes * 2 // SIZES[dtype])
 
 
-def attention(
-    dtype: str, q: Heads, k: Heads, v: Heads, y: Heads, s: Sizes, *, scale: float, scores: tuple[Opaque, Opaque] | None,
-    band: Band | None, label: str,
-) -> list[Launch]:  # fmt: skip
-    """As `attention.attention`, for rows of keys and values that are runs in memory; `scores` works on [queries, keys]."""
+def attention(dtype: str, problem: tuple[Opaque | float, ...], s: Sizes, label: str) -> list[Launch]:
+    """As `attention.attention`, for rows of keys and values that are runs in memory; scores' kernel works on [queries, keys].
+
+    problem: the words of the argument block up to LOWEST.
+    """
     size, vector = SIZES[dtype], 4 * target.current().lanes
     q_bytes, y_bytes = (-(-size * columns // vector) * vector for columns in (s.head, s.value))
     scores_at = _START + s.queries * STATE * 2 * vector
     turned_at = scores_at + s.queries * BLOCK * size
     results_at = turned_at + s.queries * q_bytes
-    args = (
-        q.address, k.address, v.address, y.address, *q.leads, q.row, q.column, *k.leads, k.row, *v.leads, v.row, *y.leads, y.row,
-        *s.leads[1:], s.queries, s.keys, s.head, s.value, float(scale), *(scores or (0, 0)),
-        *((band.back, band.ahead, float(band.level)) if band else (s.queries, s.keys, float("-inf"))), s.heads,
-        q_bytes, y_bytes, scores_at, turned_at, results_at,
-    )  # fmt: skip
+    args = (*problem, q_bytes, y_bytes, scores_at, turned_at, results_at)
     moved = size * s.heads * (s.queries + s.keys) * (s.head + s.value)
     return [Launch(kernel_of(dtype), args, s.heads, results_at + s.queries * y_bytes, label, s.flops, moved)]
 
@@ -78,6 +76,7 @@ def factory(dtype: str) -> Callable:
     lowest = float("-inf")
     bring, asked = ahead.bringing(), ahead.ASKED
     load_strided, store_first = simd.load_strided(dtype, lanes), simd.store_first(dtype)
+    q_bytes_at, y_bytes_at, scores_at, turned_at, results_at = _Q_BYTES, _Y_BYTES, _SCORES_AT, _TURNED_AT, _RESULTS_AT
 
     @subroutine
     def scaled(x, columns, column, factor, y):
@@ -106,9 +105,10 @@ def factory(dtype: str) -> Callable:
     def look(block, scratch, l0, l1, l2, k, v, after, low, high):
         """The results of all queries, of these keys in blocks of about the same size; `after`: the keys that come next."""
         args = words(block)
-        queries, head, value = args[23], args[25], args[26]
-        q_bytes, y_bytes, states = args[34], args[35], scratch + start
-        scores, turned, results = scratch + args[36], scratch + args[37], scratch + args[38]
+        queries, head, value = args[word.QUERIES], args[word.HEAD], args[word.VALUE]
+        k_row, v_row = args[word.K_ROW], args[word.V_ROW]
+        q_bytes, y_bytes, states = args[q_bytes_at], args[y_bytes_at], scratch + start
+        scores, turned, results = scratch + args[scores_at], scratch + args[turned_at], scratch + args[results_at]
         for i in range(queries):
             store(states + i * state_bytes + level_at, splat(lowest))
             store(states + i * state_bytes + sum_at, splat(0.0))
@@ -117,43 +117,45 @@ def factory(dtype: str) -> Callable:
         each = max(16, ((high - low + blocks - 1) // blocks + 15) // 16 * 16)
         for key in range(low, high, each):
             rows = min(each, high - key)
-            here, coming = v + key * args[16], after
-            dots(args, rows, k + key * args[12], args[12], queries, turned, q_bytes, head, scores, here, args[16])
-            if args[28] != 0:
-                work_on(args[28], args[29], scratch, l0, l1, l2, queries, key, rows, scores)
+            here, coming = v + key * v_row, after
+            dots(args, rows, k + key * k_row, k_row, queries, turned, q_bytes, head, scores, here, v_row)
+            if args[word.SCORES] != 0:
+                work_on(args[word.SCORES], args[word.SCORES_BLOCK], scratch, l0, l1, l2, queries, key, rows, scores)
             for i in range(queries):
                 weigh(args, rows, scores + i * step * size, states + i * state_bytes)
             if key + rows < high:
-                coming = k + (key + rows) * args[12]
+                coming = k + (key + rows) * k_row
             factors = states + factor_at
-            mixed(args, rows, scores, here, args[16], value, queries, factors, state_bytes, results, y_bytes, coming, args[12])
+            mixed(args, rows, scores, here, v_row, value, queries, factors, state_bytes, results, y_bytes, coming, k_row)
 
     def kernel(args, task, scratch):
-        n1, n2, queries, keys, head, value = args[21], args[22], args[23], args[24], args[25], args[26]
-        low, high = max(0, -args[30]), min(keys, queries + args[31])
+        n1, n2, k1, k2 = args[word.LEADS + 1], args[word.LEADS + 2], args[word.K_LEADS + 1], args[word.K_LEADS + 2]
+        k_row = args[word.K_ROW]
+        queries, keys, head, value = args[word.QUERIES], args[word.KEYS], args[word.HEAD], args[word.VALUE]
+        low, high = max(0, -args[word.BACK]), min(keys, queries + args[word.AHEAD])
         one = (-1 - task) % asked if task < 0 else task
         l0, l1, l2 = one // (n1 * n2), one // n2 % n1, one % n2
-        k = args[1] + l0 * args[9] + l1 * args[10] + l2 * args[11]
+        k = args[word.K] + l0 * args[word.K_LEADS] + l1 * k1 + l2 * k2
         if task < 0:
-            if args[12] == head * size:  # what lies between rows further apart is of other heads
-                bring(k + low * args[12], (high - low) * args[12], (-1 - task) // asked)
+            if k_row == head * size:  # what lies between rows further apart is of other heads
+                bring(k + low * k_row, (high - low) * k_row, (-1 - task) // asked)
             return
-        then = min(one + 1, args[33] - 1)
-        after = args[1] + then // (n1 * n2) * args[9] + then // n2 % n1 * args[10] + then % n2 * args[11]
-        q = args[0] + l0 * args[4] + l1 * args[5] + l2 * args[6]
-        v = args[2] + l0 * args[13] + l1 * args[14] + l2 * args[15]
-        y = args[3] + l0 * args[17] + l1 * args[18] + l2 * args[19]
-        q_bytes, y_bytes, states = args[34], args[35], scratch + start
-        turned, results = scratch + args[37], scratch + args[38]
+        then = min(one + 1, args[word.LEADS] * n1 * n2 - 1)
+        after = args[word.K] + then // (n1 * n2) * args[word.K_LEADS] + then // n2 % n1 * k1 + then % n2 * k2
+        q = args[word.Q] + l0 * args[word.Q_LEADS] + l1 * args[word.Q_LEADS + 1] + l2 * args[word.Q_LEADS + 2]
+        v = args[word.V] + l0 * args[word.V_LEADS] + l1 * args[word.V_LEADS + 1] + l2 * args[word.V_LEADS + 2]
+        y = args[word.Y] + l0 * args[word.Y_LEADS] + l1 * args[word.Y_LEADS + 1] + l2 * args[word.Y_LEADS + 2]
+        q_bytes, y_bytes, states = args[q_bytes_at], args[y_bytes_at], scratch + start
+        turned, results = scratch + args[turned_at], scratch + args[results_at]
         for i in range(queries):
-            scaled(q + i * args[7], head, args[8], args[27], turned + i * q_bytes)
+            scaled(q + i * args[word.Q_ROW], head, args[word.Q_COLUMN], args[word.SCALE], turned + i * q_bytes)
         wanted = 1
         for attempt in range(2):
             if attempt == 1:
                 # rows that saw nothing above the level see everything
                 wanted = 0
                 for i in range(queries):
-                    if first_lane(load(states + i * state_bytes + level_at)) < number(args[32]):
+                    if first_lane(load(states + i * state_bytes + level_at)) < number(args[word.LOWEST]):
                         wanted = 1
             if attempt == 1 or low >= high:
                 low, high = 0, keys
@@ -162,6 +164,6 @@ def factory(dtype: str) -> Callable:
         for i in range(queries):
             if keys == 0:
                 store(states + i * state_bytes + sum_at, splat(1.0))
-            divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[20])
+            divided(results + i * y_bytes, value, states + i * state_bytes, y + i * args[word.Y_ROW])
 
     return kernel

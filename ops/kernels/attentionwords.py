@@ -12,19 +12,16 @@ K_LEADS, K_ROW, K_COLUMN = 9, 12, 13
 V_LEADS, V_ROW, V_COLUMN = 14, 17, 18
 Y_LEADS, Y_ROW = 19, 22
 LEADS = 23  # how many heads there are in each dimension
-QUERIES, KEYS, HEAD, VALUE, SCALE, SCORES, SCORES_BLOCK = range(26, 33)
-# panels of a task, tasks of a head, keys of a block
-EACH, TASKS, STEP = range(33, 36)
+QUERIES, KEYS, HEAD, VALUE, SCALE, SCORES, SCORES_BLOCK, BACK, AHEAD, LOWEST = range(26, 36)
+# so far the words are those of `attentionfew`, too. Panels of a task, tasks of a head, keys of a block
+EACH, TASKS, STEP = range(36, 39)
 # a height, how many tiles have it, and the same of others: of a block of keys, of the last block, of values
-K_TILES, K_LAST_TILES, V_TILES = 36, 40, 44
-BACK, AHEAD, LOWEST = range(48, 51)
+K_TILES, K_LAST_TILES, V_TILES = 39, 43, 47
 # whether keys and values are copied to records; where a record has them, and the sums of values; its bytes
 K_COPIED, V_COPIED, K_AT, V_AT, OF_VALUES_AT, RECORD_BYTES = range(51, 57)
 # records made before: their address, bytes between those of heads in each dimension, and how many heads have their own
 RECORDS, RECORD_LEADS, RECORD_HEADS = 57, 58, 61
 MAKES_RECORDS = 64  # whether tasks make these
-
-SCRATCH = 64  # bytes of a task's scratch for the block of `scores`
 
 # rows of a panel's state: levels, sums of weights, factors of what came before, lengths of queries; if products go by pairs the
 # inverses of queries' factors, and what is to be taken away from their pairs
