@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -233,17 +234,32 @@ def _part_of(join: Join, found: Mapping[int, tuple[Join, Shape]]) -> tuple[Join,
 def assign(memories: Sequence[Memory]) -> int:
     """Give arena buffers offsets (`index`) so that those alive at once do not overlap; returns the arena's size.
 
-    Largest first, each at the lowest free offset: within a few percent of the peak of live bytes.
+    Largest first. Each lies around the middle of an earlier one whose memory it can have: threads have the same shares of all
+    values, so that what a core's caches hold of that memory stays with it. Else it has the lowest offset that is free, which
+    alone would be within a few percent of the peak of live bytes; this way it is up to a sixth more.
     """
-    placed: list[Memory] = []
-    total = 0
+    placed: list[tuple[int, int, int, int]] = []  # offsets of beginning and end, first and last step
+    middles: list[int] = []
     for memory in sorted(memories, key=lambda m: (-m.nbytes, m.first)):
-        offset = 0
-        for other in sorted((m for m in placed if m.first <= memory.last and memory.first <= m.last), key=lambda m: m.index):
-            if offset + memory.nbytes <= other.index:
+        nbytes, first, last = memory.nbytes, memory.first, memory.last
+        alive = [(begin, end) for begin, end, since, until in placed if since <= last and first <= until]
+        for middle in middles:
+            at = (middle - nbytes // 2) // ALIGNMENT * ALIGNMENT
+            if at >= 0 and all(at + nbytes <= begin or end <= at for begin, end in alive):
                 break
-            offset = max(offset, -(-(other.index + other.nbytes) // ALIGNMENT) * ALIGNMENT)
-        memory.index = offset
-        placed.append(memory)
-        total = max(total, offset + memory.nbytes)
-    return total
+        else:
+            at = _lowest(nbytes, alive)
+            middles.append(at + nbytes // 2)
+        memory.index = at
+        insort(placed, (at, at + nbytes, first, last))
+    return max((end for _, end, _, _ in placed), default=0)
+
+
+def _lowest(nbytes: int, alive: Sequence[tuple[int, int]]) -> int:
+    """The lowest offset at which so many bytes are free beside what is alive, which is in the order of offsets."""
+    offset = 0
+    for begin, end in alive:
+        if offset + nbytes <= begin:
+            break
+        offset = max(offset, -(-end // ALIGNMENT) * ALIGNMENT)
+    return offset

@@ -124,14 +124,14 @@ def depthwise(
     steps, dils, begin = triple(strides, 1), triple(dilations, 1), triple(pads[: len(x.shape) - 2], 0)
     taps = prod(weights.kernel)
     flops = 2 * n * c * od * oh * ow * taps
-    chunk, rows, strip = _blocking(c, weights.kernel[1:], ow, steps[1:], (n * od, oh), flops, threads, size)
-    chunks, row_blocks = -(-c // chunk), -(-oh // rows)
+    chunk, row_blocks, strip = _blocking(c, weights.kernel[1:], ow, steps[1:], (n * od, oh), flops, threads, size)
+    chunks = -(-c // chunk)
     address, block = epilogue or (0, 0)
     filters = padded_channels(c, SIZES[work]) * SIZES[work] * taps
     args = (x3.address, y3.address, weights.address, bias, extra.address if extra else 0, float(low), float(high),
             address, block, x3.strides[0], *x3.strides[2:], y3.strides[0], *y3.strides[2:], r3.strides[0], *r3.strides[2:],
-            c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, rows, row_blocks, chunk, chunks,
-            strip, *_unrolled(dtype, weights.kernel, steps, dils, (x3, y3, r3), (low, high)))  # fmt: skip
+            c, *x3.shape[2:], od, oh, ow, *weights.kernel, *steps, *dils, *begin, row_blocks, chunk, chunks, strip,
+            *_unrolled(dtype, weights.kernel, steps, dils, (x3, y3, r3), (low, high)))  # fmt: skip
     assert len(args) == word.WORDS
     kernel = handwritten("depthwise", "depthwise:factory", dtype=dtype)
     moved = size * (n * c * (x3.pixels + y3.pixels)) + filters
@@ -155,7 +155,10 @@ def _blocking(
     channels: int, window: tuple[int, int], width: int, steps: tuple[int, int], outer: tuple[int, int], flops: int, threads: int,
     size: int,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Channels and output rows of one task, output columns of a strip."""
+    """Channels of one task, blocks of output rows, output columns of a strip.
+
+    As many blocks for each thread, which then works on rows that it made itself in the step before.
+    """
     lanes = target.current().lanes
     images, height = outer
     vectors = -(-channels // lanes)
@@ -168,8 +171,10 @@ def _blocking(
     strip = max(_STRIP, (kept // (chunk * column) - window[1]) // steps[1] // 4 * 4)
     tasks = max(1, min(8 * threads, flops // _TASK_FLOPS))
     chunks = -(-vectors // chunk)
-    rows = max(1, -(-height * images * chunks // tasks))
-    return chunk * lanes, min(height, rows), strip
+    blocks = max(1, min(height, tasks // (images * chunks)))
+    if images % threads and blocks > threads:
+        blocks -= blocks % threads
+    return chunk * lanes, blocks, strip
 
 
 def native_output(dtype: str, y: Image, epilogue: object, alloc: Alloc, threads: int, label: str) -> tuple[Image, list[Launch]]:
@@ -217,7 +222,7 @@ def factory(dtype: str) -> Callable:
         sd, sh, sw = args[word.STEP_PLANE], args[word.STEP_ROW], args[word.STEP_PIXEL]
         dd, dh, dw = args[word.APART_PLANE], args[word.APART_ROW], args[word.APART_PIXEL]
         bd, bh, bw = args[word.BEFORE_PLANES], args[word.BEFORE_ROWS], args[word.BEFORE_PIXELS]
-        rows, row_blocks, chunk, chunks = args[word.TASK_ROWS], args[word.ROW_BLOCKS], args[word.CHUNK], args[word.CHUNKS]
+        row_blocks, chunk, chunks = args[word.ROW_BLOCKS], args[word.CHUNK], args[word.CHUNKS]
         c0, outer = task % chunks * chunk, task // chunks
         block, outer = outer % row_blocks, outer // row_blocks
         depth, n = outer % od, outer // od
@@ -231,7 +236,7 @@ def factory(dtype: str) -> Callable:
         d0, d1 = max(0, -(at_d // dd)), min(kd, (d - 1 - at_d) // dd + 1)
         tap, bias, across = lanes * weight, args[word.BIAS] + c0 * weight if args[word.BIAS] != 0 else 0, sw * args[word.X_PIXEL]
         vector = kd * kh * kw * tap  # bytes of the filters of one vector of channels
-        row, stop, strip, begin = block * rows, min(oh, block * rows + rows), args[word.STRIP], 0
+        row, stop, strip, begin = block * oh // row_blocks, (block + 1) * oh // row_blocks, args[word.STRIP], 0
         # strips have as many columns inside the image, the last one more
         end = inside + strip if after - inside >= 2 * strip else ow
         while begin < ow:
@@ -292,7 +297,7 @@ def factory(dtype: str) -> Callable:
                 call_kernel(args[word.EPILOGUE], args[word.EPILOGUE_BLOCK], 0, scratch)
             row += high
             if row == stop:
-                row, begin, end = block * rows, end, end + strip
+                row, begin, end = block * oh // row_blocks, end, end + strip
                 if after - end < strip:
                     end = ow
 

@@ -11,8 +11,8 @@ CHANNELS, PLANES, ROWS, PIXELS, OUT_PLANES, OUT_ROWS, OUT_PIXELS = range(21, 28)
 # the window's taps, how far it moves, how far its taps are apart, and what lies before the image, by plane, row and pixel
 TAP_PLANES, TAP_ROWS, TAP_PIXELS, STEP_PLANE, STEP_ROW, STEP_PIXEL = range(28, 34)
 APART_PLANE, APART_ROW, APART_PIXEL, BEFORE_PLANES, BEFORE_ROWS, BEFORE_PIXELS = range(34, 40)
-# output rows of a task and blocks of them, channels of a task and chunks of them, output columns of a strip
-TASK_ROWS, ROW_BLOCKS, CHUNK, CHUNKS, STRIP = range(40, 45)
+# blocks of output rows, channels of a task and chunks of them, output columns of a strip
+ROW_BLOCKS, CHUNK, CHUNKS, STRIP = range(40, 44)
 # rows and pixels of the unrolled tile (0: none), its kernel and argument block
-TILE_ROWS, TILE_PIXELS, TILE_KERNEL, TILE_BLOCK = range(45, 49)
-WORDS = 49
+TILE_ROWS, TILE_PIXELS, TILE_KERNEL, TILE_BLOCK = range(44, 48)
+WORDS = 48
