@@ -73,7 +73,7 @@ class Store:
         missing = self._missing(specs)
         self.compiling.finish(missing, progress)
         for spec in missing:
-            self.addresses[spec.key] = loader.load(self.compiling.made[spec.key])
+            self.addresses[spec.key] = loader.load(self.compiling.made[spec.key], spec.label)
 
     def reset(self) -> None:
         """In the child of a fork: threads that compile, or hold a lock, do not exist there."""
@@ -105,7 +105,7 @@ class Store:
         if entry is None:
             return None
         try:
-            return loader.load(entry)
+            return loader.load(entry, spec.label)
         except RuntimeError:
             return None
 

@@ -13,7 +13,7 @@ from numba.core.errors import NumbaError
 from numba.extending import register_jitable
 from vector_kernels import call
 
-from jitrt.ops.kernels import compiler, elf, loader, simd, target
+from jitrt.ops.kernels import compiler, elf, loader, perfmap, simd, target
 from jitrt.ops.kernels.spec import KernelSpec, handwritten
 from jitrt.ops.kernels.subroutine import subroutine
 from jitrt.pool import KERNEL
@@ -80,11 +80,23 @@ def test_what_is_cut_off_or_of_another_kind_is_not_linked():
 
 @ELF
 def test_what_one_linker_does_not_know_the_other_links(monkeypatch):
-    def refuse(code, symbol):
+    def refuse(code, symbol, name):
         raise elf.Unsupported("relocation")
 
     monkeypatch.setattr(elf, "link", refuse)
     np.testing.assert_array_equal(run(loader.load(code_of(DOUBLE))), np.arange(64, dtype=np.float32) * 2)
+
+
+@ELF
+def test_profilers_are_told_the_names_of_kernels(monkeypatch, tmp_path):
+    monkeypatch.setattr(perfmap, "path", lambda: tmp_path / "perf.map")
+    loader.load(code_of(DOUBLE), "double")
+    assert not (tmp_path / "perf.map").exists(), "nobody asked"
+    monkeypatch.setenv("JITRT_PERF_MAP", "1")
+    addresses = {loader.load(code_of(text), name): name for text, name in ((DOUBLE, "double:1"), (VARIED, "varied:2"))}
+    lines = [line.split(" ", 2) for line in (tmp_path / "perf.map").read_text().splitlines()]
+    assert {int(at, 16): name for at, _, name in lines if " " not in name} == addresses
+    assert all(0 < int(size, 16) < 1 << 20 for _, size, _ in lines)
 
 
 def test_objects_load_in_a_process_without_numba(tmp_path):

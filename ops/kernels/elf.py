@@ -13,13 +13,17 @@ import mmap
 import platform
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+
+from . import perfmap
 
 _X86_64 = 62
 _ALLOCATED, _WRITABLE = 2, 1  # flags of sections
 _BITS, _SYMBOLS, _RELOCATIONS, _UNWIND = 1, 2, 4, 0x70000001  # types of sections
 _ABSOLUTE, _RELATIVE, _CALL, _FAR = 1, 2, 4, 24  # types of relocations: R_X86_64_64, _PC32, _PLT32, _PC64
+_FUNCTION = 2  # a type of symbols
 _JUMP = b"\xff\x25\x00\x00\x00\x00"  # jmp through the address that follows
 _STUB = 16  # bytes of a jump to another library, which may be too far away for a call
 _mapped: list[mmap.mmap] = []  # what is linked stays until the process ends
@@ -34,16 +38,22 @@ def is_supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64" and hasattr(mmap, "PROT_EXEC")
 
 
-def link(code: bytes, symbol: str) -> int:
+def link(code: bytes, symbol: str, name: str = "") -> int:
     """The address of a global symbol of an object file, linked against the libraries of the process.
+
+    `name`: what profilers are told that the symbol is called, see `perfmap`.
 
     Raises:
         Unsupported: it has sections or relocations of other kinds, or asks for what the process does not have.
     """
     try:
-        return _Object(code).link(symbol)
+        made = _Object(code)
+        address = made.link(symbol)
     except (struct.error, IndexError, ValueError, OSError) as error:
         raise Unsupported(str(error)) from error
+    if perfmap.is_wanted():
+        perfmap.note((at, size, name if own == symbol else f"{name} {own}") for at, size, own in made.functions())
+    return address
 
 
 @dataclass
@@ -73,6 +83,7 @@ class _Object:
         (table,) = (s for s in self.sections if s.kind == _SYMBOLS)
         self.symbols = [struct.unpack_from("<IBBHQQ", code, at) for at in range(table.offset, table.offset + table.size, 24)]
         self.names = [self._text(self.sections[table.link].offset + s[0]) for s in self.symbols]
+        self.base = 0  # of the memory that it is linked into
 
     def _text(self, at: int) -> str:
         return self.code[at : self.code.index(b"\0", at)].decode()
@@ -83,7 +94,7 @@ class _Object:
         foreign = [i for i, s in enumerate(self.symbols) if i and s[3] == 0]
         stubs = {i: -(-size // _STUB) * _STUB + n * _STUB for n, i in enumerate(foreign)}
         memory = mmap.mmap(-1, max(1, size + _STUB * (len(stubs) + 1)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        base = self.base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         for s in self.sections:
             if s.place >= 0:
                 memory[s.place : s.place + s.size] = self.code[s.offset : s.offset + s.size]
@@ -95,6 +106,12 @@ class _Object:
         _make_executable(base, len(memory))
         _mapped.append(memory)
         return base + self._place(self.names.index(symbol), stubs)
+
+    def functions(self) -> Iterator[tuple[int, int, str]]:
+        """Address, size and name of each function, once it is linked."""
+        for (_, kind, _, section, value, size), name in zip(self.symbols, self.names):
+            if kind & 15 == _FUNCTION and 0 < section < len(self.sections):
+                yield self.base + self.sections[section].place + value, size, name
 
     def _lay_out(self) -> int:
         """Give a place to each section that is needed at run time; the size of all."""

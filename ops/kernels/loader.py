@@ -13,8 +13,10 @@ _lock = threading.Lock()
 _numbers = itertools.count()
 
 
-def load(code: bytes) -> int:
+def load(code: bytes, name: str = SYMBOL) -> int:
     """Link `code` into the process and return the address of its kernel. The memory is kept until the process ends.
+
+    `name`: what profilers are told that the kernel is called, on x86-64 Linux (`perfmap`).
 
     Raises:
         RuntimeError: the bytes are not an object file of this machine, or have no kernel symbol.
@@ -22,7 +24,7 @@ def load(code: bytes) -> int:
     with _lock:
         try:
             if elf.is_supported():
-                return elf.link(code, SYMBOL)
+                return elf.link(code, SYMBOL, name)
         except elf.Unsupported:  # LLVM can, or says why not
             pass
         return link_with_llvm(code)
