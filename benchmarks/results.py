@@ -25,7 +25,8 @@ TITLES = ("model", "jitrt", "onnxruntime", "ratio", "largest difference")
 TEXT = (
     "Times are medians of runs that both runtimes make in turns, in one process a model. The ratio is onnxruntime's time by",
     "jitrt's: above 1, jitrt is faster. Ratios compare across machines, times do not. The largest difference is that of the",
-    f"outputs, which agree within rtol {RTOL:g} and atol {ATOL:g} unless it says otherwise.",
+    f"outputs, which agree within rtol {RTOL:g} and atol {ATOL:g} unless it says otherwise. [PEERS.md](PEERS.md) and",
+    "[PEERS_TRANSFORMERS.md](PEERS_TRANSFORMERS.md) have networks beside OpenVINO and MNN, and decoders beside memory's speed.",
 )
 
 

@@ -236,7 +236,7 @@ def assign(memories: Sequence[Memory]) -> int:
 
     Largest first. Each lies around the middle of an earlier one whose memory it can have: threads have the same shares of all
     values, so that what a core's caches hold of that memory stays with it. Else it has the lowest offset that is free, which
-    alone would be within a few percent of the peak of live bytes; this way it is up to a sixth more.
+    alone would be within a few percent of the peak of live bytes; this way networks take up to a sixth more.
     """
     placed: list[tuple[int, int, int, int]] = []  # offsets of beginning and end, first and last step
     middles: list[int] = []
